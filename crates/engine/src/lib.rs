@@ -1,0 +1,25 @@
+//! Runs whole models: requests in, events out.
+//!
+//! Owns what happens between a normalised [`Request`] and its stream of [`Event`]s: chat
+//! templates, constraints on the output, scheduling, sampling, tool-call and reasoning parsing.
+//! Knows nothing of HTTP, of peers, or of any API dialect.
+//!
+//! With the feature `solo` (on by default) models run in-process on llama.cpp. Without it only
+//! the types, templates, constraints and parsers are built, and no C++ compiler is needed.
+#![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used))]
+
+pub mod backend;
+pub mod error;
+pub mod event;
+pub mod request;
+
+pub use backend::{Backend, Load, ModelInfo};
+pub use error::Error;
+pub use event::{
+    Delta, Embeddings, Event, EventStream, FinishReason, Summary, Timings, TokenLogprob,
+    ToolCallDelta, Usage,
+};
+pub use request::{
+    Chat, EmbedInput, EmbedRequest, Format, Input, Limits, Message, Mirostat, Request, Role,
+    Sampling, TokenId, Tool, ToolCall, ToolChoice,
+};
