@@ -1,0 +1,262 @@
+//! A context: KV memory and compute buffers over a model.
+
+use std::ptr::NonNull;
+
+use llama_cpp_sys_2 as sys;
+
+use crate::backend;
+use crate::error::{DecodeError, Error};
+use crate::{Batch, Model, Pos, SeqId, Threadpool};
+
+/// How a KV cache stores its entries.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum KvType {
+    /// 16-bit floats.
+    #[default]
+    F16,
+    /// 8 bits and a scale per 32 values.
+    Q8,
+}
+
+/// How an embedding model joins the hidden states of a sequence.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Pooling {
+    /// Not at all: one vector per token.
+    None,
+    /// The mean.
+    Mean,
+    /// The first token's.
+    First,
+    /// The last token's.
+    Last,
+    /// A ranking score.
+    Rank,
+}
+
+/// How to make a context.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ContextParams {
+    /// KV cells, shared by all sequences.
+    pub kv_tokens: u32,
+    /// Most rows of one decode call.
+    pub batch_tokens_max: u32,
+    /// Most sequences, at most 256.
+    pub sequences_max: u32,
+    /// Threads for computing.
+    pub threads: u32,
+    /// How long idle compute threads poll before they sleep, 0 to 100.
+    pub poll: u32,
+    /// How the KV cache is stored.
+    pub kv_type: KvType,
+    /// Give embeddings instead of logits.
+    pub embeddings: bool,
+}
+
+/// KV memory and compute buffers; used by one thread at a time.
+#[derive(Debug)]
+pub struct Context {
+    // Order matters: the context is freed in `drop`, before pool and model.
+    raw: NonNull<sys::llama_context>,
+    memory: Option<sys::llama_memory_t>,
+    pool: Option<Threadpool>,
+    model: Model,
+    params: ContextParams,
+}
+
+// SAFETY: a context is plain heap state; llama.cpp binds nothing of it to the creating thread
+// (compute threads are its own). `&mut self` on every call that changes it keeps use exclusive.
+unsafe impl Send for Context {}
+
+impl Drop for Context {
+    fn drop(&mut self) {
+        // SAFETY: made by `llama_init_from_model`, freed once; model and pool are still alive.
+        unsafe {
+            sys::llama_detach_threadpool(self.raw.as_ptr());
+            sys::llama_free(self.raw.as_ptr());
+        }
+        drop(self.pool.take());
+    }
+}
+
+impl Context {
+    /// Makes a context on `model`.
+    ///
+    /// # Errors
+    /// [`Error::Context`], in most cases for lack of memory.
+    pub fn new(model: &Model, params: ContextParams) -> Result<Self, Error> {
+        let threads = i32::try_from(params.threads.max(1)).unwrap_or(1);
+        // SAFETY: returns plain data.
+        let mut raw_params = unsafe { sys::llama_context_default_params() };
+        raw_params.n_ctx = params.kv_tokens;
+        raw_params.n_batch = params.batch_tokens_max;
+        raw_params.n_ubatch = params.batch_tokens_max;
+        raw_params.n_seq_max = params.sequences_max;
+        raw_params.n_threads = threads;
+        raw_params.n_threads_batch = threads;
+        raw_params.embeddings = params.embeddings;
+        raw_params.no_perf = true;
+        // One pool of cells for all sequences: prefixes are shared without copying, and the rows
+        // of any sequences fit into one batch.
+        raw_params.kv_unified = true;
+        // A window-sized cache would forget cells that a shared prefix needs.
+        raw_params.swa_full = true;
+        let kv_type = match params.kv_type {
+            KvType::F16 => sys::GGML_TYPE_F16,
+            KvType::Q8 => sys::GGML_TYPE_Q8_0,
+        };
+        raw_params.type_k = kv_type;
+        raw_params.type_v = kv_type;
+        backend::take_errors();
+        // SAFETY: the model is alive and kept alive by the clone below; llama.cpp catches its own
+        // exceptions and returns null.
+        let raw = unsafe { sys::llama_init_from_model(model.raw(), raw_params) };
+        let raw = NonNull::new(raw).ok_or_else(|| Error::Context(backend::take_errors()))?;
+        // SAFETY: the context is alive.
+        let memory = unsafe { sys::llama_get_memory(raw.as_ptr()) };
+        let pool = Threadpool::new(params.threads, params.poll);
+        if let Some(pool) = &pool {
+            // SAFETY: both are alive; the pool outlives its use (see `drop`).
+            unsafe { sys::llama_attach_threadpool(raw.as_ptr(), pool.raw(), pool.raw()) };
+        }
+        let memory = (!memory.is_null()).then_some(memory);
+        Ok(Self {
+            raw,
+            memory,
+            pool,
+            model: model.clone(),
+            params,
+        })
+    }
+
+    /// The model.
+    #[must_use]
+    pub fn model(&self) -> &Model {
+        &self.model
+    }
+
+    /// KV cells in all; llama.cpp may have rounded the wish up.
+    #[must_use]
+    pub fn kv_tokens(&self) -> u32 {
+        // SAFETY: the context is alive.
+        unsafe { sys::llama_n_ctx(self.raw.as_ptr()) }
+    }
+
+    /// How the model pools, as the context resolved it.
+    #[must_use]
+    pub fn pooling(&self) -> Pooling {
+        // SAFETY: the context is alive.
+        match unsafe { sys::llama_pooling_type(self.raw.as_ptr()) } {
+            sys::LLAMA_POOLING_TYPE_MEAN => Pooling::Mean,
+            sys::LLAMA_POOLING_TYPE_CLS => Pooling::First,
+            sys::LLAMA_POOLING_TYPE_LAST => Pooling::Last,
+            sys::LLAMA_POOLING_TYPE_RANK => Pooling::Rank,
+            _ => Pooling::None,
+        }
+    }
+
+    /// Evaluates the batch.
+    ///
+    /// # Errors
+    /// [`DecodeError::InvalidBatch`] for rows outside the vocabulary or the sequence range, or too
+    /// many of them; the others are llama.cpp's.
+    pub fn decode(&mut self, batch: &mut Batch) -> Result<(), DecodeError> {
+        let in_range = batch.len() <= self.params.batch_tokens_max as usize
+            && batch
+                .tokens()
+                .iter()
+                .all(|t| self.model.vocabulary().contains(*t))
+            && batch
+                .sequences()
+                .iter()
+                .all(|s| u32::try_from(*s).is_ok_and(|s| s < self.params.sequences_max));
+        if !in_range || batch.is_empty() {
+            return Err(DecodeError::InvalidBatch);
+        }
+        // SAFETY: the arrays of the view live in `batch` and are as long as `n_tokens`; tokens and
+        // sequences are in range. llama.cpp copies what it keeps.
+        match unsafe { sys::llama_decode(self.raw.as_ptr(), batch.raw()) } {
+            0 => Ok(()),
+            1 => Err(DecodeError::NoKvSlot),
+            2 => Err(DecodeError::Aborted),
+            -1 => Err(DecodeError::InvalidBatch),
+            code => Err(DecodeError::Fatal(code)),
+        }
+    }
+
+    /// The logits of row `row` of the last batch, one per token of the vocabulary; `None` if the
+    /// row gave no output. They may be changed in place, for example to mask tokens.
+    pub fn logits(&mut self, row: usize) -> Option<&mut [f32]> {
+        let index = i32::try_from(row).ok()?;
+        // SAFETY: the context is alive; a wrong index gives null.
+        let pointer = unsafe { sys::llama_get_logits_ith(self.raw.as_ptr(), index) };
+        if pointer.is_null() {
+            return None;
+        }
+        // SAFETY: llama.cpp keeps one float per token there until the next decode, which needs
+        // `&mut self` and so can't happen while the slice lives.
+        Some(unsafe { std::slice::from_raw_parts_mut(pointer, self.model.vocabulary().len()) })
+    }
+
+    /// The pooled embedding of a sequence after a decode with `embeddings`; its length is the
+    /// model's output width. `None` if there is none.
+    #[must_use]
+    pub fn embedding_of_sequence(&self, sequence: SeqId) -> Option<&[f32]> {
+        // SAFETY: the context is alive; an unknown sequence gives null.
+        let pointer = unsafe { sys::llama_get_embeddings_seq(self.raw.as_ptr(), sequence) };
+        self.embedding_at(pointer)
+    }
+
+    /// The embedding of row `row` of the last batch, for models without pooling.
+    #[must_use]
+    pub fn embedding_of_row(&self, row: usize) -> Option<&[f32]> {
+        let index = i32::try_from(row).ok()?;
+        // SAFETY: the context is alive; a wrong index gives null.
+        let pointer = unsafe { sys::llama_get_embeddings_ith(self.raw.as_ptr(), index) };
+        self.embedding_at(pointer)
+    }
+
+    fn embedding_at(&self, pointer: *mut f32) -> Option<&[f32]> {
+        if pointer.is_null() {
+            return None;
+        }
+        let width = self.model.embedding_width_out() as usize;
+        // SAFETY: llama.cpp keeps `width` floats there until the next decode, which needs
+        // `&mut self`.
+        Some(unsafe { std::slice::from_raw_parts(pointer, width) })
+    }
+
+    /// Removes positions `from..to` of a sequence (`to` `None`: to the end). Returns false if the
+    /// model's memory can't be cut there (recurrent layers); then nothing has changed.
+    pub fn sequence_remove(&mut self, sequence: SeqId, from: Pos, to: Option<Pos>) -> bool {
+        let Some(memory) = self.memory else {
+            return true;
+        };
+        // SAFETY: the memory belongs to the living context.
+        unsafe { sys::llama_memory_seq_rm(memory, sequence, from, to.unwrap_or(-1)) }
+    }
+
+    /// Makes positions `0..to` of `source` also those of `target`, sharing the cells. `target`
+    /// must be empty.
+    pub fn sequence_copy(&mut self, source: SeqId, target: SeqId, to: Pos) {
+        if let Some(memory) = self.memory {
+            // SAFETY: the memory belongs to the living context.
+            unsafe { sys::llama_memory_seq_cp(memory, source, target, 0, to) };
+        }
+    }
+
+    /// The last position that a sequence holds, or `None` if it is empty.
+    #[must_use]
+    pub fn sequence_last(&self, sequence: SeqId) -> Option<Pos> {
+        let memory = self.memory?;
+        // SAFETY: the memory belongs to the living context.
+        Some(unsafe { sys::llama_memory_seq_pos_max(memory, sequence) }).filter(|p| *p >= 0)
+    }
+
+    /// Forgets everything.
+    pub fn clear(&mut self) {
+        if let Some(memory) = self.memory {
+            // SAFETY: the memory belongs to the living context.
+            unsafe { sys::llama_memory_clear(memory, false) };
+        }
+    }
+}
