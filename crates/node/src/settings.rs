@@ -1,0 +1,73 @@
+//! What a node is started with. Already resolved: nothing here reads flags, files or variables.
+
+use std::path::{Path, PathBuf};
+
+/// Everything a node needs to know at its start.
+#[derive(Debug, Clone, Default)]
+pub struct Settings {
+    /// Models to serve, in the order in which they are listed and chosen by default.
+    pub models: Vec<ModelSource>,
+    /// Tokens that one sequence can hold; `None`: what the model was trained for, as far as
+    /// memory allows.
+    pub context_tokens: Option<u32>,
+    /// Sequences that run at the same time, per model; `None`: the engine's default.
+    pub slots: Option<u32>,
+    /// Layers to keep on the GPU; `None`: as many as fit.
+    pub gpu_layers: Option<u32>,
+    /// Device to run on, by llama.cpp's name; `None`: the best there is.
+    pub device: Option<String>,
+    /// Speculation.
+    pub draft: Draft,
+    /// Threads that compute; `None`: one per physical core.
+    pub threads: Option<u32>,
+    /// Requests that may wait for a slot, per model; `None`: the engine's default.
+    pub queue_max: Option<u32>,
+    /// Folders in which models are looked up by name, first match wins. Hugging Face cache
+    /// folders are fine: they are searched through.
+    pub models_dirs: Vec<PathBuf>,
+}
+
+/// Where a model comes from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ModelSource {
+    /// A name, looked up in [`Settings::models_dirs`].
+    Named(String),
+    /// A file. Of a multi-part model, any part.
+    Path(PathBuf),
+    /// A model that is part of the program.
+    Embedded {
+        /// Name under which it is served.
+        name: String,
+        /// The GGUF file's bytes.
+        bytes: &'static [u8],
+    },
+}
+
+impl ModelSource {
+    /// Reads what a user typed: a path if it ends in `.gguf`, has a path separator or names an
+    /// existing file, otherwise a name.
+    #[must_use]
+    pub fn parse(text: &str) -> Self {
+        let path = Path::new(text);
+        let is_gguf = path
+            .extension()
+            .is_some_and(|extension| extension.eq_ignore_ascii_case("gguf"));
+        if is_gguf || text.contains(std::path::MAIN_SEPARATOR) || path.is_file() {
+            Self::Path(path.to_path_buf())
+        } else {
+            Self::Named(text.to_owned())
+        }
+    }
+}
+
+/// What speculation drafts with.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub enum Draft {
+    /// No speculation.
+    None,
+    /// Prompt lookup: drafts are text that the context already holds.
+    #[default]
+    Auto,
+    /// A smaller model with the same vocabulary.
+    Model(ModelSource),
+}
