@@ -207,6 +207,12 @@ pub enum WriteError {
         /// The tensor that is due, or "the end".
         wanted: String,
     },
+    /// The file was finished before all tensors were written.
+    #[error("the file is not complete: the data of tensor {due:?} comes next")]
+    Unfinished {
+        /// The tensor that is due.
+        due: String,
+    },
     /// Tensor data of the wrong length.
     #[error("tensor {tensor:?} takes {wanted} bytes and {found} were given")]
     Size {

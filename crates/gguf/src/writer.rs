@@ -268,9 +268,8 @@ impl<W: Write> Writer<W> {
     /// When a tensor is still due or the sink fails.
     pub fn finish(mut self) -> Result<W, WriteError> {
         if let Some(due) = self.due() {
-            return Err(WriteError::Order {
-                found: "the end".into(),
-                wanted: due.name.clone(),
+            return Err(WriteError::Unfinished {
+                due: due.name.clone(),
             });
         }
         self.sink.flush()?;
