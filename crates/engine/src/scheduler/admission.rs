@@ -1,0 +1,178 @@
+//! From the queue into a slot: which sequence a job gets and what it finds there.
+
+use super::job::{Job, Phase, Sequence};
+use super::{CacheOp, JobKey, Scheduler, SequenceId};
+
+/// Cells kept free per running job, so that an admission does not push others out at once.
+const GROWTH_RESERVE_TOKENS: usize = 16;
+
+impl Scheduler {
+    /// Moves jobs from the queue into free slots, first come, first served, while their prompts
+    /// fit. Returns the admitted ones whose prefix is settled, with the tokens found in the cache.
+    pub(super) fn admit(&mut self, ops: &mut Vec<CacheOp>) -> Vec<(JobKey, usize)> {
+        let mut settled = Vec::new();
+        while self.running.len() < self.limits.slots {
+            let Some(job) = self.waiting.front() else {
+                break;
+            };
+            if !self.fits(job) {
+                break;
+            }
+            let Some(mut job) = self.waiting.pop_front() else {
+                break;
+            };
+            let have = if job.reuse {
+                self.best_match(&job.tokens).map_or(0, |m| m.tokens)
+            } else {
+                0
+            };
+            let leader = if job.reuse {
+                self.leader(&job.tokens, have)
+            } else {
+                None
+            };
+            if let Some((leader, tokens)) = leader {
+                let Some(sequence) = self.take_sequence(None, ops) else {
+                    self.waiting.push_front(job);
+                    break;
+                };
+                job.sequence = sequence;
+                job.phase = Phase::Follow { leader, tokens };
+            } else if self.settle(&mut job, None, ops) {
+                settled.push((job.key, job.note_cached()));
+            } else {
+                self.waiting.push_front(job);
+                break;
+            }
+            self.sequences[job.sequence].owner = Some(job.key);
+            self.running.push(job);
+        }
+        settled
+    }
+
+    /// Lets followers go on whose leader has evaluated enough, or is gone.
+    pub(super) fn release_followers(&mut self, ops: &mut Vec<CacheOp>) -> Vec<(JobKey, usize)> {
+        let mut settled = Vec::new();
+        for index in 0..self.running.len() {
+            let Phase::Follow { leader, tokens } = self.running[index].phase else {
+                continue;
+            };
+            let waits = self
+                .running
+                .iter()
+                .any(|j| j.key == leader && j.evaluated < tokens && !j.is_decoding() && !j.stalled);
+            if waits {
+                continue;
+            }
+            // The job is out of the list while its prefix is settled, so that it can't match itself.
+            let mut job = self.running.remove(index);
+            let own = job.sequence;
+            self.settle(&mut job, Some(own), ops);
+            settled.push((job.key, job.note_cached()));
+            self.running.insert(index, job);
+        }
+        settled
+    }
+
+    /// Gives the job a sequence that holds the longest known prefix of its tokens. With `own`, the
+    /// job has an empty sequence already. Returns false if no sequence is to be had.
+    fn settle(&mut self, job: &mut Job, own: Option<SequenceId>, ops: &mut Vec<CacheOp>) -> bool {
+        let found = if job.reuse {
+            self.best_match(&job.tokens)
+        } else {
+            None
+        };
+        job.phase = Phase::Run;
+        if let Some(m) = found {
+            self.sequences[m.sequence].used_at = self.clock;
+            // Take over what mostly serves only this prompt; copy what others may want again.
+            let take_over = own.is_none()
+                && !m.running
+                && (m.tokens * 2 > m.held || self.unowned_besides(m.sequence).is_none());
+            if take_over {
+                if m.tokens < m.held {
+                    ops.push(CacheOp::Cut {
+                        sequence: m.sequence,
+                        from: m.tokens,
+                    });
+                }
+                job.shared = self.sequences[m.sequence].shared.min(m.tokens);
+                self.sequences[m.sequence].tokens.clear();
+                (job.sequence, job.evaluated) = (m.sequence, m.tokens);
+                return true;
+            }
+            if let Some(target) = own.or_else(|| self.take_sequence(Some(m.sequence), ops)) {
+                ops.push(CacheOp::Copy {
+                    from: m.sequence,
+                    to: target,
+                    tokens: m.tokens,
+                });
+                (job.sequence, job.evaluated, job.shared) = (target, m.tokens, m.tokens);
+                return true;
+            }
+        }
+        match own.or_else(|| self.take_sequence(None, ops)) {
+            Some(sequence) => {
+                (job.sequence, job.evaluated, job.shared) = (sequence, 0, 0);
+                true
+            }
+            None => false,
+        }
+    }
+
+    /// An empty sequence without owner; the one used longest ago is emptied if need be.
+    fn take_sequence(
+        &mut self,
+        keep: Option<SequenceId>,
+        ops: &mut Vec<CacheOp>,
+    ) -> Option<SequenceId> {
+        let empty = |s: &Sequence| s.owner.is_none() && s.tokens.is_empty();
+        let find = |list: &[Sequence]| {
+            list.iter()
+                .enumerate()
+                .find(|(id, s)| empty(s) && Some(*id) != keep)
+                .map(|(id, _)| id)
+        };
+        if find(&self.sequences).is_none() {
+            ops.push(self.forget_oldest(keep)?);
+        }
+        find(&self.sequences)
+    }
+
+    fn unowned_besides(&self, keep: SequenceId) -> Option<SequenceId> {
+        self.sequences
+            .iter()
+            .enumerate()
+            .find(|(id, s)| s.owner.is_none() && *id != keep)
+            .map(|(id, _)| id)
+    }
+
+    /// Whether the prompt fits beside what runs, kept prefixes not counted: they can go.
+    fn fits(&self, job: &Job) -> bool {
+        if self.running.is_empty() {
+            return true;
+        }
+        let used: usize = self
+            .running
+            .iter()
+            .map(|j| j.tokens.len().saturating_sub(j.shared) + GROWTH_RESERVE_TOKENS)
+            .sum();
+        let shared = if job.reuse {
+            self.running
+                .iter()
+                .map(|j| super::prefix::common_prefix(&job.tokens, &j.tokens))
+                .max()
+        } else {
+            None
+        };
+        used + job.tokens.len() - shared.unwrap_or(0) + GROWTH_RESERVE_TOKENS
+            <= self.limits.kv_tokens
+    }
+}
+
+impl Job {
+    /// The cached tokens to report: those of the first admission.
+    fn note_cached(&mut self) -> usize {
+        *self.cached.get_or_insert(self.evaluated)
+    }
+}

@@ -1,0 +1,138 @@
+//! Which rows go into the next step.
+
+use super::{CacheOp, JobKey, PrefillBudget, Scheduler, SequenceId};
+use crate::TokenId;
+
+/// Row counts that cost about the same: matrix kernels work on tiles of four rows.
+const ROW_GROUP: usize = 4;
+
+/// One row of a step.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Row {
+    /// Whose.
+    pub key: JobKey,
+    /// Its KV sequence.
+    pub sequence: SequenceId,
+    /// The token.
+    pub token: TokenId,
+    /// Its position.
+    pub position: usize,
+    /// Whether its logits are wanted.
+    pub output: bool,
+}
+
+/// One step: cache changes first, then the rows in one batch.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Step {
+    /// To be applied in order.
+    pub ops: Vec<CacheOp>,
+    /// To be evaluated; empty if there is nothing to do.
+    pub rows: Vec<Row>,
+    /// Jobs whose evaluation begins, with the tokens found in the cache.
+    pub started: Vec<(JobKey, usize)>,
+    /// Of the rows, how many belong to prompts.
+    pub prefill_rows: usize,
+}
+
+impl Scheduler {
+    /// Admits what fits and fills one batch: a row (and its drafts) of every decoding job, then
+    /// parts of the prompts, shared evenly, up to the budget.
+    ///
+    /// Cache changes in the result must be applied even if the rows can't be evaluated.
+    pub fn plan(&mut self, budget: PrefillBudget) -> Step {
+        self.clock += 1;
+        let mut step = Step::default();
+        step.started = self.release_followers(&mut step.ops);
+        let admitted = self.admit(&mut step.ops);
+        step.started.extend(admitted);
+
+        self.decode_rows(&mut step);
+        let decoding = !step.rows.is_empty();
+        let wanted = if decoding {
+            budget.beside_decoding
+        } else {
+            budget.alone
+        };
+        let room = self.limits.batch_tokens.saturating_sub(step.rows.len());
+        let prefill = fill_group(step.rows.len(), wanted).min(room);
+        self.prefill_rows(&mut step, prefill);
+        step
+    }
+
+    fn decode_rows(&self, step: &mut Step) {
+        let decoding = || {
+            self.running
+                .iter()
+                .filter(|j| j.is_decoding() && !j.stalled)
+        };
+        // Every decoding job gets its row; drafts share what is left of the batch.
+        let mut draft_room = self.limits.batch_tokens.saturating_sub(decoding().count());
+        for job in decoding() {
+            let Some(token) = job.tokens.last() else {
+                continue;
+            };
+            let position = job.tokens.len() - 1;
+            let drafted = job.draft.len().min(draft_room);
+            draft_room -= drafted;
+            let tokens = std::iter::once(token).chain(&job.draft[..drafted]);
+            step.rows
+                .extend(tokens.enumerate().map(|(offset, token)| Row {
+                    key: job.key,
+                    sequence: job.sequence,
+                    token: *token,
+                    position: position + offset,
+                    output: true,
+                }));
+        }
+    }
+
+    fn prefill_rows(&self, step: &mut Step, budget: usize) {
+        let jobs: Vec<_> = self
+            .running
+            .iter()
+            .filter(|j| j.phase == super::Phase::Run && !j.is_decoding() && !j.stalled)
+            .collect();
+        let shares = share(
+            &jobs.iter().map(|j| j.remaining()).collect::<Vec<_>>(),
+            budget,
+        );
+        for (job, rows) in jobs.into_iter().zip(shares) {
+            step.prefill_rows += rows;
+            let end = job.evaluated + rows;
+            step.rows.extend((job.evaluated..end).map(|position| Row {
+                key: job.key,
+                sequence: job.sequence,
+                token: job.tokens[position],
+                position,
+                output: position + 1 == job.tokens.len(),
+            }));
+        }
+    }
+}
+
+/// Rounds a prefill budget so that the whole batch is a multiple of [`ROW_GROUP`]: the last rows
+/// of a group cost nothing.
+fn fill_group(decode_rows: usize, wanted: usize) -> usize {
+    (decode_rows + wanted).next_multiple_of(ROW_GROUP) - decode_rows
+}
+
+/// Shares `budget` rows evenly among prompts with `remaining` rows each; what a short one does
+/// not need goes to the others, earlier ones first.
+pub(super) fn share(remaining: &[usize], budget: usize) -> Vec<usize> {
+    let mut shares = vec![0; remaining.len()];
+    let mut left = budget;
+    loop {
+        let open: Vec<usize> = (0..remaining.len())
+            .filter(|i| shares[*i] < remaining[*i])
+            .collect();
+        if open.is_empty() || left == 0 {
+            return shares;
+        }
+        let part = (left / open.len()).max(1);
+        for index in open {
+            let rows = part.min(remaining[index] - shares[index]).min(left);
+            shares[index] += rows;
+            left -= rows;
+        }
+    }
+}

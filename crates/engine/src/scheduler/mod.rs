@@ -1,0 +1,279 @@
+//! What the next step computes: pure decisions, no llama.cpp, no clock, no threads.
+//!
+//! Owns the waiting queue, the running jobs, and what each KV sequence holds. A step goes:
+//! [`Scheduler::plan`] → the caller applies the [`CacheOp`]s and evaluates the rows →
+//! [`Scheduler::commit`] → [`Scheduler::advance`] or [`Scheduler::finish`] per sampled job. If the
+//! KV cache turns out to be full, [`Scheduler::relieve`] and plan again.
+//!
+//! Does not sample, does not know text, and never waits.
+
+mod admission;
+mod batch;
+pub mod cost;
+mod job;
+mod prefix;
+
+use std::collections::VecDeque;
+
+use crate::TokenId;
+pub use batch::{Row, Step};
+use job::{Job, Phase, Sequence};
+
+/// Identity of a job, chosen by the caller; never reused.
+pub type JobKey = u64;
+/// A KV sequence.
+pub type SequenceId = usize;
+
+/// What the scheduler may use.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Limits {
+    /// Jobs that run at the same time.
+    pub slots: usize,
+    /// KV sequences, at least `slots`; the rest keep prefixes of finished jobs.
+    pub sequences: usize,
+    /// KV cells, shared by all sequences.
+    pub kv_tokens: usize,
+    /// Rows of one step.
+    pub batch_tokens: usize,
+    /// Whether a sequence can be cut back to any earlier position.
+    pub can_cut: bool,
+}
+
+/// Room per step for prompts, rows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct PrefillBudget {
+    /// While other jobs decode: their next token waits for this.
+    pub beside_decoding: usize,
+    /// While none does.
+    pub alone: usize,
+}
+
+/// A change of the KV cache, to be applied in order before the rows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum CacheOp {
+    /// Positions `0..tokens` of `from` are now also those of the empty sequence `to`.
+    Copy {
+        /// Source.
+        from: SequenceId,
+        /// Target.
+        to: SequenceId,
+        /// Length.
+        tokens: usize,
+    },
+    /// Positions from `from` on are forgotten.
+    Cut {
+        /// Which sequence.
+        sequence: SequenceId,
+        /// First position to go.
+        from: usize,
+    },
+}
+
+/// Queue, running jobs and KV sequences of one model.
+#[derive(Debug)]
+pub struct Scheduler {
+    limits: Limits,
+    waiting: VecDeque<Job>,
+    /// In order of admission, oldest first.
+    running: Vec<Job>,
+    sequences: Vec<Sequence>,
+    /// Counts plans; orders uses of sequences.
+    clock: u64,
+}
+
+impl Scheduler {
+    /// An idle scheduler.
+    #[must_use]
+    pub fn new(limits: Limits) -> Self {
+        let limits = Limits {
+            slots: limits.slots.max(1),
+            sequences: limits.sequences.max(limits.slots).max(1),
+            batch_tokens: limits.batch_tokens.max(limits.slots).max(1),
+            ..limits
+        };
+        let sequences = (0..limits.sequences).map(|_| Sequence::default()).collect();
+        Self {
+            limits,
+            waiting: VecDeque::new(),
+            running: Vec::new(),
+            sequences,
+            clock: 0,
+        }
+    }
+
+    /// Puts a job with a prompt (at least one token, fewer than KV cells) at the end of the queue.
+    /// `reuse`: whether KV of other jobs may serve it.
+    pub fn submit(&mut self, key: JobKey, prompt: Vec<TokenId>, reuse: bool) {
+        debug_assert!(!prompt.is_empty() && prompt.len() < self.limits.kv_tokens.max(2));
+        self.waiting.push_back(Job::new(key, prompt, reuse));
+    }
+
+    /// Whether there is nothing to do.
+    #[must_use]
+    pub fn is_idle(&self) -> bool {
+        self.waiting.is_empty() && self.running.is_empty()
+    }
+
+    /// Jobs that hold a slot.
+    #[must_use]
+    pub fn running(&self) -> usize {
+        self.running.len()
+    }
+
+    /// Jobs that wait for a slot.
+    #[must_use]
+    pub fn waiting(&self) -> usize {
+        self.waiting.len()
+    }
+
+    /// KV cells in use, shared ones counted once where that is known.
+    #[must_use]
+    pub fn kv_used(&self) -> usize {
+        let cached = self
+            .sequences
+            .iter()
+            .filter(|s| s.owner.is_none())
+            .map(Sequence::own_cells);
+        let running = self
+            .running
+            .iter()
+            .map(|j| j.evaluated.saturating_sub(j.shared));
+        cached
+            .chain(running)
+            .sum::<usize>()
+            .min(self.limits.kv_tokens)
+    }
+
+    /// All tokens of a running job: prompt, then what was generated.
+    #[must_use]
+    pub fn tokens(&self, key: JobKey) -> Option<&[TokenId]> {
+        self.running
+            .iter()
+            .find(|j| j.key == key)
+            .map(|j| j.tokens.as_slice())
+    }
+
+    /// The running jobs whose next step decodes, and whether drafts make sense for them.
+    pub fn decoding(&self) -> impl Iterator<Item = JobKey> + '_ {
+        self.running
+            .iter()
+            .filter(|j| j.is_decoding() && !j.stalled)
+            .map(|j| j.key)
+    }
+
+    /// Whether any running job still evaluates its prompt.
+    #[must_use]
+    pub fn is_prefilling(&self) -> bool {
+        self.running.iter().any(|j| !j.is_decoding() && !j.stalled)
+    }
+
+    /// Proposes tokens that may follow; they are evaluated with the next step of `key`.
+    pub fn set_draft(&mut self, key: JobKey, draft: Vec<TokenId>) {
+        if let Some(job) = self.running.iter_mut().find(|j| j.key == key)
+            && job.is_decoding()
+            && self.limits.can_cut
+        {
+            job.draft = draft;
+        }
+    }
+
+    /// Takes a job out of the steps while its consumer can't keep up.
+    pub fn set_stalled(&mut self, key: JobKey, stalled: bool) {
+        if let Some(job) = self.running.iter_mut().find(|j| j.key == key) {
+            job.stalled = stalled;
+        }
+    }
+
+    /// Records that the rows of `step` were evaluated.
+    pub fn commit(&mut self, step: &Step) {
+        for row in &step.rows {
+            if let Some(job) = self.running.iter_mut().find(|j| j.key == row.key) {
+                job.evaluated = job.evaluated.max(row.position + 1);
+            }
+        }
+    }
+
+    /// Records the tokens sampled for `key` after a commit: accepted drafts, then one more.
+    /// The returned operation forgets rejected drafts.
+    pub fn advance(&mut self, key: JobKey, sampled: &[TokenId]) -> Option<CacheOp> {
+        let job = self.running.iter_mut().find(|j| j.key == key)?;
+        let evaluated = job.evaluated;
+        let accepted = job.accept(sampled);
+        (accepted < evaluated).then_some(CacheOp::Cut {
+            sequence: job.sequence,
+            from: job.evaluated,
+        })
+    }
+
+    /// Ends a job, running or waiting. What it evaluated stays in the KV cache for later prompts.
+    /// The returned operation forgets drafts that were evaluated and never judged.
+    pub fn finish(&mut self, key: JobKey) -> Option<CacheOp> {
+        if let Some(index) = self.running.iter().position(|j| j.key == key) {
+            let mut job = self.running.remove(index);
+            let cut = (job.evaluated > job.tokens.len()).then_some(CacheOp::Cut {
+                sequence: job.sequence,
+                from: job.tokens.len(),
+            });
+            job.tokens.truncate(job.evaluated);
+            if let Some(sequence) = self.sequences.get_mut(job.sequence) {
+                sequence.owner = None;
+                sequence.used_at = self.clock;
+                sequence.shared = job.shared.min(job.tokens.len());
+                sequence.tokens = job.tokens;
+            }
+            cut
+        } else {
+            self.waiting.retain(|j| j.key != key);
+            None
+        }
+    }
+
+    /// Makes room in a full KV cache: forgets the prefix that was used longest ago or, if there is
+    /// none, sends the youngest running job back to the queue (its tokens are kept and evaluated
+    /// again later). `None`: there is nothing to give up.
+    pub fn relieve(&mut self) -> Option<CacheOp> {
+        if let Some(op) = self.forget_oldest(None) {
+            return Some(op);
+        }
+        if self.running.len() < 2 {
+            return None;
+        }
+        let mut job = self.running.pop()?;
+        let sequence = job.sequence;
+        if let Some(s) = self.sequences.get_mut(sequence) {
+            *s = Sequence::default();
+        }
+        job.reset();
+        self.waiting.push_front(job);
+        Some(CacheOp::Cut { sequence, from: 0 })
+    }
+
+    /// Forgets every kept prefix and sends every running job back to the queue, oldest first.
+    /// For use after the KV cache itself was cleared.
+    pub fn forget_all(&mut self) {
+        self.sequences.fill_with(Sequence::default);
+        while let Some(mut job) = self.running.pop() {
+            job.reset();
+            self.waiting.push_front(job);
+        }
+    }
+
+    /// Forgets the kept prefix that was used longest ago, except `keep`.
+    fn forget_oldest(&mut self, keep: Option<SequenceId>) -> Option<CacheOp> {
+        let oldest = self
+            .sequences
+            .iter()
+            .enumerate()
+            .filter(|(id, s)| s.owner.is_none() && !s.tokens.is_empty() && Some(*id) != keep)
+            .min_by_key(|(_, s)| s.used_at)
+            .map(|(id, _)| id)?;
+        self.sequences[oldest] = Sequence::default();
+        Some(CacheOp::Cut {
+            sequence: oldest,
+            from: 0,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests;

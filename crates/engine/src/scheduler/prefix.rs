@@ -1,0 +1,71 @@
+//! Which evaluated tokens a prompt can share.
+
+use super::{Phase, Scheduler, SequenceId};
+use crate::TokenId;
+use crate::scheduler::JobKey;
+
+/// Tokens that a job must gain to wait for another job's prompt instead of starting at once.
+pub(super) const FOLLOW_GAIN_TOKENS_MIN: usize = 32;
+
+/// The best prefix found for a prompt.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Match {
+    pub(super) sequence: SequenceId,
+    pub(super) tokens: usize,
+    /// Tokens that the sequence holds in all.
+    pub(super) held: usize,
+    /// Whether a running job writes to it.
+    pub(super) running: bool,
+}
+
+/// Length of the longest common prefix.
+pub(super) fn common_prefix(a: &[TokenId], b: &[TokenId]) -> usize {
+    a.iter().zip(b).take_while(|(x, y)| x == y).count()
+}
+
+impl Scheduler {
+    /// The longest prefix of `tokens` that some sequence holds. The last token is left out: its
+    /// logits are needed, so it is always evaluated.
+    pub(super) fn best_match(&self, tokens: &[TokenId]) -> Option<Match> {
+        let wanted = &tokens[..tokens.len().saturating_sub(1)];
+        let kept = self
+            .sequences
+            .iter()
+            .enumerate()
+            .filter(|(_, s)| s.owner.is_none())
+            .map(|(sequence, s)| Match {
+                sequence,
+                tokens: common_prefix(wanted, &s.tokens),
+                held: s.tokens.len(),
+                running: false,
+            });
+        let running = self.running.iter().map(|job| {
+            let held = job.evaluated.min(job.tokens.len());
+            Match {
+                sequence: job.sequence,
+                tokens: common_prefix(wanted, &job.tokens[..held]),
+                held,
+                running: true,
+            }
+        });
+        kept.chain(running)
+            .filter(|m| m.tokens > 0 && (self.limits.can_cut || m.tokens == m.held))
+            // Among equals a kept one: it can be taken over without a copy.
+            .max_by_key(|m| (m.tokens, !m.running))
+    }
+
+    /// A running job whose unfinished prompt shares more of `tokens` than `have`, by enough to
+    /// wait for it.
+    pub(super) fn leader(&self, tokens: &[TokenId], have: usize) -> Option<(JobKey, usize)> {
+        if !self.limits.can_cut {
+            return None;
+        }
+        let wanted = &tokens[..tokens.len().saturating_sub(1)];
+        self.running
+            .iter()
+            .filter(|job| job.phase == Phase::Run && !job.is_decoding() && !job.stalled)
+            .map(|job| (job.key, common_prefix(wanted, &job.tokens)))
+            .filter(|(_, shared)| *shared >= have + FOLLOW_GAIN_TOKENS_MIN)
+            .max_by_key(|(_, shared)| *shared)
+    }
+}

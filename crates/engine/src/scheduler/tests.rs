@@ -1,0 +1,375 @@
+//! The scheduler against a simulated KV cache and a model whose next token depends on the whole
+//! sequence: whatever is shared, cut, drafted, cancelled or sent back, every job must get the
+//! text that it would get alone.
+
+use std::collections::BTreeMap;
+
+use proptest::prelude::*;
+
+use super::batch::share;
+use super::*;
+
+/// The next token of the simulated model.
+fn next(tokens: &[TokenId]) -> TokenId {
+    let mix = |h: u64, t: &TokenId| h.wrapping_mul(6_364_136_223_846_793_005) ^ (*t as u64 + 1);
+    ((tokens.iter().fold(7, mix) >> 7) % 5) as TokenId
+}
+
+fn alone(prompt: &[TokenId], count: usize) -> Vec<TokenId> {
+    let mut tokens = prompt.to_vec();
+    for _ in 0..count {
+        tokens.push(next(&tokens));
+    }
+    tokens.split_off(prompt.len())
+}
+
+/// A KV cache that checks what is done to it. Cells are shared by reference count, as in unified
+/// llama.cpp caches.
+struct Kv {
+    cells: BTreeMap<(usize, usize), usize>,
+    sequences: Vec<Vec<(TokenId, usize)>>,
+    next_cell: usize,
+    capacity: usize,
+}
+
+impl Kv {
+    fn new(sequences: usize, capacity: usize) -> Self {
+        Self {
+            cells: BTreeMap::new(),
+            sequences: vec![vec![]; sequences],
+            next_cell: 0,
+            capacity,
+        }
+    }
+
+    fn used(&self) -> usize {
+        let mut ids: Vec<usize> = self.sequences.iter().flatten().map(|(_, c)| *c).collect();
+        ids.sort_unstable();
+        ids.dedup();
+        ids.len()
+    }
+
+    fn apply(&mut self, op: CacheOp) {
+        match op {
+            CacheOp::Copy { from, to, tokens } => {
+                assert!(self.sequences[to].is_empty(), "copy into a used sequence");
+                assert!(
+                    self.sequences[from].len() >= tokens,
+                    "copy of what is not there"
+                );
+                self.sequences[to] = self.sequences[from][..tokens].to_vec();
+            }
+            CacheOp::Cut { sequence, from } => {
+                assert!(from <= self.sequences[sequence].len(), "cut beyond the end");
+                self.sequences[sequence].truncate(from);
+            }
+        }
+    }
+
+    /// Evaluates the rows, or changes nothing if they don't fit.
+    fn evaluate(&mut self, rows: &[Row]) -> bool {
+        if self.used() + rows.len() > self.capacity {
+            return false;
+        }
+        for row in rows {
+            let sequence = &mut self.sequences[row.sequence];
+            assert_eq!(
+                sequence.len(),
+                row.position,
+                "a row must continue its sequence"
+            );
+            sequence.push((row.token, self.next_cell));
+            self.cells
+                .insert((row.sequence, row.position), self.next_cell);
+            self.next_cell += 1;
+        }
+        true
+    }
+
+    fn prefix(&self, sequence: usize, length: usize) -> Vec<TokenId> {
+        self.sequences[sequence][..length]
+            .iter()
+            .map(|(t, _)| *t)
+            .collect()
+    }
+}
+
+#[derive(Debug)]
+struct Wish {
+    prompt: Vec<TokenId>,
+    count: usize,
+    arrives: usize,
+    cancelled_at: Option<usize>,
+    reuse: bool,
+}
+
+struct World {
+    scheduler: Scheduler,
+    kv: Kv,
+    limits: Limits,
+    drafts: bool,
+    outputs: BTreeMap<JobKey, Vec<TokenId>>,
+    rows_total: usize,
+}
+
+impl World {
+    fn new(limits: Limits, drafts: bool) -> Self {
+        Self {
+            scheduler: Scheduler::new(limits),
+            kv: Kv::new(limits.sequences, limits.kv_tokens),
+            limits,
+            drafts,
+            outputs: BTreeMap::new(),
+            rows_total: 0,
+        }
+    }
+
+    fn step(&mut self, wishes: &[Wish], budget: PrefillBudget) {
+        if self.drafts {
+            let keys: Vec<_> = self.scheduler.decoding().collect();
+            for key in keys {
+                let tokens = self.scheduler.tokens(key).unwrap().to_vec();
+                // A right draft, then a wrong one.
+                let mut draft = alone(&tokens, 2);
+                draft.push(if key % 2 == 0 { 4 } else { 0 });
+                let room = (wishes[key as usize].prompt.len() + wishes[key as usize].count)
+                    .saturating_sub(tokens.len() + 1);
+                draft.truncate(room);
+                self.scheduler.set_draft(key, draft);
+            }
+        }
+        let step = loop {
+            let step = self.scheduler.plan(budget);
+            assert!(
+                step.rows.len() <= self.limits.batch_tokens,
+                "batch too large"
+            );
+            step.ops.iter().for_each(|op| self.kv.apply(*op));
+            if self.kv.evaluate(&step.rows) {
+                break step;
+            }
+            let op = self.scheduler.relieve().expect("one job must fit alone");
+            self.kv.apply(op);
+        };
+        self.rows_total += step.rows.len();
+        self.scheduler.commit(&step);
+        let mut keys: Vec<JobKey> = step
+            .rows
+            .iter()
+            .filter(|r| r.output)
+            .map(|r| r.key)
+            .collect();
+        keys.dedup();
+        for key in keys {
+            self.sample(key, &step, &wishes[key as usize]);
+        }
+    }
+
+    fn sample(&mut self, key: JobKey, step: &Step, wish: &Wish) {
+        let rows: Vec<&Row> = step
+            .rows
+            .iter()
+            .filter(|r| r.key == key && r.output)
+            .collect();
+        let mut sampled = vec![];
+        for (index, row) in rows.iter().enumerate() {
+            let token = next(&self.kv.prefix(row.sequence, row.position + 1));
+            sampled.push(token);
+            if rows.get(index + 1).is_some_and(|r| r.token != token) {
+                break;
+            }
+        }
+        let output = self.outputs.entry(key).or_default();
+        sampled.truncate(wish.count - output.len());
+        output.extend(&sampled);
+        let done = output.len() == wish.count;
+        if let Some(op) = self.scheduler.advance(key, &sampled) {
+            self.kv.apply(op);
+        }
+        if done && let Some(op) = self.scheduler.finish(key) {
+            self.kv.apply(op);
+        }
+    }
+}
+
+fn run(limits: Limits, drafts: bool, wishes: &[Wish]) -> World {
+    let mut world = World::new(limits, drafts);
+    let budget = PrefillBudget {
+        beside_decoding: 5,
+        alone: 12,
+    };
+    // Far more steps than any schedule needs: a job that never ends fails the test.
+    let steps_max = 200
+        + wishes
+            .iter()
+            .map(|w| 40 * (w.prompt.len() + w.count))
+            .sum::<usize>();
+    for time in 0..steps_max {
+        for (key, wish) in wishes.iter().enumerate() {
+            if wish.arrives == time {
+                world
+                    .scheduler
+                    .submit(key as JobKey, wish.prompt.clone(), wish.reuse);
+            }
+            if wish.cancelled_at == Some(time)
+                && let Some(op) = world.scheduler.finish(key as JobKey)
+            {
+                world.kv.apply(op);
+            }
+        }
+        world.step(wishes, budget);
+        if time > 80 && world.scheduler.is_idle() {
+            break;
+        }
+    }
+    assert!(world.scheduler.is_idle(), "jobs left over");
+    for (key, wish) in wishes.iter().enumerate() {
+        let expected = alone(&wish.prompt, wish.count);
+        let output = world.outputs.remove(&(key as JobKey)).unwrap_or_default();
+        match wish.cancelled_at {
+            None => assert_eq!(output, expected, "job {key}"),
+            Some(_) => assert_eq!(output, expected[..output.len()], "job {key}"),
+        }
+    }
+    world
+}
+
+fn wish() -> impl Strategy<Value = Wish> {
+    let prompt = (0usize..4, prop::collection::vec(0..3i32, 1..30)).prop_map(|(shared, tail)| {
+        let mut prompt: Vec<TokenId> = (0..shared as i32 * 20).map(|i| i % 3).collect();
+        prompt.extend(tail);
+        prompt
+    });
+    let cancel = prop::option::weighted(0.2, 0..60usize);
+    (
+        prompt,
+        1..12usize,
+        0..40usize,
+        cancel,
+        prop::bool::weighted(0.9),
+    )
+        .prop_map(|(prompt, count, arrives, cancelled_at, reuse)| Wish {
+            prompt,
+            count,
+            arrives,
+            cancelled_at: cancelled_at.filter(|at| *at >= arrives),
+            reuse,
+        })
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 300, failure_persistence: None, ..ProptestConfig::default() })]
+    #[test]
+    fn every_job_gets_the_text_it_would_get_alone(
+        wishes in prop::collection::vec(wish(), 1..14),
+        slots in 1..5usize,
+        spare in 0..4usize,
+        kv_tokens in 110..400usize,
+        batch_tokens in 8..40usize,
+        drafts: bool,
+        can_cut: bool,
+    ) {
+        let limits = Limits { slots, sequences: slots + spare, kv_tokens, batch_tokens, can_cut };
+        run(limits, drafts, &wishes);
+    }
+}
+
+fn limits() -> Limits {
+    Limits {
+        slots: 4,
+        sequences: 8,
+        kv_tokens: 4000,
+        batch_tokens: 64,
+        can_cut: true,
+    }
+}
+
+fn plain(prompt: Vec<TokenId>, count: usize, arrives: usize) -> Wish {
+    Wish {
+        prompt,
+        count,
+        arrives,
+        cancelled_at: None,
+        reuse: true,
+    }
+}
+
+#[test]
+fn a_shared_prompt_is_evaluated_once_even_by_jobs_that_arrive_together() {
+    let prompt: Vec<TokenId> = (0..300).map(|i| i % 7).collect();
+    let wishes: Vec<Wish> = (0..4).map(|_| plain(prompt.clone(), 3, 0)).collect();
+    let world = run(limits(), false, &wishes);
+    // The prompt once; the last token and two generated ones for each of the other three.
+    assert_eq!(world.rows_total, 300 + 2 + 3 * 3);
+}
+
+#[test]
+fn a_repeated_prompt_costs_one_row() {
+    let prompt: Vec<TokenId> = (0..200).map(|i| i % 7).collect();
+    let wishes = vec![plain(prompt.clone(), 2, 0), plain(prompt, 2, 70)];
+    assert_eq!(run(limits(), false, &wishes).rows_total, 201 + 2);
+}
+
+#[test]
+fn without_reuse_everything_is_evaluated_again() {
+    let prompt: Vec<TokenId> = (0..200).map(|i| i % 7).collect();
+    let mut again = plain(prompt.clone(), 2, 70);
+    again.reuse = false;
+    assert_eq!(
+        run(limits(), false, &[plain(prompt, 2, 0), again]).rows_total,
+        201 * 2
+    );
+}
+
+#[test]
+fn prompts_share_a_step_evenly_and_use_what_others_leave() {
+    assert_eq!(share(&[100, 4, 100], 60), [28, 4, 28]);
+    assert_eq!(share(&[3, 2], 60), [3, 2]);
+    assert_eq!(share(&[9, 9, 9], 2), [1, 1, 0]);
+    assert_eq!(share(&[], 5), [0usize; 0]);
+}
+
+#[test]
+fn a_long_prompt_leaves_room_for_running_jobs() {
+    let mut scheduler = Scheduler::new(limits());
+    let budget = PrefillBudget {
+        beside_decoding: 10,
+        alone: 64,
+    };
+    scheduler.submit(0, vec![1], true);
+    let first = scheduler.plan(budget);
+    scheduler.commit(&first);
+    scheduler.advance(0, &[2]);
+    scheduler.submit(1, (0..500).collect(), true);
+    let step = scheduler.plan(budget);
+    assert_eq!(step.rows.iter().filter(|r| r.key == 0).count(), 1);
+    // 10 rows wanted, one decodes: filled up to a multiple of four.
+    assert_eq!(step.prefill_rows, 11);
+}
+
+#[test]
+fn a_stalled_job_keeps_its_slot_and_gets_no_rows() {
+    let mut scheduler = Scheduler::new(limits());
+    let budget = PrefillBudget {
+        beside_decoding: 10,
+        alone: 64,
+    };
+    scheduler.submit(0, vec![1, 2], true);
+    scheduler.plan(budget);
+    scheduler.set_stalled(0, true);
+    assert!(scheduler.plan(budget).rows.is_empty());
+    assert_eq!(scheduler.running(), 1);
+    scheduler.set_stalled(0, false);
+    assert_eq!(scheduler.plan(budget).rows.len(), 2);
+}
+
+#[test]
+fn step_cost_draws_lines_between_measurements() {
+    let mut cost = cost::StepCost::default();
+    assert_eq!(cost.step_ms(2), None);
+    cost.observe(1, 10.0);
+    cost.observe(5, 30.0);
+    assert_eq!(cost.step_ms(3), Some(20.0));
+    cost.observe(64, 128.0);
+    assert_eq!(cost.rows_within(300.0), 150);
+}
