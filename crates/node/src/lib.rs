@@ -14,6 +14,7 @@ mod plan;
 mod settings;
 mod snapshot;
 mod source;
+pub mod store;
 
 pub use error::StartError;
 pub use loader::{DraftPlan, Loader, Plan, Progress, Source};
@@ -22,3 +23,4 @@ pub use node::Node;
 pub use settings::{Draft, ModelSource, Settings};
 pub use snapshot::{ModelState, ModelStatus, Snapshot};
 pub use source::{Search, name_of};
+pub use store::{Details, LocalModel};

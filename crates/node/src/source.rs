@@ -5,6 +5,8 @@
 use std::collections::VecDeque;
 use std::path::{Path, PathBuf};
 
+use gguf::PartName;
+
 use crate::StartError;
 
 /// Folder levels below a models folder that are searched. A Hugging Face cache has its files
@@ -114,36 +116,18 @@ impl Search<'_> {
 /// Name of the model in `file`: the file name without `.gguf` and without a part number.
 #[must_use]
 pub fn name_of(file: &Path) -> String {
-    let stem = file
-        .file_stem()
-        .map(|stem| stem.to_string_lossy().into_owned())
-        .unwrap_or_default();
-    match part_of(&stem) {
-        Some((name, _, _)) => name.to_owned(),
-        None => stem,
+    match PartName::of(file) {
+        Some(part) => part.stem,
+        None => file
+            .file_stem()
+            .map(|stem| stem.to_string_lossy().into_owned())
+            .unwrap_or_default(),
     }
-}
-
-/// Splits `NAME-00002-of-00005` into name, part and number of parts.
-pub(crate) fn part_of(stem: &str) -> Option<(&str, u32, u32)> {
-    let (rest, parts) = stem.rsplit_once("-of-")?;
-    let (name, part) = rest.rsplit_once('-')?;
-    let is_number = |text: &str| text.len() == 5 && text.bytes().all(|byte| byte.is_ascii_digit());
-    if !is_number(part) || !is_number(parts) || name.is_empty() {
-        return None;
-    }
-    Some((name, part.parse().ok()?, parts.parse().ok()?))
 }
 
 /// The first part of the multi-part model that `file` is a part of; otherwise `file`.
 pub(crate) fn first_part(file: &Path) -> PathBuf {
-    let stem = file
-        .file_stem()
-        .map(|stem| stem.to_string_lossy().into_owned());
-    match stem.as_deref().and_then(part_of) {
-        Some((name, _, parts)) => file.with_file_name(format!("{name}-00001-of-{parts:05}.gguf")),
-        None => file.to_path_buf(),
-    }
+    PartName::of(file).map_or_else(|| file.to_path_buf(), |part| part.path_of(1))
 }
 
 fn is_model(file: &Path) -> bool {
@@ -156,7 +140,7 @@ fn is_model(file: &Path) -> bool {
     let is_gguf = file
         .extension()
         .is_some_and(|extension| extension.eq_ignore_ascii_case("gguf"));
-    let is_later_part = part_of(&stem).is_some_and(|(_, part, _)| part != 1);
+    let is_later_part = PartName::of(file).is_some_and(|part| part.number != 1);
     is_gguf && !is_later_part && !stem.contains("mmproj")
 }
 

@@ -1,0 +1,98 @@
+//! Requests to a node in this process.
+
+use ::engine::{Chat, EmbedInput, EmbedRequest, Request, ToolChoice};
+use futures::StreamExt;
+use node::Node;
+
+use crate::generation::{Input, Options};
+use crate::{Embeddings, Error, Event, Events};
+
+/// Asks `node`; the events are its own in this crate's form.
+pub(crate) async fn generate(
+    node: &Node,
+    model: String,
+    input: Input,
+    options: Options,
+) -> Result<Events, Error> {
+    let mut events = node.generate(request(model, input, options)).await?;
+    // The node's models stop when its last handle is dropped; an answer keeps it alive.
+    let node = node.clone();
+    Ok(Events::new(async_stream::stream! {
+        let _node = node;
+        while let Some(event) = events.next().await {
+            match event {
+                Ok(event) => {
+                    for event in split(event) {
+                        yield Ok(event);
+                    }
+                }
+                Err(error) => {
+                    yield Err(error.into());
+                    return;
+                }
+            }
+        }
+    }))
+}
+
+/// Embeds on `node`.
+pub(crate) async fn embed(
+    node: &Node,
+    model: String,
+    texts: Vec<String>,
+) -> Result<Embeddings, Error> {
+    let inputs = texts.into_iter().map(EmbedInput::Text).collect();
+    Ok(node.embed(EmbedRequest { model, inputs }).await?)
+}
+
+fn request(model: String, input: Input, options: Options) -> Request {
+    let input = match input {
+        Input::Text(text) => ::engine::Input::Text(text),
+        Input::Chat { messages, tools } => ::engine::Input::Chat(Chat {
+            messages,
+            tools,
+            tool_choice: options.tool_choice.unwrap_or(ToolChoice::Auto),
+            parallel_tool_calls: options.parallel_tool_calls.unwrap_or(true),
+            template_kwargs: options.template_kwargs,
+        }),
+    };
+    let mut request = Request::new(model, input);
+    let sampling = &mut request.sampling;
+    set(&mut sampling.temperature, options.temperature);
+    set(&mut sampling.top_p, options.top_p);
+    set(&mut sampling.top_k, options.top_k);
+    set(&mut sampling.min_p, options.min_p);
+    set(&mut sampling.repeat_penalty, options.repeat_penalty);
+    set(&mut sampling.presence_penalty, options.presence_penalty);
+    set(&mut sampling.frequency_penalty, options.frequency_penalty);
+    sampling.seed = options.seed;
+    request.limits.max_tokens = options.max_tokens;
+    request.limits.stop = options.stop;
+    set(&mut request.format, options.format);
+    request
+}
+
+fn set<T>(field: &mut T, value: Option<T>) {
+    if let Some(value) = value {
+        *field = value;
+    }
+}
+
+fn split(event: ::engine::Event) -> Vec<Event> {
+    match event {
+        ::engine::Event::Started { .. } => Vec::new(),
+        ::engine::Event::Delta { delta, .. } => {
+            let mut events = Vec::new();
+            if !delta.reasoning.is_empty() {
+                events.push(Event::Reasoning(delta.reasoning));
+            }
+            if !delta.content.is_empty() {
+                events.push(Event::Content(delta.content));
+            }
+            events.extend(delta.tool_calls.into_iter().map(Event::ToolCall));
+            events
+        }
+        ::engine::Event::Finished { reason, .. } => vec![Event::Finished(reason)],
+        ::engine::Event::Done(summary) => vec![Event::Usage(summary.usage)],
+    }
+}
