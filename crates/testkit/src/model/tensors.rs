@@ -1,0 +1,258 @@
+//! Owns which tensors each architecture has, with names and shapes as llama.cpp's loader wants
+//! them. Values are made in `weights`.
+
+use gguf::GgmlType;
+
+use super::ModelSpec;
+use super::architecture::Architecture;
+use super::weights::WeightType;
+
+/// Token types that a BERT model knows.
+pub(crate) const TOKEN_TYPES: u32 = 2;
+/// Layers of a `deepseek2` model before the first one with experts.
+pub(crate) const LEADING_DENSE: u32 = 1;
+
+/// Sizes of compressed attention, in elements. Real ones are 16 times as large; these are the
+/// smallest whose rows Q8_0 can hold.
+pub(crate) struct Compressed {
+    pub(crate) query_rank: u32,
+    pub(crate) kv_rank: u32,
+    /// Part of a head's key without and with rotary positions.
+    pub(crate) plain: u32,
+    pub(crate) rotary: u32,
+    pub(crate) value: u32,
+}
+
+pub(crate) const COMPRESSED: Compressed = Compressed {
+    query_rank: 32,
+    kv_rank: 32,
+    plain: 32,
+    rotary: 32,
+    value: 32,
+};
+
+/// What a tensor's values look like.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Kind {
+    /// Random, stored in the model's weight type.
+    Matrix,
+    /// Close to one, F32.
+    Norm,
+    /// Close to zero, F32 (also matrices that llama.cpp wants in F32).
+    Bias,
+}
+
+/// One tensor to be.
+#[derive(Debug, Clone)]
+pub(crate) struct TensorSpec {
+    pub(crate) name: String,
+    /// Row length first.
+    pub(crate) dims: Vec<u64>,
+    pub(crate) kind: Kind,
+}
+
+impl TensorSpec {
+    /// How it is stored in a model of this weight type. Rows that blocks do not divide fall back
+    /// to F16, as they do when llama.cpp quantizes.
+    pub(crate) fn ggml_type(&self, weights: WeightType) -> GgmlType {
+        let wanted = weights.ggml_type();
+        let row = self.dims.first().copied().unwrap_or(1);
+        match self.kind {
+            Kind::Norm | Kind::Bias => GgmlType::F32,
+            Kind::Matrix if wanted.block().is_none_or(|b| row % b.elements != 0) => GgmlType::F16,
+            Kind::Matrix => wanted,
+        }
+    }
+}
+
+/// Collects tensors in file order.
+struct Table {
+    prefix: String,
+    tensors: Vec<TensorSpec>,
+}
+
+impl Table {
+    fn add(&mut self, name: &str, dims: &[u32], kind: Kind) {
+        let name = format!("{}{name}", self.prefix);
+        let dims = dims.iter().map(|&d| d.into()).collect();
+        self.tensors.push(TensorSpec { name, dims, kind });
+    }
+
+    fn matrix(&mut self, name: &str, dims: &[u32]) {
+        self.add(&format!("{name}.weight"), dims, Kind::Matrix);
+    }
+
+    fn norm(&mut self, name: &str, length: u32) {
+        self.add(&format!("{name}.weight"), &[length], Kind::Norm);
+    }
+
+    fn bias(&mut self, name: &str, dims: &[u32]) {
+        self.add(&format!("{name}.bias"), dims, Kind::Bias);
+    }
+
+    /// A norm with a bias, as BERT has.
+    fn full_norm(&mut self, name: &str, length: u32) {
+        self.norm(name, length);
+        self.bias(name, &[length]);
+    }
+}
+
+/// All tensors of a model, in file order.
+pub(crate) fn of(spec: &ModelSpec) -> Vec<TensorSpec> {
+    let mut table = Table {
+        prefix: String::new(),
+        tensors: Vec::new(),
+    };
+    table.matrix("token_embd", &[spec.width, spec.vocab]);
+    if spec.architecture.is_bert() {
+        // llama.cpp adds rows of these as they are, so they stay F32.
+        table.add("token_types.weight", &[spec.width, TOKEN_TYPES], Kind::Bias);
+        if spec.architecture == Architecture::Bert {
+            table.add(
+                "position_embd.weight",
+                &[spec.width, spec.context],
+                Kind::Bias,
+            );
+        }
+        table.full_norm("token_embd_norm", spec.width);
+    }
+    for layer in 0..spec.layers {
+        table.prefix = format!("blk.{layer}.");
+        if spec.architecture.is_bert() {
+            add_bert_layer(spec, &mut table);
+        } else {
+            table.norm("attn_norm", spec.width);
+            add_attention(spec, &mut table);
+            add_feed_forward(spec, layer, &mut table);
+        }
+    }
+    table.prefix.clear();
+    if !spec.architecture.is_bert() {
+        table.norm("output_norm", spec.width);
+        if !spec.tied_output {
+            table.matrix("output", &[spec.width, spec.vocab]);
+        }
+    }
+    table.tensors
+}
+
+fn add_bert_layer(spec: &ModelSpec, table: &mut Table) {
+    let (width, ff) = (spec.width, spec.feed_forward);
+    let with_bias = spec.architecture == Architecture::Bert;
+    let mut linear = |name: &str, from: u32, to: u32| {
+        table.matrix(name, &[from, to]);
+        if with_bias {
+            table.bias(name, &[to]);
+        }
+    };
+    for name in ["attn_q", "attn_k", "attn_v", "attn_output"] {
+        linear(name, width, width);
+    }
+    linear("ffn_up", width, ff);
+    linear("ffn_down", ff, width);
+    if !with_bias {
+        linear("ffn_gate", width, ff);
+    }
+    table.full_norm("attn_output_norm", width);
+    table.full_norm("layer_output_norm", width);
+}
+
+fn add_attention(spec: &ModelSpec, table: &mut Table) {
+    use Architecture::{
+        Deepseek2, Gemma2, Gemma3, Glm4, GptOss, Phi3, Qwen2, Qwen3, Qwen3Embedding, Qwen3Moe,
+    };
+    let (width, arch) = (spec.width, spec.architecture);
+    let q = spec.heads * spec.head_length;
+    let kv = spec.kv_heads * spec.head_length;
+    match arch {
+        Deepseek2 => return add_compressed_attention(spec, table),
+        Phi3 => table.matrix("attn_qkv", &[width, q + 2 * kv]),
+        _ => {
+            table.matrix("attn_q", &[width, q]);
+            table.matrix("attn_k", &[width, kv]);
+            table.matrix("attn_v", &[width, kv]);
+        }
+    }
+    if matches!(arch, Qwen2 | Glm4 | GptOss) {
+        table.bias("attn_q", &[q]);
+        table.bias("attn_k", &[kv]);
+        table.bias("attn_v", &[kv]);
+    }
+    if matches!(arch, Qwen3 | Qwen3Embedding | Qwen3Moe | Gemma3) {
+        table.norm("attn_q_norm", spec.head_length);
+        table.norm("attn_k_norm", spec.head_length);
+    }
+    table.matrix("attn_output", &[q, width]);
+    if arch == GptOss {
+        table.bias("attn_output", &[width]);
+        table.add("attn_sinks.weight", &[spec.heads], Kind::Bias);
+    }
+    if matches!(arch, Gemma2 | Gemma3 | Glm4 | GptOss) {
+        table.norm("post_attention_norm", width);
+    }
+}
+
+fn add_compressed_attention(spec: &ModelSpec, table: &mut Table) {
+    let (width, heads, c) = (spec.width, spec.heads, COMPRESSED);
+    table.matrix("attn_q_a", &[width, c.query_rank]);
+    table.norm("attn_q_a_norm", c.query_rank);
+    table.matrix("attn_q_b", &[c.query_rank, heads * (c.plain + c.rotary)]);
+    table.matrix("attn_kv_a_mqa", &[width, c.kv_rank + c.rotary]);
+    table.norm("attn_kv_a_norm", c.kv_rank);
+    table.matrix("attn_k_b", &[c.plain, c.kv_rank, heads]);
+    table.matrix("attn_v_b", &[c.kv_rank, c.value, heads]);
+    table.matrix("attn_output", &[heads * c.value, width]);
+}
+
+fn add_feed_forward(spec: &ModelSpec, layer: u32, table: &mut Table) {
+    let (width, ff, arch) = (spec.width, spec.feed_forward, spec.architecture);
+    // Here the norm after attention is the norm before the feed-forward layer.
+    if arch != Architecture::GptOss {
+        table.norm("ffn_norm", width);
+    }
+    let leading = arch == Architecture::Deepseek2 && layer < LEADING_DENSE;
+    match arch {
+        _ if arch.has_experts() && !leading => add_experts(spec, table),
+        Architecture::Phi3 | Architecture::Glm4 => {
+            table.matrix("ffn_up", &[width, 2 * ff]);
+            table.matrix("ffn_down", &[ff, width]);
+        }
+        _ => {
+            table.matrix("ffn_gate", &[width, ff]);
+            table.matrix("ffn_up", &[width, ff]);
+            table.matrix("ffn_down", &[ff, width]);
+        }
+    }
+    if matches!(
+        arch,
+        Architecture::Gemma2 | Architecture::Gemma3 | Architecture::Glm4
+    ) {
+        table.norm("post_ffw_norm", width);
+    }
+}
+
+fn add_experts(spec: &ModelSpec, table: &mut Table) {
+    let (width, arch, count) = (spec.width, spec.architecture, spec.experts.count);
+    let dense_width = arch == Architecture::LlamaExperts;
+    let ff = if dense_width {
+        spec.feed_forward
+    } else {
+        spec.experts.feed_forward
+    };
+    // The router decides which experts run; it stays F32 in every real model.
+    table.add("ffn_gate_inp.weight", &[width, count], Kind::Bias);
+    table.matrix("ffn_gate_exps", &[width, ff, count]);
+    table.matrix("ffn_up_exps", &[width, ff, count]);
+    table.matrix("ffn_down_exps", &[ff, width, count]);
+    if arch == Architecture::GptOss {
+        table.bias("ffn_gate_inp", &[count]);
+        table.bias("ffn_gate_exps", &[ff, count]);
+        table.bias("ffn_up_exps", &[ff, count]);
+        table.bias("ffn_down_exps", &[width, count]);
+    }
+    if arch == Architecture::Deepseek2 {
+        table.matrix("ffn_gate_shexp", &[width, ff]);
+        table.matrix("ffn_up_shexp", &[width, ff]);
+        table.matrix("ffn_down_shexp", &[ff, width]);
+    }
+}
