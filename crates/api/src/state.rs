@@ -1,0 +1,109 @@
+//! What all handlers share: the node, the settings, the metrics, and how many answers are under
+//! way.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use engine::{Backend, Error, ModelInfo};
+use node::{ModelState, Node};
+use tokio::sync::watch;
+
+use crate::Config;
+use crate::error::ApiError;
+use crate::metrics::Metrics;
+
+/// State shared by all handlers.
+pub(crate) struct App {
+    pub(crate) node: Node,
+    pub(crate) config: Config,
+    pub(crate) metrics: Metrics,
+    /// Set when the server was told to stop; new requests are refused from then on.
+    draining: AtomicBool,
+    /// Answers whose last byte is not yet handed to the connection.
+    active: watch::Sender<usize>,
+}
+
+impl App {
+    pub(crate) fn new(node: Node, config: Config) -> Arc<Self> {
+        Arc::new(Self {
+            metrics: Metrics::new(node.clone()),
+            node,
+            config,
+            draining: AtomicBool::new(false),
+            active: watch::Sender::new(0),
+        })
+    }
+
+    /// Refuses requests from now on.
+    pub(crate) fn drain(&self) {
+        self.draining.store(true, Ordering::Release);
+    }
+
+    pub(crate) fn is_draining(&self) -> bool {
+        self.draining.load(Ordering::Acquire) || self.node.is_shutting_down()
+    }
+
+    /// Counts one answer until the guard is dropped.
+    pub(crate) fn begin(self: &Arc<Self>) -> Active {
+        self.active.send_modify(|count| *count += 1);
+        self.metrics.active.inc();
+        Active(Arc::clone(self))
+    }
+
+    /// Waits until no answer is under way.
+    pub(crate) async fn idle(&self) {
+        let mut active = self.active.subscribe();
+        // Fails only when the sender is gone, which `self` holds.
+        let _ = active.wait_for(|&count| count == 0).await;
+    }
+
+    /// The backend that generates for `model`, and what it is.
+    pub(crate) fn generator(
+        &self,
+        model: Option<&str>,
+    ) -> Result<(Arc<dyn Backend>, Arc<ModelInfo>), ApiError> {
+        let model = model.unwrap_or_default();
+        let backend = self
+            .node
+            .resolve(model)
+            .map_err(|error| self.explain(error))?;
+        let info = Arc::clone(backend.info());
+        Ok((backend, info))
+    }
+
+    /// What the model for embeddings is.
+    pub(crate) fn embedder(&self, model: Option<&str>) -> Result<Arc<ModelInfo>, ApiError> {
+        let backend = self
+            .node
+            .resolve_for_embedding(model.unwrap_or_default())
+            .map_err(|error| self.explain(error))?;
+        Ok(Arc::clone(backend.info()))
+    }
+
+    /// The answer for `error`: a model that is only not loaded yet is no unknown one.
+    fn explain(&self, error: Error) -> ApiError {
+        if let Error::ModelNotFound { model, .. } = &error {
+            let any = model.is_empty() || model.eq_ignore_ascii_case("auto");
+            let wanted = model.to_lowercase();
+            let stem = wanted.strip_suffix(".gguf").unwrap_or(&wanted);
+            for known in &self.node.snapshot().models {
+                if let ModelState::Loading { progress } = known.state
+                    && (any || known.name.to_lowercase() == stem || known.name == *model)
+                {
+                    return ApiError::loading(&known.name, progress);
+                }
+            }
+        }
+        error.into()
+    }
+}
+
+/// One answer under way.
+pub(crate) struct Active(Arc<App>);
+
+impl Drop for Active {
+    fn drop(&mut self) {
+        self.0.metrics.active.dec();
+        self.0.active.send_modify(|count| *count -= 1);
+    }
+}
