@@ -3,9 +3,11 @@
 //! Owns the command line only. Nothing here is shipped.
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used))]
 
+mod bench;
 mod tidy;
 
-use anyhow::Result;
+use std::process::ExitCode;
+
 use clap::{Parser, Subcommand};
 
 #[derive(Debug, Parser)]
@@ -19,10 +21,21 @@ struct Arguments {
 enum Command {
     /// Check file sizes, dead files, crate edges and other rules of this tree.
     Tidy,
+    /// Measure this server against llama-server.
+    #[command(subcommand)]
+    Bench(bench::Bench),
 }
 
-fn main() -> Result<()> {
-    match Arguments::parse().command {
+fn main() -> ExitCode {
+    let done = match Arguments::parse().command {
         Command::Tidy => tidy::run(),
+        Command::Bench(bench) => bench::run(bench),
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
     }
 }
