@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use thiserror::Error;
 
-use crate::memory::Gibibytes;
+use crate::memory::ByteSize;
 
 /// Why a node, or one model of it, did not start.
 #[derive(Debug, Clone, PartialEq, Error)]
@@ -45,7 +45,7 @@ pub enum StartError {
     /// The models need more memory than there is.
     #[error(
         "not enough memory for {}: {} needed, {} free; hint: {hint}",
-        .models.join(" and "), Gibibytes(*.needed_bytes), Gibibytes(*.free_bytes)
+        .models.join(" and "), ByteSize(*.needed_bytes), ByteSize(*.free_bytes)
     )]
     Memory {
         /// Names of the models, with the need of each.

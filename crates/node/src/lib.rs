@@ -18,7 +18,7 @@ pub mod store;
 
 pub use error::StartError;
 pub use loader::{DraftPlan, Loader, Plan, Progress, Source};
-pub use memory::available_bytes;
+pub use memory::{ByteSize, available_bytes};
 pub use node::Node;
 pub use settings::{Draft, ModelSource, Settings};
 pub use snapshot::{ModelState, ModelStatus, Snapshot};

@@ -27,9 +27,9 @@ pub fn available_bytes() -> u64 {
 
 /// Bytes, shown in GiB or MiB with one decimal.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Gibibytes(pub(crate) u64);
+pub struct ByteSize(pub u64);
 
-impl fmt::Display for Gibibytes {
+impl fmt::Display for ByteSize {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         const MIB: f64 = 1024.0 * 1024.0;
         #[expect(clippy::cast_precision_loss, reason = "shown with one decimal")]
@@ -44,7 +44,7 @@ impl fmt::Display for Gibibytes {
 
 #[cfg(test)]
 mod tests {
-    use super::{Gibibytes, available_bytes};
+    use super::{ByteSize, available_bytes};
 
     #[test]
     fn some_memory_is_available() {
@@ -59,7 +59,7 @@ mod tests {
             (3 << 29, "1.5 GiB"),
             (u64::MAX, "17179869184.0 GiB"),
         ] {
-            assert_eq!(Gibibytes(bytes).to_string(), shown);
+            assert_eq!(ByteSize(bytes).to_string(), shown);
         }
     }
 }

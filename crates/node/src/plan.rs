@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use engine::Error;
 
 use crate::loader::{DraftPlan, Loader, Plan, Source};
-use crate::memory::Gibibytes;
+use crate::memory::ByteSize;
 use crate::source::{Search, first_part, name_of};
 use crate::{Draft, ModelSource, Settings, StartError};
 
@@ -97,7 +97,7 @@ fn check_memory(plans: &[Plan], loader: &dyn Loader) -> Result<(), StartError> {
             .memory_needed(plan)
             .map_err(|error| load_error(plan, &error))?;
         needed_bytes = needed_bytes.saturating_add(needed);
-        models.push(format!("`{}` ({})", plan.name, Gibibytes(needed)));
+        models.push(format!("`{}` ({})", plan.name, ByteSize(needed)));
     }
     let free_bytes = loader.memory_available();
     if needed_bytes <= free_bytes {

@@ -20,8 +20,8 @@ const ESTIMATE_CONTEXT_TOKENS: u64 = 4096;
 pub struct LocalModel {
     /// Name by which it can be served.
     pub name: String,
-    /// Its file; of a multi-part model the first.
-    pub path: PathBuf,
+    /// Its file; of a multi-part model the first. `None` for a model inside the program.
+    pub path: Option<PathBuf>,
     /// What it is, or why it can't be read.
     pub details: Result<Details, String>,
 }
@@ -54,6 +54,26 @@ pub fn list(settings: &Settings) -> Vec<LocalModel> {
     list_with(settings, default_loader().as_deref())
 }
 
+/// Describes a model that is part of the program.
+#[must_use]
+pub fn describe_embedded(name: &str, bytes: &'static [u8], settings: &Settings) -> LocalModel {
+    let loader = default_loader();
+    let free_bytes = loader
+        .as_deref()
+        .map_or_else(available_bytes, Loader::memory_available);
+    let details = Model::read([(PathBuf::from(name), bytes)])
+        .map_err(|error| error.to_string())
+        .and_then(|model| {
+            let plan = plan(name.to_owned(), Source::Embedded(bytes), settings);
+            describe(&model, &plan, loader.as_deref(), free_bytes)
+        });
+    LocalModel {
+        name: name.to_owned(),
+        path: None,
+        details,
+    }
+}
+
 fn list_with(settings: &Settings, loader: Option<&dyn Loader>) -> Vec<LocalModel> {
     let free_bytes = loader.map_or_else(available_bytes, Loader::memory_available);
     let mut seen = HashSet::new();
@@ -66,7 +86,7 @@ fn list_with(settings: &Settings, loader: Option<&dyn Loader>) -> Vec<LocalModel
         .map(|path| LocalModel {
             name: name_of(&path),
             details: details(&path, settings, loader, free_bytes),
-            path,
+            path: Some(path),
         })
         // Vision projectors are not models of their own.
         .filter(|model| !matches!(&model.details, Ok(details) if details.architecture == "clip"))
@@ -80,13 +100,23 @@ fn details(
     free_bytes: u64,
 ) -> Result<Details, String> {
     let model = Model::open(path).map_err(|error| error.to_string())?;
+    let plan = plan(name_of(path), Source::File(path.to_path_buf()), settings);
+    describe(&model, &plan, loader, free_bytes)
+}
+
+fn describe(
+    model: &Model,
+    plan: &Plan,
+    loader: Option<&dyn Loader>,
+    free_bytes: u64,
+) -> Result<Details, String> {
     let metadata = model.metadata();
     let architecture = metadata.architecture().map_err(|error| error.to_string())?;
     let needed_bytes = match loader {
         Some(loader) => loader
-            .memory_needed(&plan(path, settings))
+            .memory_needed(plan)
             .map_err(|error| error.to_string())?,
-        None => estimate(&model),
+        None => estimate(model),
     };
     Ok(Details {
         architecture: architecture.to_owned(),
@@ -100,10 +130,10 @@ fn details(
     })
 }
 
-fn plan(path: &Path, settings: &Settings) -> Plan {
+fn plan(name: String, source: Source, settings: &Settings) -> Plan {
     Plan {
-        name: name_of(path),
-        source: Source::File(path.to_path_buf()),
+        name,
+        source,
         draft: DraftPlan::None,
         context_tokens: settings.context_tokens,
         slots: settings.slots,

@@ -1,0 +1,82 @@
+//! The program `mesh-llm`: reads what the user typed and runs one command.
+#![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used))]
+
+mod chat;
+mod cli;
+mod console;
+mod failure;
+mod key;
+mod log;
+mod models;
+mod serve;
+mod settings;
+
+use std::process::ExitCode;
+use std::time::Duration;
+
+use clap::{CommandFactory, FromArgMatches};
+
+use crate::cli::{Cli, Command};
+use crate::console::Console;
+use crate::failure::Failure;
+use crate::settings::{Environment, LogFormat, Settings};
+
+/// Threads for HTTP and the rest: two, because the cores belong to the thread that decodes.
+const RUNTIME_THREADS: usize = 2;
+/// How long blocking work, such as a file that is still being read, may hold up the exit.
+const RUNTIME_STOP_MAX: Duration = Duration::from_secs(1);
+
+fn main() -> ExitCode {
+    let environment = Environment::of_process();
+    let arguments: Vec<_> = std::env::args_os().collect();
+    let matches = match Cli::command().try_get_matches_from(&arguments) {
+        Ok(matches) => matches,
+        Err(error) => return failure::usage(&error, &arguments, &environment),
+    };
+    let cli = match Cli::from_arg_matches(&matches) {
+        Ok(cli) => cli,
+        Err(error) => return failure::usage(&error, &arguments, &environment),
+    };
+    let console = Console::new(settings::early_log_format(&arguments, &environment));
+    match start(cli, &environment) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => failure.report(console),
+    }
+}
+
+fn start(cli: Cli, environment: &Environment) -> Result<(), Failure> {
+    // These two need no settings, and must work when the settings are broken.
+    match &cli.command {
+        Some(Command::Completions { shell }) => return cli::print_completions(*shell),
+        Some(Command::Man) => return cli::print_man_page(),
+        _ => {}
+    }
+    let (root, command) = (cli.layer, cli.command);
+    let settings = match &command {
+        Some(Command::Chat(arguments)) => {
+            let flags = arguments.layer().over(root);
+            settings::resolve(flags, cli.config.as_deref(), environment)?
+        }
+        _ => settings::resolve(root, cli.config.as_deref(), environment)?,
+    };
+    let is_serving = command.is_none();
+    log::start(&settings, is_serving)?;
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(RUNTIME_THREADS)
+        .enable_all()
+        .build()
+        .map_err(|error| Failure::other(format!("can't start threads: {error}")))?;
+    let result = runtime.block_on(run(command, settings));
+    runtime.shutdown_timeout(RUNTIME_STOP_MAX);
+    result
+}
+
+async fn run(command: Option<Command>, settings: Settings) -> Result<(), Failure> {
+    match command {
+        None => serve::run(settings).await,
+        Some(Command::Chat(arguments)) => chat::run(settings, &arguments).await,
+        Some(Command::Models { json }) => models::run(&settings, json),
+        // Done before the settings were read.
+        Some(Command::Completions { .. } | Command::Man) => Ok(()),
+    }
+}
