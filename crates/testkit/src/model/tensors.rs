@@ -36,6 +36,10 @@ pub(crate) const COMPRESSED: Compressed = Compressed {
 pub(crate) enum Kind {
     /// Random, stored in the model's weight type.
     Matrix,
+    /// As a matrix, always F32.
+    FloatMatrix,
+    /// As a matrix, with smaller values.
+    Embedding,
     /// Close to one, F32.
     Norm,
     /// Close to zero, F32 (also matrices that llama.cpp wants in F32).
@@ -58,9 +62,9 @@ impl TensorSpec {
         let wanted = weights.ggml_type();
         let row = self.dims.first().copied().unwrap_or(1);
         match self.kind {
-            Kind::Norm | Kind::Bias => GgmlType::F32,
-            Kind::Matrix if wanted.block().is_none_or(|b| row % b.elements != 0) => GgmlType::F16,
-            Kind::Matrix => wanted,
+            Kind::FloatMatrix | Kind::Norm | Kind::Bias => GgmlType::F32,
+            _ if wanted.block().is_none_or(|b| row % b.elements != 0) => GgmlType::F16,
+            Kind::Matrix | Kind::Embedding => wanted,
         }
     }
 }
@@ -103,7 +107,11 @@ pub(crate) fn of(spec: &ModelSpec) -> Vec<TensorSpec> {
         prefix: String::new(),
         tensors: Vec::new(),
     };
-    table.matrix("token_embd", &[spec.width, spec.vocab]);
+    table.add(
+        "token_embd.weight",
+        &[spec.width, spec.vocab],
+        Kind::Embedding,
+    );
     if spec.architecture.is_bert() {
         // llama.cpp adds rows of these as they are, so they stay F32.
         table.add("token_types.weight", &[spec.width, TOKEN_TYPES], Kind::Bias);
@@ -199,8 +207,18 @@ fn add_compressed_attention(spec: &ModelSpec, table: &mut Table) {
     table.matrix("attn_q_b", &[c.query_rank, heads * (c.plain + c.rotary)]);
     table.matrix("attn_kv_a_mqa", &[width, c.kv_rank + c.rotary]);
     table.norm("attn_kv_a_norm", c.kv_rank);
-    table.matrix("attn_k_b", &[c.plain, c.kv_rank, heads]);
-    table.matrix("attn_v_b", &[c.kv_rank, c.value, heads]);
+    // F32 whatever the weight type: on CPUs with AMX, llama.cpp 0.1.161 puts other types of these
+    // two where its own graph cannot use them, and aborts.
+    table.add(
+        "attn_k_b.weight",
+        &[c.plain, c.kv_rank, heads],
+        Kind::FloatMatrix,
+    );
+    table.add(
+        "attn_v_b.weight",
+        &[c.kv_rank, c.value, heads],
+        Kind::FloatMatrix,
+    );
     table.matrix("attn_output", &[heads * c.value, width]);
 }
 

@@ -94,7 +94,10 @@ pub(crate) fn write(
     // A matrix of this spread keeps the size of what it multiplies; a little more lets the layers
     // differ from each other in what they add. Even noise spreads by its reach over root three.
     let (middle, reach) = match tensor.kind {
-        Kind::Matrix => (0.0, (1.5 * 3.0 / row as f32).sqrt()),
+        Kind::Matrix | Kind::FloatMatrix => (0.0, (1.5 * 3.0 / row as f32).sqrt()),
+        // Small beside what the layers add: else a model with a tied output says its last token
+        // again and again.
+        Kind::Embedding => (0.0, 0.05),
         Kind::Norm => (1.0, 0.2),
         Kind::Bias => (0.0, 0.1),
     };
