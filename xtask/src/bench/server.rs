@@ -86,8 +86,10 @@ impl Contender {
                 format!("--model={model}"),
                 format!("--port={port}"),
                 "--log-format=json".into(),
+                // Ours is meant for each conversation, llama-server's for all together.
                 format!("--ctx-size={}", settings.ctx_size / settings.slots),
                 format!("--parallel={}", settings.slots),
+                format!("--threads={}", settings.threads),
                 "--no-draft".into(),
             ],
             Kind::LlamaServer => vec![
@@ -125,6 +127,11 @@ impl Contender {
             .stderr(log_file.try_clone()?);
         if self.is_ours() {
             // The user's own settings have no place in a comparison.
+            for (name, _) in std::env::vars_os() {
+                if name.to_string_lossy().starts_with("MESH_LLM_") {
+                    command.env_remove(name);
+                }
+            }
             command
                 .env("MESH_LLM_HOME", settings.log_folder.join("home"))
                 .stdout(Stdio::piped());
@@ -323,7 +330,7 @@ mod tests {
             .join(" ");
         assert_eq!(
             ours,
-            "--model=m.gguf --port=0 --log-format=json --ctx-size=1024 --parallel=8 --no-draft --x"
+            "--model=m.gguf --port=0 --log-format=json --ctx-size=1024 --parallel=8 --threads=2 --no-draft --x"
         );
         let theirs = Contender::llama_server("a".into(), true)
             .arguments(&settings, 7)
