@@ -8,10 +8,16 @@
 //! the types, templates, constraints and parsers are built, and no C++ compiler is needed.
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used))]
 
+pub mod assembler;
 pub mod backend;
 pub mod error;
 pub mod event;
+#[cfg(feature = "solo")]
+mod local;
 pub mod request;
+pub mod scheduler;
+pub mod speculation;
+pub mod text;
 
 pub use backend::{Backend, Load, ModelInfo};
 pub use error::Error;
@@ -19,6 +25,8 @@ pub use event::{
     Delta, Embeddings, Event, EventStream, FinishReason, Summary, Timings, TokenLogprob,
     ToolCallDelta, Usage,
 };
+#[cfg(feature = "solo")]
+pub use local::{Draft, Engine, LoadOptions, ModelSource, memory_needed, native_kernels};
 pub use request::{
     Chat, EmbedInput, EmbedRequest, Format, Input, Limits, Message, Mirostat, Request, Role,
     Sampling, TokenId, Tool, ToolCall, ToolChoice,

@@ -40,6 +40,8 @@ pub struct ContextParams {
     pub kv_tokens: u32,
     /// Most rows of one decode call.
     pub batch_tokens_max: u32,
+    /// Most rows of one decode call that give logits: sizes the output buffers.
+    pub outputs_max: u32,
     /// Most sequences, at most 256.
     pub sequences_max: u32,
     /// Threads for computing.
@@ -90,6 +92,7 @@ impl Context {
         raw_params.n_ctx = params.kv_tokens;
         raw_params.n_batch = params.batch_tokens_max;
         raw_params.n_ubatch = params.batch_tokens_max;
+        raw_params.n_outputs_max = params.outputs_max;
         raw_params.n_seq_max = params.sequences_max;
         raw_params.n_threads = threads;
         raw_params.n_threads_batch = threads;

@@ -1,0 +1,481 @@
+//! The handle of a loaded model: checks requests, prepares them, and hands them over.
+
+use std::sync::atomic::Ordering::Relaxed;
+use std::sync::mpsc::{SyncSender, TrySendError, sync_channel};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Instant, SystemTime, UNIX_EPOCH};
+
+use futures::FutureExt;
+use futures::future::BoxFuture;
+use llama::Model;
+use tokio::sync::mpsc;
+
+use super::choice::{Choice, Progress, Submission};
+use super::decode::{Command, DecodeLoop, PIECES_PER_STEP};
+use super::drafter::{self, Drafter, ModelDrafter};
+use super::embedder::Embedder;
+use super::load::{Draft, Header, LoadOptions, ModelSource, Room, load_weights};
+use super::sampler::TokenSampler;
+use super::shared::Shared;
+use super::{generation, load};
+use crate::assembler::Assembler;
+use crate::scheduler::{self, Scheduler};
+use crate::text::{ChatFormat, Prepared, Vocabulary};
+use crate::{
+    Backend, Chat, EmbedInput, EmbedRequest, Embeddings, Error, EventStream, Input, Load,
+    ModelInfo, Request, TokenId,
+};
+
+/// Pieces that wait for a slow consumer, per choice, before its job pauses: some seconds of text.
+const PIECES_PER_CHOICE: usize = 256;
+/// Most choices of one request.
+const CHOICES_MAX: u32 = 128;
+/// Texts from this length on are prepared on a blocking thread, bytes: a millisecond's work.
+const BLOCKING_TEXT_BYTES: usize = 8 << 10;
+/// Longest `Retry-After`, s.
+const RETRY_AFTER_S_MAX: u32 = 60;
+
+/// A model that is loaded in this process. Cheap to clone; the model goes with the last clone and
+/// the last stream.
+#[derive(Clone)]
+pub struct Engine {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    info: Arc<ModelInfo>,
+    model: Model,
+    format: ChatFormat,
+    /// Per token: whether its text belongs to a chat answer, and to plain text.
+    shown: [Arc<[bool]>; 2],
+    /// Bytes of the longest token.
+    token_bytes_max: usize,
+    room: Room,
+    commands: SyncSender<Command>,
+    shared: Arc<Shared>,
+    embedder: Option<Embedder>,
+    thread: Mutex<Option<std::thread::JoinHandle<()>>>,
+}
+
+impl std::fmt::Debug for Engine {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Engine").field("model", &self.inner.info.name).finish_non_exhaustive()
+    }
+}
+
+impl Engine {
+    /// Loads a model. Blocks until it is ready; `on_progress` gets the share done, 0 to 1.
+    ///
+    /// # Errors
+    /// [`Error::Load`] if the file is damaged, of an unknown architecture, or memory is short;
+    /// [`Error::InvalidRequest`] for options that can't be.
+    pub fn load(
+        options: LoadOptions,
+        mut on_progress: impl FnMut(f32) + Send + 'static,
+    ) -> Result<Self, Error> {
+        if let Err(warning) = super::native_kernels() {
+            tracing::warn!("{warning}");
+        }
+        let header = Header::read(&options)?;
+        let model = load_weights(&options.source, &header.gguf, &options, &mut on_progress)?;
+        let room = header.room;
+        let context = room.context(&model, header.embeds)?;
+        let bytes = token_texts(&model);
+        let token_bytes_max = bytes.iter().map(Vec::len).max().unwrap_or(1);
+        let format = chat_format(&model, &header.gguf, bytes)?;
+        let shown = shown_tokens(&model, &format);
+        let info = Arc::new(model_info(&header, &model, &format));
+        let shared = Arc::new(Shared::default());
+        // One message per waiting request, and as many for those that are in slots.
+        let (commands, receiver) = sync_channel((room.queue_max + room.slots) as usize + 8);
+
+        let (embedder, thread) = if header.embeds {
+            let tokens_max = room.batch_tokens as usize;
+            let sequences = room.sequences as usize;
+            (Some(Embedder::start(context, tokens_max, sequences, &info.name)?), None)
+        } else {
+            let drafter = make_drafter(&options, &model, room)?;
+            let limits = scheduler::Limits {
+                slots: room.slots as usize,
+                sequences: room.sequences as usize,
+                kv_tokens: room.context_tokens as usize,
+                batch_tokens: room.batch_tokens as usize,
+                can_cut: !model.is_recurrent(),
+            };
+            let decode = DecodeLoop::new(
+                context,
+                Scheduler::new(limits),
+                drafter,
+                shared.clone(),
+                end_tokens(&model),
+                room.context_tokens as usize,
+            );
+            let thread = std::thread::Builder::new()
+                .name(format!("decode {}", info.name))
+                .spawn(move || decode.run(&receiver))
+                .map_err(|e| Error::Load(format!("no thread for the model: {e}")))?;
+            (None, Some(thread))
+        };
+        let thread = Mutex::new(thread);
+        let inner = Inner {
+            info,
+            model,
+            format,
+            shown,
+            token_bytes_max,
+            room,
+            commands,
+            shared,
+            embedder,
+            thread,
+        };
+        Ok(Self { inner: Arc::new(inner) })
+    }
+
+    /// Prepares and submits a request.
+    async fn start(&self, request: Request) -> Result<EventStream, Error> {
+        let inner = &self.inner;
+        inner.check(&request)?;
+        let submitted = Instant::now();
+        let (prompt, prepared) = if inner.is_heavy(&request) {
+            let engine = self.clone();
+            let kept = request.clone();
+            tokio::task::spawn_blocking(move || engine.inner.prepare(&kept))
+                .await
+                .map_err(|e| Error::Inference(format!("preparing the request failed: {e}")))??
+        } else {
+            inner.prepare(&request)?
+        };
+        let prompt_tokens = prompt.len() as u32;
+        let (pieces, receiver) =
+            mpsc::channel(request.n as usize * (PIECES_PER_CHOICE + PIECES_PER_STEP) + 2);
+        let parsers = vec![prepared.parser.clone(); request.n as usize];
+        let choices = inner.choices(&request, &prepared, prompt.len())?;
+        let reuse = request.cache_prompt;
+        let submission = Submission { prompt, choices, reuse, submitted, pieces };
+        inner.submit(submission)?;
+        Ok(generation::events(receiver, parsers, prompt_tokens))
+    }
+}
+
+impl Inner {
+    /// Refuses what can't be served, whatever the prompt.
+    fn check(&self, request: &Request) -> Result<(), Error> {
+        if self.shared.closed.load(Relaxed) {
+            return Err(Error::ShuttingDown);
+        }
+        if self.embedder.is_some() {
+            return Err(Error::Unsupported(format!(
+                "`{}` is an embedding model; hint: use /v1/embeddings",
+                self.info.name
+            )));
+        }
+        if !(1..=CHOICES_MAX).contains(&request.n) {
+            return Err(Error::invalid("n", format!("must be between 1 and {CHOICES_MAX}")));
+        }
+        let known = |t: &TokenId| self.model.vocabulary().contains(*t);
+        if let Some((token, _)) = request.sampling.logit_bias.iter().find(|(t, _)| !known(t)) {
+            return Err(Error::invalid("logit_bias", format!("{token} is no token of the model")));
+        }
+        if let Input::Tokens(tokens) = &request.input
+            && let Some(token) = tokens.iter().find(|t| !known(t))
+        {
+            return Err(Error::invalid("prompt", format!("{token} is no token of the model")));
+        }
+        Ok(())
+    }
+
+    /// Whether preparing takes long enough to disturb the caller's thread.
+    fn is_heavy(&self, request: &Request) -> bool {
+        let text = match &request.input {
+            Input::Chat(chat) => {
+                chat.messages.iter().map(|m| m.content.len()).sum::<usize>()
+                    + chat.tools.len() * BLOCKING_TEXT_BYTES / 4
+            }
+            Input::Text(text) => text.len(),
+            Input::Tokens(_) => 0,
+        };
+        text >= BLOCKING_TEXT_BYTES || request.format != crate::Format::Text
+    }
+
+    /// Template, tokens, constraint, parser.
+    fn prepare(&self, request: &Request) -> Result<(Vec<TokenId>, Prepared), Error> {
+        let vocabulary = self.model.vocabulary();
+        let text_error = |e: llama::Error| Error::invalid("prompt", e.to_string());
+        let prepared = self.format.prepare(request)?;
+        let prompt = match &request.input {
+            Input::Chat(_) => {
+                let text = prepared.prompt.as_deref().unwrap_or_default();
+                self.refuse_huge(text)?;
+                let add_bos = prepared.add_special && vocabulary.adds_bos();
+                let mut tokens = vocabulary.tokenize(text, false, true).map_err(text_error)?;
+                if let Some(bos) = vocabulary.bos().filter(|_| add_bos) {
+                    tokens.insert(0, bos);
+                }
+                tokens
+            }
+            Input::Text(text) => {
+                self.refuse_huge(text)?;
+                vocabulary.tokenize(text, true, true).map_err(text_error)?
+            }
+            Input::Tokens(tokens) => tokens.clone(),
+        };
+        let context_tokens = self.room.context_tokens;
+        if prompt.len() >= context_tokens as usize {
+            let prompt_tokens = prompt.len() as u32;
+            return Err(Error::ContextLengthExceeded { prompt_tokens, context_tokens });
+        }
+        if prompt.is_empty() {
+            return Err(Error::invalid("prompt", "is empty; hint: give at least one token"));
+        }
+        Ok((prompt, prepared))
+    }
+
+    /// A text that is too long whatever its tokens are is not tokenised at all.
+    fn refuse_huge(&self, text: &str) -> Result<(), Error> {
+        let tokens_min = text.len() / self.token_bytes_max.max(1);
+        if tokens_min < self.room.context_tokens as usize {
+            return Ok(());
+        }
+        Err(Error::ContextLengthExceeded {
+            prompt_tokens: u32::try_from(tokens_min).unwrap_or(u32::MAX),
+            context_tokens: self.room.context_tokens,
+        })
+    }
+
+    fn choices(
+        &self,
+        request: &Request,
+        prepared: &Prepared,
+        prompt_tokens: usize,
+    ) -> Result<Vec<Choice>, Error> {
+        let limits = &request.limits;
+        let seed = request.sampling.seed.unwrap_or_else(rand::random);
+        let stops: Vec<String> = limits.stop.iter().chain(&prepared.stops).cloned().collect();
+        let room = self.room.context_tokens - prompt_tokens as u32;
+        let is_chat = matches!(request.input, Input::Chat(_));
+        (0..request.n)
+            .map(|index| {
+                let sampler = TokenSampler::new(
+                    self.model.vocabulary(),
+                    &request.sampling,
+                    seed.wrapping_add(index),
+                    prepared.constraint.as_ref().map(|c| c.start()),
+                    request.logprobs,
+                )?;
+                Ok(Choice {
+                    index,
+                    sampler,
+                    assembler: Assembler::new(stops.clone()),
+                    shown: self.shown[usize::from(!is_chat)].clone(),
+                    max_tokens: limits.max_tokens.unwrap_or(u32::MAX).min(room).max(1),
+                    min_tokens: limits.min_tokens,
+                    ignore_eos: limits.ignore_eos,
+                    speculate: request.speculate,
+                    progress: Progress::default(),
+                })
+            })
+            .collect()
+    }
+
+    fn submit(&self, submission: Submission) -> Result<(), Error> {
+        let (shared, queue_max) = (&self.shared, self.room.queue_max);
+        let free = |waiting: u32| (waiting < queue_max).then_some(waiting + 1);
+        let full = |waiting| {
+            // The queue moves by one request per slot in the time of one request.
+            let ahead = u64::from(shared.request_ms.load(Relaxed)) * u64::from(waiting);
+            let seconds = ahead / u64::from(self.room.slots) / 1000;
+            let retry_after_s = (seconds as u32).clamp(1, RETRY_AFTER_S_MAX);
+            Error::QueueFull { waiting, retry_after_s }
+        };
+        shared.waiting.fetch_update(Relaxed, Relaxed, free).map_err(full)?;
+        self.commands.try_send(Command::Submit(Box::new(submission))).map_err(|e| {
+            shared.waiting.fetch_sub(1, Relaxed);
+            match e {
+                TrySendError::Full(_) => full(queue_max),
+                TrySendError::Disconnected(_) => Error::ShuttingDown,
+            }
+        })
+    }
+}
+
+impl Backend for Engine {
+    fn info(&self) -> &Arc<ModelInfo> {
+        &self.inner.info
+    }
+
+    fn load(&self) -> Load {
+        self.inner.shared.load()
+    }
+
+    fn generate(&self, request: Request) -> BoxFuture<'_, Result<EventStream, Error>> {
+        self.start(request).boxed()
+    }
+
+    fn embed(&self, request: EmbedRequest) -> BoxFuture<'_, Result<Embeddings, Error>> {
+        async move {
+            let Some(embedder) = &self.inner.embedder else {
+                return Err(Error::Unsupported(format!(
+                    "`{}` is no embedding model; hint: start one with --model",
+                    self.inner.info.name
+                )));
+            };
+            if self.inner.shared.closed.load(Relaxed) {
+                return Err(Error::ShuttingDown);
+            }
+            let engine = self.clone();
+            let tokenize = move || -> Result<Vec<Vec<TokenId>>, Error> {
+                let vocabulary = engine.inner.model.vocabulary();
+                let tokens = |(index, input)| match input {
+                    EmbedInput::Text(text) => vocabulary
+                        .tokenize(&text, true, true)
+                        .map_err(|e| Error::invalid(format!("input[{index}]"), e.to_string())),
+                    EmbedInput::Tokens(tokens) => match tokens
+                        .iter()
+                        .find(|t| !vocabulary.contains(**t))
+                    {
+                        Some(t) => Err(Error::invalid(
+                            format!("input[{index}]"),
+                            format!("{t} is no token of the model"),
+                        )),
+                        None => Ok(tokens),
+                    },
+                };
+                request.inputs.into_iter().enumerate().map(tokens).collect()
+            };
+            let inputs = tokio::task::spawn_blocking(tokenize)
+                .await
+                .map_err(|e| Error::Inference(format!("tokenising failed: {e}")))??;
+            embedder.embed(inputs).await
+        }
+        .boxed()
+    }
+
+    fn tokenize(
+        &self,
+        text: &str,
+        add_special: bool,
+        parse_special: bool,
+    ) -> Result<Vec<TokenId>, Error> {
+        let vocabulary = self.inner.model.vocabulary();
+        let tokens = vocabulary.tokenize(text, add_special, parse_special);
+        tokens.map_err(|e| Error::invalid("content", e.to_string()))
+    }
+
+    fn token_bytes(&self, tokens: &[TokenId]) -> Result<Vec<Vec<u8>>, Error> {
+        let vocabulary = self.inner.model.vocabulary();
+        let bytes = |(index, token): (usize, &TokenId)| {
+            if !vocabulary.contains(*token) {
+                let field = format!("tokens[{index}]");
+                return Err(Error::invalid(field, format!("{token} is no token of the model")));
+            }
+            Ok(vocabulary.token_bytes(*token, true))
+        };
+        tokens.iter().enumerate().map(bytes).collect()
+    }
+
+    fn render(&self, chat: &Chat) -> Result<String, Error> {
+        self.inner.format.render(chat)
+    }
+
+    fn shutdown(&self, deadline: Instant) -> BoxFuture<'_, ()> {
+        async move {
+            self.inner.shared.closed.store(true, Relaxed);
+            let thread =
+                self.inner.thread.lock().unwrap_or_else(PoisonError::into_inner).take();
+            let Some(thread) = thread else { return };
+            let commands = self.inner.commands.clone();
+            // Sending blocks while the channel is full, joining until the deadline at most.
+            let end = tokio::task::spawn_blocking(move || {
+                let _ = commands.send(Command::Shutdown { deadline });
+                let _ = thread.join();
+            });
+            let _ = end.await;
+        }
+        .boxed()
+    }
+}
+
+fn all_tokens(model: &Model) -> impl Iterator<Item = TokenId> {
+    0..TokenId::try_from(model.vocabulary().len()).unwrap_or(TokenId::MAX)
+}
+
+fn end_tokens(model: &Model) -> Arc<[TokenId]> {
+    all_tokens(model).filter(|t| model.vocabulary().is_end(*t)).collect()
+}
+
+fn token_texts(model: &Model) -> Vec<Vec<u8>> {
+    all_tokens(model).map(|t| model.vocabulary().token_bytes(t, true)).collect()
+}
+
+fn shown_tokens(model: &Model, format: &ChatFormat) -> [Arc<[bool]>; 2] {
+    [
+        all_tokens(model).map(|t| format.shows(t)).collect(),
+        all_tokens(model).map(|t| !model.vocabulary().is_control(t)).collect(),
+    ]
+}
+
+fn chat_format(model: &Model, gguf: &gguf::Model, bytes: Vec<Vec<u8>>) -> Result<ChatFormat, Error> {
+    let vocabulary = model.vocabulary();
+    let special = all_tokens(model).map(|t| vocabulary.is_control(t)).collect();
+    let text = |token: Option<TokenId>| {
+        let bytes = token.and_then(|t| bytes.get(usize::try_from(t).ok()?));
+        bytes.map_or_else(String::new, |b| String::from_utf8_lossy(b).into_owned())
+    };
+    let (bos, eos) = (text(vocabulary.bos()), text(vocabulary.eos()));
+    let tokens = Vocabulary::new(bytes, special, end_tokens(model).to_vec());
+    let template = gguf.metadata().chat_template();
+    ChatFormat::new(template, &bos, &eos, tokens.clone())
+        .or_else(|error| {
+            tracing::warn!(%error, "the model's chat template can't be used; a plain one stands in");
+            ChatFormat::new(None, &bos, &eos, tokens)
+        })
+        .map_err(|e| Error::Load(e.to_string()))
+}
+
+fn make_drafter(options: &LoadOptions, model: &Model, room: Room) -> Result<Drafter, Error> {
+    if model.is_recurrent() {
+        // Rejected drafts can't be taken back out of recurrent memory.
+        return Ok(Drafter::Off);
+    }
+    match &options.draft {
+        Draft::None => Ok(Drafter::Off),
+        Draft::Auto => Ok(Drafter::Lookup),
+        Draft::Path(path) => {
+            let mut draft = LoadOptions::new(ModelSource::Path(path.clone()));
+            draft.gpu_layers = options.gpu_layers;
+            draft.device = options.device.clone();
+            let header = Header::read(&draft)?;
+            let weights = load::load_weights(&draft.source, &header.gguf, &draft, &mut |_| {})?;
+            drafter::check_vocabulary(model.vocabulary(), weights.vocabulary())?;
+            let draft_room = Room { sequences: room.slots, ..room };
+            let context = draft_room.context(&weights, false)?;
+            let model =
+                ModelDrafter::new(context, room.slots as usize, room.batch_tokens as usize);
+            Ok(Drafter::Model(Box::new(model)))
+        }
+    }
+}
+
+fn model_info(header: &Header, model: &Model, format: &ChatFormat) -> ModelInfo {
+    let metadata = header.gguf.metadata();
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_secs());
+    ModelInfo {
+        name: header.name.clone(),
+        architecture: metadata.architecture().unwrap_or("unknown").to_owned(),
+        quantization: header.gguf.quantization(),
+        parameters: model.parameters(),
+        size_bytes: model.size_bytes(),
+        context_tokens: header.room.context_tokens,
+        trained_context_tokens: model.context_tokens_trained(),
+        embedding_width: model.embedding_width_out(),
+        vocabulary_tokens: model.vocabulary().len() as u32,
+        slots: header.room.slots,
+        generates: !header.embeds,
+        embeds: header.embeds,
+        tools: !header.embeds && format.knows_tools(),
+        reasoning: !header.embeds && format.knows_reasoning(),
+        created_unix_s: now,
+        fingerprint: header.gguf.fingerprint().to_string(),
+    }
+}

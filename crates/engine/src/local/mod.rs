@@ -1,0 +1,34 @@
+//! Models in this process, on llama.cpp.
+//!
+//! [`Engine`] is the handle; one decode thread per model owns context, scheduler and samplers.
+//! Requests go to it over a bounded channel, and each request's events come back over a bounded
+//! channel of its own. Templates, tokenisation and parsing happen outside that thread.
+
+mod choice;
+mod decode;
+mod drafter;
+mod embedder;
+mod generation;
+mod handle;
+mod load;
+mod sampler;
+mod shared;
+
+pub use handle::Engine;
+pub use load::{Draft, LoadOptions, ModelSource, memory_needed};
+
+/// Checks that this build uses what the CPU has.
+///
+/// # Errors
+/// Names the instruction sets that the build lacks; it is then many times slower than it could be.
+pub fn native_kernels() -> Result<(), String> {
+    let missing = llama::cpu_features_missing();
+    if missing.is_empty() {
+        return Ok(());
+    }
+    Err(format!(
+        "this build lacks {}, which the CPU has: it is much slower than it could be; \
+         hint: build on this machine with RUSTFLAGS=\"-C target-cpu=native\" (`./dev build` does)",
+        missing.join(", ")
+    ))
+}

@@ -1,0 +1,198 @@
+//! Between a conversation and a model's text: prompts, constraints, and reading the answer.
+//!
+//! Owns chat templates, the syntaxes of tool calls and reasoning, and grammars. Pure Rust:
+//! nothing here knows llama.cpp, scheduling or sampling. [`ChatFormat`] puts the parts together
+//! and is all that a scheduler needs.
+
+pub mod constraint;
+pub mod dialect;
+pub mod gbnf;
+pub mod parse;
+pub mod template;
+
+use std::collections::HashSet;
+
+use crate::{Chat, Error, Format, Input, Request, TokenId};
+
+pub use constraint::{Constraint, ConstraintState, Vocabulary};
+pub use dialect::Dialect;
+pub use parse::{OutputParser, Piece, Start};
+pub use template::{ChatTemplate, TemplateError};
+
+/// A model's way of chatting: made once per model, used for every request.
+#[derive(Debug)]
+pub struct ChatFormat {
+    template: ChatTemplate,
+    dialect: Dialect,
+    vocabulary: Vocabulary,
+    bos: String,
+    /// Control tokens whose text the parser must see.
+    shown: HashSet<TokenId>,
+    stops: Vec<String>,
+}
+
+/// Everything about a request that is known before its first token.
+#[derive(Debug, Clone)]
+pub struct Prepared {
+    /// The prompt's text, with special tokens spelled out; `None` if the request itself holds
+    /// the text or the tokens.
+    pub prompt: Option<String>,
+    /// Whether tokenising `prompt` must add the model's BOS: `false` if it starts with it.
+    pub add_special: bool,
+    /// Reads the answer; clone it for each choice.
+    pub parser: OutputParser,
+    /// What the answer must look like.
+    pub constraint: Option<Constraint>,
+    /// Further texts that end the answer, besides the request's own.
+    pub stops: Vec<String>,
+}
+
+impl ChatFormat {
+    /// The format of a model with this `template` (from its file), whose BOS and EOS tokens are
+    /// spelled `bos` and `eos` (empty if it has none).
+    ///
+    /// Without a template ChatML is used if the vocabulary has its tokens, else plain text.
+    /// A template that is not valid Jinja is an error; the caller may fall back to `None`.
+    pub fn new(
+        template: Option<&str>,
+        bos: &str,
+        eos: &str,
+        vocabulary: Vocabulary,
+    ) -> Result<Self, TemplateError> {
+        let mut stops = Vec::new();
+        let source = match template.filter(|source| !source.trim().is_empty()) {
+            Some(source) => source,
+            None if vocabulary.has_token("<|im_start|>") => template::CHATML,
+            None => {
+                stops.push("\nUser:".to_owned());
+                template::PLAIN
+            }
+        };
+        let template = ChatTemplate::new(source, bos, eos)?;
+        // A template without tools is given the Hermes form, so calls come in it too.
+        let mut dialect = Dialect::detect(source);
+        if !template.knows_tools() && dialect.calls != dialect::CallSyntax::Harmony {
+            dialect = dialect.with_hermes_calls();
+        }
+        let shown = dialect
+            .markers()
+            .into_iter()
+            .filter_map(|marker| vocabulary.special_token(marker))
+            .collect();
+        Ok(Self {
+            template,
+            dialect,
+            vocabulary,
+            bos: bos.to_owned(),
+            shown,
+            stops,
+        })
+    }
+
+    /// Whether the model's template knows tools.
+    #[must_use]
+    pub fn knows_tools(&self) -> bool {
+        self.template.knows_tools()
+    }
+
+    /// Whether the model reasons apart from its answer.
+    #[must_use]
+    pub fn knows_reasoning(&self) -> bool {
+        self.template.knows_reasoning()
+    }
+
+    /// The syntax of the model's calls and reasoning.
+    #[must_use]
+    pub fn dialect(&self) -> Dialect {
+        self.dialect
+    }
+
+    /// Whether the text of `token` belongs to the answer's text. `false` for control tokens
+    /// that have no meaning in the model's syntax.
+    #[must_use]
+    pub fn shows(&self, token: TokenId) -> bool {
+        !self.vocabulary.is_special(token) || self.shown.contains(&token)
+    }
+
+    /// The prompt for `chat`.
+    pub fn render(&self, chat: &Chat) -> Result<String, Error> {
+        self.template.render(chat)
+    }
+
+    /// Prompt, parser and constraint for `request`.
+    ///
+    /// Errors: [`Error::InvalidRequest`] for conversations that the template refuses and for
+    /// schemas, grammars or tool choices that can't be enforced.
+    pub fn prepare(&self, request: &Request) -> Result<Prepared, Error> {
+        match &request.input {
+            Input::Chat(chat) => self.prepare_chat(chat, &request.format),
+            Input::Text(_) | Input::Tokens(_) => self.prepare_plain(&request.format),
+        }
+    }
+
+    /// Parser and constraint for a completion of plain text or tokens.
+    pub fn prepare_plain(&self, format: &Format) -> Result<Prepared, Error> {
+        let dialect = Dialect {
+            reasoning: None,
+            ..Dialect::default()
+        };
+        Ok(Prepared {
+            prompt: None,
+            add_special: true,
+            parser: OutputParser::plain(),
+            constraint: Constraint::for_request(
+                format,
+                &Chat::default(),
+                dialect,
+                Start::Content,
+                &self.vocabulary,
+            )?,
+            stops: Vec::new(),
+        })
+    }
+
+    fn prepare_chat(&self, chat: &Chat, format: &Format) -> Result<Prepared, Error> {
+        check_tools(chat)?;
+        let prompt = self.template.render(chat)?;
+        let mut dialect = constraint::forced_dialect(self.dialect, format, chat);
+        let start = match dialect::opens_reasoning(&prompt) {
+            Some(tags) => {
+                dialect.reasoning = Some(tags);
+                Start::Reasoning
+            }
+            None => Start::Content,
+        };
+        let constraint =
+            Constraint::for_request(format, chat, dialect, start, &self.vocabulary)?;
+        Ok(Prepared {
+            add_special: self.bos.is_empty() || !prompt.starts_with(&self.bos),
+            parser: OutputParser::new(dialect, chat, start),
+            constraint,
+            stops: self.stops.clone(),
+            prompt: Some(prompt),
+        })
+    }
+}
+
+/// Checks what every dialect relies on.
+fn check_tools(chat: &Chat) -> Result<(), Error> {
+    use crate::ToolChoice;
+    for (index, tool) in chat.tools.iter().enumerate() {
+        if tool.name.is_empty() {
+            return Err(Error::invalid(
+                format!("tools[{index}].function.name"),
+                "must not be empty",
+            ));
+        }
+    }
+    match &chat.tool_choice {
+        ToolChoice::Required if chat.tools.is_empty() => Err(Error::invalid(
+            "tool_choice",
+            "`required` needs at least one tool",
+        )),
+        ToolChoice::Named(name) if !chat.tools.iter().any(|tool| tool.name == *name) => Err(
+            Error::invalid("tool_choice", format!("there is no tool named `{name}`")),
+        ),
+        _ => Ok(()),
+    }
+}

@@ -1,0 +1,603 @@
+//! Reads a model's answer as it is generated: content, reasoning and tool calls apart.
+//!
+//! Owns the streaming state. Text is passed on as soon as it can't be part of a marker; whatever
+//! can't be read as a call comes back as content, so nothing is lost. The syntaxes themselves
+//! are in `dialect`.
+
+mod block;
+mod calls;
+mod harmony;
+
+use std::sync::Arc;
+
+use crate::{Chat, ToolCallDelta, ToolChoice};
+
+use super::dialect::{CallSyntax, Dialect};
+use calls::{CallScanner, Scan};
+pub(super) use harmony::MARKERS as HARMONY_MARKERS;
+use harmony::Harmony;
+
+/// Longest block or unfinished call that is held back, bytes. What is longer is content:
+/// no real call comes near, and the text so far must not be searched again and again.
+const HELD_BYTES_MAX: usize = 1 << 20;
+
+/// A piece of an answer.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Piece {
+    /// Text of the answer.
+    Content(String),
+    /// Reasoning, apart from the answer.
+    Reasoning(String),
+    /// A part of a tool call.
+    ToolCall(ToolCallDelta),
+}
+
+/// Where an answer starts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Start {
+    /// With its content.
+    Content,
+    /// Inside a block of reasoning that the prompt has opened.
+    Reasoning,
+}
+
+/// Reads one answer. Cheap to clone before the first [`OutputParser::push`].
+#[derive(Debug, Clone)]
+pub struct OutputParser {
+    dialect: Dialect,
+    tools: Option<Tools>,
+    mode: Mode,
+    /// Text that is not decided yet.
+    pending: String,
+    /// Nothing but white space has been seen since the start, a call, or reasoning.
+    fresh: bool,
+    /// Some content or a call has come.
+    answered: bool,
+    /// A block of reasoning has ended.
+    thought: bool,
+    calls: CallCounter,
+    out: Vec<Piece>,
+}
+
+/// What is known of the tools that may be called.
+#[derive(Debug, Clone)]
+struct Tools {
+    names: Arc<[String]>,
+    definitions: Arc<[block::Definition]>,
+}
+
+#[derive(Debug, Clone)]
+enum Mode {
+    /// No reading at all: everything is content.
+    Plain,
+    Content,
+    Reasoning,
+    Call(Box<CallScanner>),
+    /// After a call in JSON: its closing marker may follow.
+    AfterCall,
+    Block,
+    Harmony(Box<Harmony>),
+}
+
+impl OutputParser {
+    /// A parser for the answer to `chat`, whose prompt ended as `start` says.
+    #[must_use]
+    pub fn new(dialect: Dialect, chat: &Chat, start: Start) -> Self {
+        let offered = !chat.tools.is_empty() && chat.tool_choice != ToolChoice::None;
+        let tools = offered.then(|| Tools {
+            names: chat.tools.iter().map(|tool| tool.name.clone()).collect(),
+            definitions: chat.tools.iter().map(block::definition).collect(),
+        });
+        let mode = match (dialect.calls, start) {
+            (CallSyntax::Harmony, _) => Mode::Harmony(Box::default()),
+            (_, Start::Reasoning) => Mode::Reasoning,
+            (_, Start::Content) => Mode::Content,
+        };
+        Self {
+            dialect,
+            tools,
+            mode,
+            pending: String::new(),
+            fresh: true,
+            answered: false,
+            thought: false,
+            calls: CallCounter::new(chat.parallel_tool_calls),
+            out: Vec::new(),
+        }
+    }
+
+    /// A parser that passes everything on as content.
+    #[must_use]
+    pub fn plain() -> Self {
+        let mut parser = Self::new(Dialect::default(), &Chat::default(), Start::Content);
+        parser.mode = Mode::Plain;
+        parser
+    }
+
+    /// Reads more text.
+    pub fn push(&mut self, text: &str) -> Vec<Piece> {
+        if text.is_empty() {
+            return Vec::new();
+        }
+        if matches!(self.mode, Mode::Plain) {
+            return vec![Piece::Content(text.to_owned())];
+        }
+        self.pending.push_str(text);
+        while self.step() {}
+        self.take_out()
+    }
+
+    /// The answer has ended: returns what was held back.
+    pub fn finish(&mut self) -> Vec<Piece> {
+        while self.step() {}
+        let rest = std::mem::take(&mut self.pending);
+        match std::mem::replace(&mut self.mode, Mode::Plain) {
+            Mode::Plain | Mode::Content => {
+                // White space after calls is not an answer.
+                if !(self.calls.any() && rest.trim().is_empty()) {
+                    self.content(&rest);
+                }
+            }
+            Mode::Reasoning => self.reasoning(rest.trim_end()),
+            Mode::AfterCall => {
+                let rest = rest.trim();
+                self.content(rest);
+            }
+            Mode::Call(mut scanner) => {
+                let scan = scanner.end();
+                self.apply(scan);
+                self.content(&rest);
+            }
+            Mode::Block => self.block(&rest, true),
+            Mode::Harmony(mut harmony) => harmony.finish(&rest, &mut self.calls, &mut self.out),
+        }
+        self.take_out()
+    }
+
+    /// Whether any tool call was read.
+    #[must_use]
+    pub fn called_tools(&self) -> bool {
+        self.calls.any()
+    }
+
+    /// Whether the answer is inside reasoning at this moment.
+    #[must_use]
+    pub fn in_reasoning(&self) -> bool {
+        match &self.mode {
+            Mode::Reasoning => true,
+            Mode::Harmony(harmony) => harmony.in_reasoning(),
+            _ => false,
+        }
+    }
+
+    /// Does one thing with the pending text; `false` when more text is needed.
+    fn step(&mut self) -> bool {
+        match &mut self.mode {
+            Mode::Plain => false,
+            Mode::Content => self.step_content(),
+            Mode::Reasoning => self.step_reasoning(),
+            Mode::Call(_) => self.step_call(),
+            Mode::AfterCall => self.step_after_call(),
+            Mode::Block => self.step_block(),
+            Mode::Harmony(harmony) => {
+                let text = std::mem::take(&mut self.pending);
+                self.pending = harmony.push(text, &mut self.calls, &mut self.out);
+                false
+            }
+        }
+    }
+
+    fn step_content(&mut self) -> bool {
+        if self.pending.is_empty() {
+            return false;
+        }
+        if self.fresh {
+            let trimmed = self.pending.trim_start();
+            if trimmed.is_empty() {
+                return false;
+            }
+            if self.tools.is_some() && !self.answered {
+                match self.bare_call(trimmed) {
+                    Bare::Yes => {
+                        self.pending = trimmed.to_owned();
+                        self.enter_call("");
+                        return true;
+                    }
+                    Bare::Pythonic => {
+                        self.mode = Mode::Block;
+                        return true;
+                    }
+                    Bare::Perhaps => return false,
+                    Bare::No => {}
+                }
+            }
+        }
+        let (markers, reasoning_open) = self.content_markers();
+        match find_first(&self.pending, &markers) {
+            Found::At(at, marker) => {
+                let before = self.pending[..at].to_owned();
+                let is_reasoning = Some(marker) == reasoning_open;
+                if is_reasoning && !before.trim().is_empty() {
+                    // Reasoning only starts an answer; later its tag is just text.
+                    let end = at + marker.len();
+                    let text: String = self.pending.drain(..end).collect();
+                    self.content(&text);
+                    return true;
+                }
+                self.content(before.trim_end());
+                self.pending.drain(..at + marker.len());
+                if is_reasoning {
+                    self.mode = Mode::Reasoning;
+                    self.fresh = true;
+                } else {
+                    self.enter_call(marker);
+                }
+                true
+            }
+            Found::Perhaps(at) => {
+                let sure = if self.tools.is_some() {
+                    self.pending[..at].trim_end().len()
+                } else {
+                    at
+                };
+                if sure == 0 || (self.fresh && self.pending[..sure].trim().is_empty()) {
+                    return false;
+                }
+                let text: String = self.pending.drain(..sure).collect();
+                self.content(&text);
+                false
+            }
+        }
+    }
+
+    /// Markers that matter in content, and which of them opens reasoning.
+    fn content_markers(&self) -> (Vec<&'static str>, Option<&'static str>) {
+        let mut markers = Vec::new();
+        if self.tools.is_some() {
+            match self.dialect.calls {
+                CallSyntax::Json { open, .. } | CallSyntax::Block { open, .. } => {
+                    markers.extend_from_slice(open);
+                }
+                CallSyntax::Pythonic | CallSyntax::Harmony => {}
+            }
+        }
+        let open = match self.dialect.reasoning {
+            Some(tags) if !self.answered && !self.thought => Some(tags.open),
+            _ => None,
+        };
+        markers.extend(open);
+        (markers, open)
+    }
+
+    /// Whether the answer starts with a call that has no marker.
+    fn bare_call(&self, text: &str) -> Bare {
+        let Some(tools) = &self.tools else {
+            return Bare::No;
+        };
+        match self.dialect.calls {
+            CallSyntax::Json { bare: true, .. } => match text.chars().next() {
+                Some('{') => Bare::Yes,
+                Some(_) => Bare::No,
+                None => Bare::Perhaps,
+            },
+            CallSyntax::Pythonic => tools.names.iter().fold(
+                if text.is_empty() { Bare::Perhaps } else { Bare::No },
+                |bare, name| {
+                    let call = format!("[{name}(");
+                    if text.starts_with(&call) {
+                        Bare::Pythonic
+                    } else if bare == Bare::No && call.starts_with(text) {
+                        Bare::Perhaps
+                    } else {
+                        bare
+                    }
+                },
+            ),
+            _ => Bare::No,
+        }
+    }
+
+    fn enter_call(&mut self, marker: &'static str) {
+        self.mode = match self.dialect.calls {
+            CallSyntax::Block { .. } => {
+                self.pending.insert_str(0, marker);
+                Mode::Block
+            }
+            _ => {
+                let known = match &self.tools {
+                    // Without a marker only the name tells a call from ordinary JSON.
+                    Some(tools) if marker.is_empty() => Some(Arc::clone(&tools.names)),
+                    _ => None,
+                };
+                Mode::Call(Box::new(CallScanner::new(marker, known)))
+            }
+        };
+    }
+
+    fn step_reasoning(&mut self) -> bool {
+        let Some(tags) = self.dialect.reasoning else {
+            self.mode = Mode::Content;
+            return true;
+        };
+        if self.fresh {
+            // A repeated opening tag after one in the prompt.
+            let trimmed = self.pending.trim_start();
+            if trimmed.is_empty() || (tags.open.starts_with(trimmed) && trimmed != tags.open) {
+                return false;
+            }
+            let trimmed = trimmed.strip_prefix(tags.open).unwrap_or(trimmed);
+            self.pending = trimmed.trim_start().to_owned();
+            if self.pending.is_empty() {
+                return false;
+            }
+            self.fresh = false;
+        }
+        match find_first(&self.pending, &[tags.close]) {
+            Found::At(at, marker) => {
+                let text = self.pending[..at].trim_end().to_owned();
+                self.reasoning(&text);
+                self.pending.drain(..at + marker.len());
+                self.mode = Mode::Content;
+                self.fresh = true;
+                self.thought = true;
+                true
+            }
+            Found::Perhaps(at) => {
+                let sure = self.pending[..at].trim_end().len();
+                let text: String = self.pending.drain(..sure).collect();
+                self.reasoning(&text);
+                false
+            }
+        }
+    }
+
+    fn step_call(&mut self) -> bool {
+        let Mode::Call(scanner) = &mut self.mode else {
+            return false;
+        };
+        let text = std::mem::take(&mut self.pending);
+        let scan = scanner.push(&text);
+        let over = scan.over;
+        if !over && scanner.held_bytes() > HELD_BYTES_MAX {
+            let scan = scanner.end();
+            self.mode = Mode::Content;
+            self.apply(scan);
+            return false;
+        }
+        if over {
+            self.mode = if scan.failed {
+                Mode::Content
+            } else {
+                Mode::AfterCall
+            };
+        }
+        self.apply(scan);
+        over
+    }
+
+    fn apply(&mut self, scan: Scan) {
+        for delta in scan.deltas {
+            self.answered = true;
+            self.fresh = true;
+            self.calls.emit(delta, &mut self.out);
+        }
+        if !scan.raw.is_empty() {
+            self.content(&scan.raw);
+        }
+        self.pending.insert_str(0, &scan.rest);
+    }
+
+    fn step_after_call(&mut self) -> bool {
+        let CallSyntax::Json { open, close, bare } = self.dialect.calls else {
+            self.mode = Mode::Content;
+            return true;
+        };
+        let skipped = self
+            .pending
+            .trim_start_matches(|char: char| char.is_whitespace() || char == ';' || char == ',');
+        if skipped.is_empty() {
+            return false;
+        }
+        if let Some(marker) = close.iter().find(|marker| skipped.starts_with(*marker)) {
+            self.pending = skipped[marker.len()..].to_owned();
+            self.mode = Mode::Content;
+            self.fresh = true;
+            return true;
+        }
+        if close
+            .iter()
+            .chain(open)
+            .any(|marker| marker.starts_with(skipped) && *marker != skipped)
+        {
+            return false;
+        }
+        // Several objects after one marker.
+        if skipped.starts_with('{') && (bare || !close.is_empty()) {
+            self.pending = skipped.to_owned();
+            self.enter_call("");
+            return true;
+        }
+        self.mode = Mode::Content;
+        self.fresh = true;
+        true
+    }
+
+    fn step_block(&mut self) -> bool {
+        let CallSyntax::Block { close, .. } = self.dialect.calls else {
+            return false;
+        };
+        match find_first(&self.pending, close) {
+            Found::At(at, marker) => {
+                let text: String = self.pending.drain(..at + marker.len()).collect();
+                self.mode = Mode::Content;
+                self.block(&text, false);
+                true
+            }
+            Found::Perhaps(_) if self.pending.len() > HELD_BYTES_MAX => {
+                let text = std::mem::take(&mut self.pending);
+                self.mode = Mode::Content;
+                self.content(&text);
+                false
+            }
+            Found::Perhaps(_) => false,
+        }
+    }
+
+    /// Reads a whole block.
+    fn block(&mut self, text: &str, ended: bool) {
+        let parser = match self.dialect.calls {
+            CallSyntax::Block { parser, .. } => parser,
+            _ => "pythonic",
+        };
+        let definitions = self.tools.as_ref().map(|tools| &tools.definitions[..]);
+        match block::read(parser, text, definitions.unwrap_or(&[]), ended) {
+            Some(read) => {
+                self.content(read.content.trim_end());
+                for call in read.calls {
+                    let index = self.calls.begin();
+                    self.calls.emit(
+                        calls::Delta {
+                            index_in_answer: index,
+                            id: call.id,
+                            name: Some(call.name),
+                            arguments: call.arguments,
+                        },
+                        &mut self.out,
+                    );
+                }
+                self.fresh = true;
+                self.answered = true;
+            }
+            None => self.content(text),
+        }
+    }
+
+    fn content(&mut self, text: &str) {
+        if text.is_empty() {
+            return;
+        }
+        let text = if self.fresh && (self.answered || self.thought) {
+            text.trim_start()
+        } else {
+            text
+        };
+        if text.is_empty() {
+            return;
+        }
+        self.fresh = false;
+        self.answered = true;
+        match self.out.last_mut() {
+            Some(Piece::Content(last)) => last.push_str(text),
+            _ => self.out.push(Piece::Content(text.to_owned())),
+        }
+    }
+
+    fn reasoning(&mut self, text: &str) {
+        if text.is_empty() {
+            return;
+        }
+        match self.out.last_mut() {
+            Some(Piece::Reasoning(last)) => last.push_str(text),
+            _ => self.out.push(Piece::Reasoning(text.to_owned())),
+        }
+    }
+
+    fn take_out(&mut self) -> Vec<Piece> {
+        std::mem::take(&mut self.out)
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Bare {
+    Yes,
+    Pythonic,
+    Perhaps,
+    No,
+}
+
+enum Found {
+    /// A whole marker starts at this byte.
+    At(usize, &'static str),
+    /// Text up to this byte is no part of a marker; what follows may be.
+    Perhaps(usize),
+}
+
+/// The first marker in `text`; among those that start at one place the longest.
+fn find_first(text: &str, markers: &[&'static str]) -> Found {
+    let first = markers
+        .iter()
+        .filter_map(|marker| Some((text.find(marker)?, *marker)))
+        .min_by_key(|(at, marker)| (*at, std::cmp::Reverse(marker.len())));
+    match first {
+        Some((at, marker)) => Found::At(at, marker),
+        None => Found::Perhaps(text.len() - partial(text, markers)),
+    }
+}
+
+/// Length of the longest end of `text` that may become a marker.
+fn partial(text: &str, markers: &[&'static str]) -> usize {
+    let longest = markers.iter().map(|marker| marker.len()).max().unwrap_or(0);
+    let mut from = text.len().saturating_sub(longest.saturating_sub(1));
+    while !text.is_char_boundary(from) {
+        from += 1;
+    }
+    text[from..]
+        .char_indices()
+        .map(|(at, _)| &text[from + at..])
+        .find(|end| markers.iter().any(|marker| marker.starts_with(end)))
+        .map_or(0, str::len)
+}
+
+/// Numbers the calls of an answer and gives them identifiers.
+#[derive(Debug, Clone)]
+struct CallCounter {
+    begun: u32,
+    parallel: bool,
+}
+
+impl CallCounter {
+    fn new(parallel: bool) -> Self {
+        Self { begun: 0, parallel }
+    }
+
+    fn any(&self) -> bool {
+        self.begun > 0
+    }
+
+    /// Index of a new call.
+    fn begin(&mut self) -> u32 {
+        self.begun += 1;
+        self.begun - 1
+    }
+
+    /// Passes a part of a call on, unless it is of a call beyond the one allowed.
+    fn emit(&mut self, delta: calls::Delta, out: &mut Vec<Piece>) {
+        let index = if delta.index_in_answer == calls::NEXT {
+            match delta.name {
+                Some(_) => self.begin(),
+                None => self.begun.saturating_sub(1),
+            }
+        } else {
+            delta.index_in_answer
+        };
+        if index > 0 && !self.parallel {
+            if let Some(name) = &delta.name {
+                tracing::debug!(name, "dropped a further tool call: parallel calls are off");
+            }
+            return;
+        }
+        let id = delta
+            .name
+            .as_ref()
+            .map(|_| delta.id.unwrap_or_else(calls::new_id));
+        if id.is_none() && delta.arguments.is_empty() {
+            return;
+        }
+        out.push(Piece::ToolCall(ToolCallDelta {
+            index,
+            id,
+            name: delta.name,
+            arguments: delta.arguments,
+        }));
+    }
+}

@@ -1,0 +1,386 @@
+//! The engine on small random models: everything that does not depend on what a model knows.
+#![cfg(feature = "solo")]
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
+use engine::{
+    Backend, Draft, Engine, Error, Event, FinishReason, Input, LoadOptions, ModelSource, Request,
+    Summary, TokenId,
+};
+use futures::StreamExt;
+use testkit::model::{Architecture, ModelSpec, write};
+
+struct Answer {
+    text: Vec<String>,
+    tokens: Vec<Vec<TokenId>>,
+    reasons: Vec<Option<FinishReason>>,
+    summary: Summary,
+    logprobs: Vec<engine::TokenLogprob>,
+}
+
+async fn answer(engine: &Engine, request: Request) -> Result<Answer, Error> {
+    let n = request.n as usize;
+    let mut stream = engine.generate(request).await?;
+    let mut answer = Answer {
+        text: vec![String::new(); n],
+        tokens: vec![vec![]; n],
+        reasons: vec![None; n],
+        summary: Summary::default(),
+        logprobs: vec![],
+    };
+    while let Some(event) = stream.next().await {
+        match event? {
+            Event::Started { .. } => {}
+            Event::Delta { choice, delta } => {
+                answer.text[choice as usize].push_str(&delta.content);
+                answer.tokens[choice as usize].extend(delta.tokens);
+                answer.logprobs.extend(delta.logprobs);
+            }
+            Event::Finished { choice, reason } => answer.reasons[choice as usize] = Some(reason),
+            Event::Done(summary) => answer.summary = summary,
+        }
+    }
+    assert!(answer.reasons.iter().all(Option::is_some), "a choice never ended");
+    Ok(answer)
+}
+
+struct Model {
+    _folder: tempfile::TempDir,
+    path: std::path::PathBuf,
+}
+
+fn model(seed: u64) -> Model {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("tiny.gguf");
+    let mut spec = ModelSpec::tiny(Architecture::Qwen3);
+    spec.seed = seed;
+    write(&spec, &path).unwrap();
+    Model { _folder: folder, path }
+}
+
+fn options(model: &Model) -> LoadOptions {
+    let mut options = LoadOptions::new(ModelSource::Path(model.path.clone()));
+    options.context_tokens = Some(512);
+    options.slots = Some(4);
+    options.threads = Some(1);
+    options.draft = Draft::None;
+    options
+}
+
+async fn load(options: LoadOptions) -> Engine {
+    tokio::task::spawn_blocking(|| Engine::load(options, |_| {})).await.unwrap().unwrap()
+}
+
+fn greedy(prompt: &str, tokens: u32) -> Request {
+    let mut request = Request::new("", Input::Text(prompt.into()));
+    request.sampling.temperature = 0.0;
+    request.limits.max_tokens = Some(tokens);
+    request.limits.ignore_eos = true;
+    request
+}
+
+#[tokio::test]
+async fn greedy_text_is_the_same_alone_and_in_a_crowd() {
+    let model = model(1);
+    let engine = load(options(&model)).await;
+    let prompts: Vec<String> = (0..12).map(|i| format!("prompt number {i} of a crowd")).collect();
+    let mut alone = vec![];
+    for prompt in &prompts {
+        alone.push(answer(&engine, greedy(prompt, 24)).await.unwrap().tokens[0].clone());
+    }
+    let crowd = prompts.iter().map(|p| answer(&engine, greedy(p, 24)));
+    let crowd = futures::future::join_all(crowd).await;
+    for (one, many) in alone.iter().zip(crowd) {
+        assert_eq!(one.len(), 24);
+        assert_eq!(one, &many.unwrap().tokens[0]);
+    }
+}
+
+#[tokio::test]
+async fn a_repeated_prompt_is_found_in_the_cache() {
+    let model = model(2);
+    let engine = load(options(&model)).await;
+    let prompt = "the same prompt again and again ".repeat(5);
+    let first = answer(&engine, greedy(&prompt, 4)).await.unwrap();
+    assert_eq!(first.summary.usage.cached_tokens, 0);
+    let second = answer(&engine, greedy(&prompt, 4)).await.unwrap();
+    assert_eq!(second.summary.usage.cached_tokens, second.summary.usage.prompt_tokens - 1);
+    assert_eq!(first.tokens, second.tokens);
+    let mut fresh = greedy(&prompt, 4);
+    fresh.cache_prompt = false;
+    assert_eq!(answer(&engine, fresh).await.unwrap().summary.usage.cached_tokens, 0);
+}
+
+#[tokio::test]
+async fn choices_share_the_prompt_and_differ_by_seed() {
+    let model = model(3);
+    let engine = load(options(&model)).await;
+    let mut request = greedy("several choices from one prompt, please", 8);
+    request.sampling.temperature = 1.0;
+    request.sampling.seed = Some(7);
+    request.n = 6;
+    let one = answer(&engine, request.clone()).await.unwrap();
+    assert!(one.tokens.iter().any(|t| *t != one.tokens[0]));
+    let steps = engine.load().steps_total;
+    let again = answer(&engine, request).await.unwrap();
+    assert_eq!(one.tokens, again.tokens, "same seed, same text");
+    assert!(engine.load().steps_total > steps);
+    assert_eq!(one.summary.usage.completion_tokens, 48);
+}
+
+#[tokio::test]
+async fn limits_and_stops_end_an_answer() {
+    let model = model(4);
+    let engine = load(options(&model)).await;
+    let full = answer(&engine, greedy("a b c", 30)).await.unwrap();
+    assert_eq!(full.reasons[0], Some(FinishReason::Length));
+    assert_eq!(full.tokens[0].len(), 30);
+    // A stop string out of the middle of the text.
+    let text: Vec<char> = full.text[0].chars().collect();
+    let stop: String = text[text.len() / 2..text.len() / 2 + 3].iter().collect();
+    let mut request = greedy("a b c", 30);
+    request.limits.stop = vec![stop.clone()];
+    let stopped = answer(&engine, request).await.unwrap();
+    assert_eq!(stopped.reasons[0], Some(FinishReason::Stop));
+    assert_eq!(stopped.text[0], full.text[0].split(&stop).next().unwrap());
+    // The end of the context.
+    let mut request = greedy(&"x".repeat(500), 1000);
+    request.limits.max_tokens = None;
+    let long = answer(&engine, request).await.unwrap();
+    assert_eq!(long.reasons[0], Some(FinishReason::Length));
+    let usage = long.summary.usage;
+    assert_eq!(usage.prompt_tokens + usage.completion_tokens, 512);
+}
+
+#[tokio::test]
+async fn bad_requests_are_refused_before_they_run() {
+    let model = model(5);
+    let engine = load(options(&model)).await;
+    let refused = |request| async { answer(&engine, request).await.err().unwrap() };
+    let long = refused(greedy(&"x".repeat(512), 4)).await;
+    assert!(matches!(long, Error::ContextLengthExceeded { context_tokens: 512, .. }), "{long}");
+    let huge = refused(greedy(&"x".repeat(1 << 20), 4)).await;
+    assert!(matches!(huge, Error::ContextLengthExceeded { .. }), "{huge}");
+    let empty = refused(greedy("", 4)).await;
+    assert!(matches!(empty, Error::InvalidRequest { .. }), "{empty}");
+    let mut none = greedy("x", 4);
+    none.n = 0;
+    assert!(matches!(refused(none).await, Error::InvalidRequest { .. }));
+    let mut bias = greedy("x", 4);
+    bias.sampling.logit_bias = vec![(-1, 1.0)];
+    assert!(matches!(refused(bias).await, Error::InvalidRequest { .. }));
+    let tokens = Request::new("", Input::Tokens(vec![1 << 30]));
+    assert!(matches!(refused(tokens).await, Error::InvalidRequest { .. }));
+    let embed = engine::EmbedRequest {
+        model: String::new(),
+        inputs: vec![engine::EmbedInput::Text("x".into())],
+    };
+    assert!(matches!(engine.embed(embed).await, Err(Error::Unsupported(_))));
+}
+
+#[tokio::test]
+async fn bias_and_logprobs() {
+    let model = model(6);
+    let engine = load(options(&model)).await;
+    let mut request = greedy("what comes next", 5);
+    request.logprobs = Some(3);
+    let plain = answer(&engine, request.clone()).await.unwrap();
+    assert_eq!(plain.logprobs.len(), 5);
+    for (logprob, token) in plain.logprobs.iter().zip(&plain.tokens[0]) {
+        assert_eq!(logprob.token, *token);
+        assert_eq!(logprob.top[0].0, *token, "greedy takes the likeliest");
+        assert_eq!(logprob.top.len(), 3);
+        assert!(logprob.logprob <= 0.0 && logprob.top[0].2 >= logprob.top[1].2);
+    }
+    let first = plain.tokens[0][0];
+    request.sampling.logit_bias = vec![(first, f32::NEG_INFINITY)];
+    let banned = answer(&engine, request.clone()).await.unwrap();
+    assert!(!banned.tokens[0].contains(&first));
+    request.sampling.logit_bias = vec![(first, 1000.0)];
+    let forced = answer(&engine, request).await.unwrap();
+    assert_eq!(forced.tokens[0], vec![first; 5]);
+}
+
+#[tokio::test]
+async fn every_sampler_gives_the_same_text_for_the_same_seed() {
+    let model = model(7);
+    let engine = load(options(&model)).await;
+    let settings: [fn(&mut engine::Sampling); 8] = [
+        |s| s.top_k = 5,
+        |s| s.top_p = 0.5,
+        |s| s.min_p = 0.3,
+        |s| s.typical_p = 0.5,
+        |s| (s.repeat_penalty, s.presence_penalty, s.frequency_penalty) = (1.3, 0.5, 0.5),
+        |s| s.dry_multiplier = 0.8,
+        |s| s.mirostat = Some(engine::Mirostat { version: 1, tau: 4.0, eta: 0.1 }),
+        |s| s.mirostat = Some(engine::Mirostat { version: 2, tau: 4.0, eta: 0.1 }),
+    ];
+    for (index, set) in settings.into_iter().enumerate() {
+        let mut request = greedy("say something", 16);
+        request.sampling.temperature = 1.2;
+        request.sampling.seed = Some(42);
+        set(&mut request.sampling);
+        let one = answer(&engine, request.clone()).await.unwrap();
+        let two = answer(&engine, request.clone()).await.unwrap();
+        assert_eq!(one.tokens, two.tokens, "setting {index}");
+        request.sampling.seed = Some(43);
+        let other = answer(&engine, request).await.unwrap();
+        assert_ne!(one.tokens, other.tokens, "setting {index} ignores the seed");
+    }
+}
+
+#[tokio::test]
+async fn speculation_changes_no_greedy_text() {
+    let model = model(8);
+    let plain = load(options(&model)).await;
+    let mut lookup = options(&model);
+    lookup.draft = Draft::Auto;
+    let lookup = load(lookup).await;
+    let mut drafted = options(&model);
+    drafted.draft = Draft::Path(model.path.clone());
+    let drafted = load(drafted).await;
+    let prompt = "one two three four one two three four one two three";
+    let expected = answer(&plain, greedy(prompt, 60)).await.unwrap();
+    for engine in [lookup, drafted] {
+        let got = answer(&engine, greedy(prompt, 60)).await.unwrap();
+        assert_eq!(got.tokens, expected.tokens);
+        assert!(got.summary.usage.drafted_tokens > 0, "nothing was drafted");
+        assert_eq!(engine.load().accepted_tokens_total, u64::from(got.summary.usage.accepted_tokens));
+    }
+}
+
+#[tokio::test]
+async fn a_draft_model_with_another_vocabulary_is_refused() {
+    let model_a = model(9);
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("other.gguf");
+    let mut spec = ModelSpec::tiny(Architecture::Qwen3);
+    spec.vocab += 8;
+    write(&spec, &path).unwrap();
+    let mut options = options(&model_a);
+    options.draft = Draft::Path(path);
+    let error = Engine::load(options, |_| {}).unwrap_err();
+    assert!(error.to_string().contains("vocabulary"), "{error}");
+}
+
+#[tokio::test]
+async fn dropped_streams_free_their_slots() {
+    let model = model(10);
+    let engine = load(options(&model)).await;
+    let mut streams = vec![];
+    for i in 0..4 {
+        let mut request = greedy(&format!("stream {i}"), 1);
+        request.limits.max_tokens = None;
+        let mut stream = engine.generate(request).await.unwrap();
+        stream.next().await.unwrap().unwrap();
+        streams.push(stream);
+    }
+    drop(streams);
+    // All slots were taken: these answers come only if they are free again.
+    for i in 0..4 {
+        answer(&engine, greedy(&format!("after {i}"), 2)).await.unwrap();
+    }
+    assert_eq!(engine.load().cancelled_total, 4);
+    engine.shutdown(std::time::Instant::now() + std::time::Duration::from_secs(5)).await;
+    assert_eq!((engine.load().running, engine.load().waiting), (0, 0));
+}
+
+#[tokio::test]
+async fn a_full_queue_says_so() {
+    let model = model(11);
+    let mut options = options(&model);
+    (options.slots, options.queue_max) = (Some(1), Some(2));
+    let engine = load(options).await;
+    let mut endless = greedy("x", 1);
+    endless.limits.max_tokens = None;
+    let mut running = engine.generate(endless.clone()).await.unwrap();
+    running.next().await.unwrap().unwrap();
+    let _one = engine.generate(endless.clone()).await.unwrap();
+    let _two = engine.generate(endless.clone()).await.unwrap();
+    let error = engine.generate(endless).await.err().unwrap();
+    assert!(matches!(error, Error::QueueFull { waiting: 2, retry_after_s: 1.. }), "{error}");
+}
+
+#[tokio::test]
+async fn shutdown_lets_answers_finish_and_refuses_new_ones() {
+    let model = model(12);
+    let engine = load(options(&model)).await;
+    let mut stream = engine.generate(greedy("the last words", 40)).await.unwrap();
+    stream.next().await.unwrap().unwrap();
+    let deadline = std::time::Instant::now() + std::time::Duration::from_secs(30);
+    let (_, tokens) = tokio::join!(engine.shutdown(deadline), async {
+        let mut tokens = 0;
+        while let Some(event) = stream.next().await {
+            if let Event::Delta { delta, .. } = event.unwrap() {
+                tokens += delta.tokens.len();
+            }
+        }
+        tokens
+    });
+    assert_eq!(tokens, 40);
+    let error = engine.generate(greedy("too late", 1)).await.err().unwrap();
+    assert_eq!(error, Error::ShuttingDown);
+}
+
+#[tokio::test]
+async fn a_deadline_ends_what_still_runs() {
+    let model = model(13);
+    let engine = load(options(&model)).await;
+    // A consumer that does not read: its answer can't finish by itself.
+    let mut endless = greedy("x", 1);
+    endless.limits.max_tokens = None;
+    let mut stream = engine.generate(endless).await.unwrap();
+    stream.next().await.unwrap().unwrap();
+    engine.shutdown(std::time::Instant::now()).await;
+    let mut last = None;
+    while let Some(event) = stream.next().await {
+        last = Some(event);
+    }
+    let last = last.unwrap();
+    assert!(matches!(last, Err(Error::ShuttingDown) | Ok(Event::Done(_))), "{last:?}");
+}
+
+#[tokio::test]
+async fn an_overfull_cache_costs_time_and_not_answers() {
+    let model = model(14);
+    let mut options = options(&model);
+    options.context_tokens = Some(160);
+    let engine = load(options).await;
+    let prompts: Vec<String> =
+        (0..8).map(|i| format!("{i} {}", "fills the cache ".repeat(2 + i))).collect();
+    let mut alone = vec![];
+    for prompt in &prompts {
+        let mut request = greedy(prompt, 40);
+        request.cache_prompt = false;
+        alone.push(answer(&engine, request).await.unwrap().tokens[0].clone());
+    }
+    let together = prompts.iter().map(|p| answer(&engine, greedy(p, 40)));
+    for (one, many) in alone.iter().zip(futures::future::join_all(together).await) {
+        assert_eq!(one, &many.unwrap().tokens[0]);
+    }
+}
+
+#[tokio::test]
+async fn broken_files_give_one_clear_error() {
+    let good = model(15);
+    let bytes = std::fs::read(&good.path).unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let check = |name: &str, bytes: &[u8], expected: &str| {
+        let path = folder.path().join(name);
+        std::fs::write(&path, bytes).unwrap();
+        let error = Engine::load(LoadOptions::new(ModelSource::Path(path)), |_| {}).unwrap_err();
+        let text = error.to_string();
+        assert!(matches!(error, Error::Load(_)) && text.contains(expected), "{name}: {text}");
+    };
+    check("short.gguf", &bytes[..bytes.len() / 2], "truncated");
+    check("text.gguf", b"this is no model, whatever its name says", "GGUF");
+    check("empty.gguf", b"", "GGUF");
+    let missing = LoadOptions::new(ModelSource::Path(folder.path().join("none.gguf")));
+    assert!(matches!(Engine::load(missing, |_| {}).unwrap_err(), Error::Load(_)));
+    let mut unknown = gguf::Header::open(&good.path).unwrap().metadata;
+    unknown.set("general.architecture", "no-such-architecture");
+}
+
+#[test]
+fn the_build_uses_what_the_cpu_has() {
+    assert_eq!(engine::native_kernels(), Ok(()));
+}
