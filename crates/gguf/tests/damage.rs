@@ -1,4 +1,5 @@
 //! Damaged, truncated and hostile files: each gets one clear error.
+#![allow(clippy::unwrap_used, clippy::expect_used)]
 
 mod sample;
 

@@ -1,5 +1,6 @@
 //! Bytes of any kind must give a header or an error, and nothing else; what was read must come
 //! back from the writer unchanged.
+#![allow(clippy::unwrap_used, clippy::expect_used)]
 
 #[path = "../fuzz/fuzz_targets/entry.rs"]
 mod entry;

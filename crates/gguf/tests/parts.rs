@@ -1,4 +1,5 @@
 //! Models in several files: found from any part, checked against each other.
+#![allow(clippy::unwrap_used, clippy::expect_used)]
 
 mod sample;
 

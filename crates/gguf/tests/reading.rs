@@ -1,4 +1,5 @@
 //! What a valid file says, how much of it is fetched, and what the keys mean.
+#![allow(clippy::unwrap_used, clippy::expect_used)]
 
 mod sample;
 

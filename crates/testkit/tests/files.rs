@@ -1,4 +1,5 @@
 //! Synthetic model files: readable, repeatable, and of the promised shape.
+#![allow(clippy::unwrap_used, clippy::expect_used)]
 
 use gguf::{Header, Model, Pooling};
 use testkit::model::{self, Architecture, ModelSpec, WeightType};
