@@ -339,6 +339,19 @@ async fn a_deadline_ends_what_still_runs() {
     assert!(matches!(last, Err(Error::ShuttingDown) | Ok(Event::Done(_))), "{last:?}");
 }
 
+/// Where two greedy answers part, the model must have been undecided: batches of other shapes
+/// round differently. Anything else means that the KV cache held something wrong.
+fn assert_same_but_for_rounding(expected: &Answer, got: &Answer) {
+    let pairs = expected.tokens[0].iter().zip(&got.tokens[0]);
+    if let Some(at) = pairs.clone().position(|(a, b)| a != b) {
+        let top = &expected.logprobs[at].top;
+        let margin = top[0].2 - top[1].2;
+        assert!(margin < 0.02, "token {at} differs although its margin is {margin}");
+        assert!(top[..2].iter().any(|t| t.0 == got.tokens[0][at]));
+    }
+    assert_eq!(expected.tokens[0].len(), got.tokens[0].len());
+}
+
 #[tokio::test]
 async fn an_overfull_cache_costs_time_and_not_answers() {
     let model = model(14);
@@ -347,15 +360,20 @@ async fn an_overfull_cache_costs_time_and_not_answers() {
     let engine = load(options).await;
     let prompts: Vec<String> =
         (0..8).map(|i| format!("{i} {}", "fills the cache ".repeat(2 + i))).collect();
+    let request = |prompt: &str| {
+        let mut request = greedy(prompt, 40);
+        request.logprobs = Some(2);
+        request
+    };
     let mut alone = vec![];
     for prompt in &prompts {
-        let mut request = greedy(prompt, 40);
+        let mut request = request(prompt);
         request.cache_prompt = false;
-        alone.push(answer(&engine, request).await.unwrap().tokens[0].clone());
+        alone.push(answer(&engine, request).await.unwrap());
     }
-    let together = prompts.iter().map(|p| answer(&engine, greedy(p, 40)));
+    let together = prompts.iter().map(|p| answer(&engine, request(p)));
     for (one, many) in alone.iter().zip(futures::future::join_all(together).await) {
-        assert_eq!(one, &many.unwrap().tokens[0]);
+        assert_same_but_for_rounding(one, &many.unwrap());
     }
 }
 
@@ -373,11 +391,14 @@ async fn broken_files_give_one_clear_error() {
     };
     check("short.gguf", &bytes[..bytes.len() / 2], "truncated");
     check("text.gguf", b"this is no model, whatever its name says", "GGUF");
-    check("empty.gguf", b"", "GGUF");
+    check("empty.gguf", b"", "truncated");
     let missing = LoadOptions::new(ModelSource::Path(folder.path().join("none.gguf")));
     assert!(matches!(Engine::load(missing, |_| {}).unwrap_err(), Error::Load(_)));
-    let mut unknown = gguf::Header::open(&good.path).unwrap().metadata;
-    unknown.set("general.architecture", "no-such-architecture");
+    // The header of a good file, another architecture of the same length.
+    let at = bytes.windows(5).position(|w| w == b"qwen3").unwrap();
+    let mut unknown = bytes.clone();
+    unknown[at..at + 5].copy_from_slice(b"qwenX");
+    check("unknown.gguf", &unknown, "qwenX");
 }
 
 #[test]

@@ -36,7 +36,8 @@ pub(super) struct ModelDrafter {
     sequences: usize,
     batch_tokens: usize,
     clock: u64,
-    token_ms: f64,
+    /// `None` until measured: the first drafts find out.
+    token_ms: Option<f64>,
 }
 
 struct Held {
@@ -55,7 +56,7 @@ impl Drafter {
         let draft_ms = match self {
             Self::Off => return 0,
             Self::Lookup => 0.0,
-            Self::Model(model) => model.token_ms * jobs as f64,
+            Self::Model(model) => model.token_ms.unwrap_or(0.0) * jobs as f64,
         };
         speculation::draft_tokens(acceptance, jobs, cost, draft_ms)
     }
@@ -89,7 +90,7 @@ impl ModelDrafter {
             sequences: sequences.max(1),
             batch_tokens: batch_tokens.max(1),
             clock: 0,
-            token_ms: 1.0,
+            token_ms: None,
         }
     }
 
@@ -137,7 +138,7 @@ impl ModelDrafter {
                 self.evaluate(&mut held, &[token])?;
             }
             let ms = started.elapsed().as_secs_f64() * 1e3 / draft.len().max(1) as f64;
-            self.token_ms += LEARNING_RATE * (ms - self.token_ms);
+            self.token_ms = Some(self.token_ms.map_or(ms, |old| old + LEARNING_RATE * (ms - old)));
         }
         self.jobs.insert(key, held);
         Some(draft)
