@@ -1,0 +1,123 @@
+"""Asks the GGUF file the held-out questions through llama.cpp, greedily, and writes the score.
+
+    python evaluate.py --model starter.gguf --vocabulary build/vocabulary.json [--score SCORE.md]
+
+Prompts are rendered with the template inside the GGUF. A question counts as right when every expected
+string is in the answer (`=`: when it is the whole answer). A tool call counts when it parses, is the only
+call, names the right tool, and has exactly the right arguments.
+"""
+import argparse
+import json
+import random
+import re
+import urllib.request
+from pathlib import Path
+
+import gguf
+import xllamacpp
+from tokenizers import Tokenizer
+
+import generate
+import held_out
+from prompt import render
+
+TOKENS_MAX = 200  # the longest right answer has 80
+CHECKED_TEXTS = 500
+
+
+class Llama:
+    """The model in llama.cpp, as a local server."""
+
+    def __init__(self, path):
+        params = xllamacpp.CommonParams()
+        params.model.path = str(path)
+        params.n_ctx, params.n_parallel, params.port = 4096, 1, 0
+        params.cpuparams.n_threads = params.cpuparams_batch.n_threads = 2
+        params.verbosity = -1
+        self.server = xllamacpp.Server(params)
+        field = gguf.GGUFReader(str(path)).get_field("tokenizer.chat_template")
+        self.template = field.contents()
+
+    def complete(self, prompt):
+        """Greedy continuation of `prompt`, special tokens included."""
+        request = {
+            "prompt": prompt, "temperature": 0, "top_k": 1, "n_predict": TOKENS_MAX, "cache_prompt": True, "seed": 1,
+            "repeat_penalty": 1.0, "stop": ["<|im_end|>"],
+        }
+        answer = self.server.handle_completions(request)
+        answer = json.loads(answer) if isinstance(answer, str) else answer
+        return answer["choices"][0]["text"] if "choices" in answer else answer["content"]
+
+    def tokenize(self, text):
+        body = json.dumps({"content": text, "parse_special": True, "add_special": False}).encode()
+        request = urllib.request.Request(self.server.listening_address + "/tokenize", body, {"Content-Type": "application/json"})
+        with urllib.request.urlopen(request, timeout=60) as reply:
+            return json.load(reply)["tokens"]
+
+    def answer(self, messages, tools=None):
+        return self.complete(render(messages, tools, source=self.template)).strip()
+
+
+def ask_talk(llama, row):
+    """`(right, last answer)` of a chat of one or more questions; the model's own answers stay in it."""
+    messages = []
+    for question in row["say"]:
+        messages.append({"role": "user", "content": question})
+        answer = llama.answer(messages)
+        messages.append({"role": "assistant", "content": answer})
+    want = held_out.expected(row["about"])
+    return all(answer == w[1:] if w.startswith("=") else w in answer for w in want), answer
+
+
+def ask_tool(llama, case):
+    """`(right, answer)` of one tool case."""
+    answer = llama.answer([{"role": "user", "content": case["ask"]}], case["tools"])
+    found = re.fullmatch(r"<tool_call>\n(.*)\n</tool_call>", answer, re.S)
+    try:
+        call = json.loads(found.group(1)) if found else None
+    except json.JSONDecodeError:
+        call = None
+    return call == {"name": case["name"], "arguments": case["arguments"]}, answer
+
+
+def differing_texts(llama, vocabulary):
+    """Of fresh training texts and odd ones, those that llama.cpp cuts into other tokens than training did."""
+    rng, tokenizer = random.Random(99), Tokenizer.from_file(str(vocabulary))
+    texts = [generate.chat(rng, 0.3) for _ in range(CHECKED_TEXTS - 6)]
+    texts += ["Grüße aus Köln, naïve café", "日本語 and Русский 1234567", "a\n\n\n  b\t\tc   ", "don't WE'LL I'm", "x = {\"k\":[1,2.5e-3]}", "🙂 é ½ ٣"]
+    return [t for t in texts if llama.tokenize(t) != tokenizer.encode(t).ids]
+
+
+def report(talk, tools, different, size, path):
+    wrong = [(n, a) for n, ok, a in talk + tools if not ok]
+    lines = [
+        "# Score of the starter model", "",
+        "Written by `evaluate.py`: greedy decoding in llama.cpp, wordings that training never used.", "",
+        "| what | right | of | share |", "|---|---|---|---|",
+    ]
+    for name, rows in (("questions", talk), ("tool calls, name and all arguments", tools)):
+        right = sum(ok for _, ok, _ in rows)
+        lines.append(f"| {name} | {right} | {len(rows)} | {right / len(rows):.0%} |")
+    lines.append(f"| texts that llama.cpp tokenizes as training did | {CHECKED_TEXTS - different} | {CHECKED_TEXTS} | {1 - different / CHECKED_TEXTS:.0%} |")
+    lines += ["", f"File: {size / 1e6:.2f} MB.", "", "## What it got wrong", ""]
+    lines += [f"- {n}\n  - `{json.dumps(a, ensure_ascii=False)}`" for n, a in wrong] or ["Nothing."]
+    text = "\n".join(lines) + "\n"
+    if path:
+        path.write_text(text)
+    print(text)
+
+
+def main():
+    arg = argparse.ArgumentParser(description=__doc__)
+    arg.add_argument("--model", type=Path, required=True)
+    arg.add_argument("--vocabulary", type=Path, required=True)
+    arg.add_argument("--score", type=Path)
+    args = arg.parse_args()
+    llama, held = Llama(args.model), held_out.load()
+    talk = [(" / ".join(r["say"]), *ask_talk(llama, r)) for r in held["talk"]]
+    tools = [(c["ask"], *ask_tool(llama, c)) for c in held["tools"]]
+    report(talk, tools, len(differing_texts(llama, args.vocabulary)), args.model.stat().st_size, args.score)
+
+
+if __name__ == "__main__":
+    main()
