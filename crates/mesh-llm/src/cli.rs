@@ -110,7 +110,7 @@ pub(crate) struct ModelFlags {
     /// Folder to look for models in, besides ~/.models and the Hugging Face cache. May be repeated.
     #[arg(long, value_name = "DIR")]
     pub(crate) models_dir: Option<Vec<PathBuf>>,
-    /// Tokens that one conversation can hold.
+    /// Tokens of context that running requests share; the most that one of them can hold.
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     pub(crate) ctx_size: Option<u32>,
     /// Requests that are answered at the same time, per model.
@@ -165,7 +165,13 @@ pub(crate) struct ServerFlags {
 #[command(next_help_heading = "Output")]
 pub(crate) struct TalkFlags {
     /// pretty: for people, on stderr. json: one object a line, on stdout [default: pretty].
-    #[arg(long, value_name = "FORMAT", value_enum, global = true)]
+    #[arg(
+        long,
+        value_name = "FORMAT",
+        value_enum,
+        global = true,
+        hide_possible_values = true
+    )]
     pub(crate) log_format: Option<LogFormat>,
     /// What is logged: error, warn, info, debug, trace, or a filter such as engine=debug
     /// [default: warn; with json info].

@@ -13,6 +13,8 @@ mod node;
 mod plan;
 mod settings;
 mod snapshot;
+#[cfg(feature = "solo")]
+mod solo;
 mod source;
 pub mod store;
 

@@ -84,5 +84,5 @@ pub(crate) fn default_loader() -> Option<Arc<dyn Loader>> {
 /// llama.cpp in this process.
 #[cfg(feature = "solo")]
 pub(crate) fn default_loader() -> Option<Arc<dyn Loader>> {
-    None
+    Some(Arc::new(crate::solo::InProcess))
 }

@@ -7,8 +7,8 @@ use std::path::{Path, PathBuf};
 pub struct Settings {
     /// Models to serve, in the order in which they are listed and chosen by default.
     pub models: Vec<ModelSource>,
-    /// Tokens that one sequence can hold; `None`: what the model was trained for, as far as
-    /// memory allows.
+    /// Tokens that all running sequences of a model share, and the most that one can hold;
+    /// `None`: what the model was trained for, within reason.
     pub context_tokens: Option<u32>,
     /// Sequences that run at the same time, per model; `None`: the engine's default.
     pub slots: Option<u32>,

@@ -43,7 +43,7 @@ impl Reader {
             return Err(failure::in_stream(error));
         }
         if let Some(usage) = chunk.get("usage").filter(|usage| usage.is_object()) {
-            self.usage = read_usage(usage);
+            self.usage = read_usage(usage, &chunk["timings"]);
         }
         let mut events = Vec::new();
         let Some(choice) = chunk["choices"].get(0) else {
@@ -152,16 +152,16 @@ pub(crate) fn embeddings(body: &Value, count: usize) -> Result<Embeddings, Error
     })
 }
 
-fn read_usage(usage: &Value) -> Usage {
+fn read_usage(usage: &Value, timings: &Value) -> Usage {
     let completion = &usage["completion_tokens_details"];
     Usage {
         prompt_tokens: count_of(&usage["prompt_tokens"]),
         cached_tokens: count_of(&usage["prompt_tokens_details"]["cached_tokens"]),
         completion_tokens: count_of(&usage["completion_tokens"]),
         reasoning_tokens: count_of(&completion["reasoning_tokens"]),
-        drafted_tokens: count_of(&completion["accepted_prediction_tokens"])
-            .saturating_add(count_of(&completion["rejected_prediction_tokens"])),
-        accepted_tokens: count_of(&completion["accepted_prediction_tokens"]),
+        // llama.cpp's names, which mesh-llm has too.
+        drafted_tokens: count_of(&timings["draft_n"]),
+        accepted_tokens: count_of(&timings["draft_n_accepted"]),
     }
 }
 

@@ -50,13 +50,13 @@ fn typed(status: u16, retry_after_s: Option<u32>, error: &Value) -> Error {
     let field = text("param").map(str::to_owned);
     let code = text("code").or_else(|| text("type")).unwrap_or_default();
     match (status, code) {
-        (401 | 403, _) => Error::Unauthorized { message },
+        (401, _) => Error::Unauthorized { message },
         (_, "model_not_found") => Error::ModelNotFound { message },
         (_, "context_length_exceeded" | "exceed_context_size_error") => {
             Error::ContextLengthExceeded { message }
         }
         (_, "shutting_down") => Error::ShuttingDown,
-        (501, _) | (_, "unsupported" | "not_supported" | "not_supported_error") => {
+        (501, _) | (_, "unsupported_value" | "unsupported" | "not_supported_error") => {
             Error::Unsupported(message)
         }
         (400 | 422, _) => Error::InvalidRequest { field, message },

@@ -1,0 +1,11 @@
+//! The program as a user meets it: the real binary, its output, its signals, its exit codes.
+#![cfg(feature = "solo")]
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
+mod chat;
+mod failures;
+mod models;
+mod output;
+mod process;
+mod serving;
+mod stop;
