@@ -4,6 +4,24 @@
 //! - [`Metadata`] answers what the keys say; [`TensorInfo`] and [`Tensor`] say where weights lie.
 //! - [`Plan`] and [`Writer`] write a file, streaming tensor data with bounded memory.
 //!
+//! ```
+//! use gguf::{GgmlType, Metadata, Model, Plan};
+//!
+//! let mut metadata = Metadata::new();
+//! metadata.set("general.architecture", "qwen3");
+//! metadata.set("qwen3.block_count", 1u32);
+//! let mut plan = Plan::new(metadata)?;
+//! plan.add("token_embd.weight", &[64, 2], GgmlType::F16)?;
+//! let mut writer = plan.start(Vec::new())?;
+//! writer.tensor("token_embd.weight", &[0; 256])?;
+//! let file = writer.finish()?;
+//!
+//! let model = Model::read([("in memory".into(), file)])?;
+//! assert_eq!(model.metadata().block_count()?, 1);
+//! assert_eq!(model.tensor_bytes()?, 256);
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+//!
 //! Every byte is treated as hostile: no input may panic, loop, or allocate beyond [`limits`].
 //! The crate contains no FFI and no networking, and it never reads tensor data unless a
 //! [`Writer`] copies it.
