@@ -57,11 +57,13 @@ impl Variables<'_> {
             .iter()
             .filter(|(name, _)| !fixed.iter().any(|(fixed, _)| fixed == name))
             .map(|(name, json)| (name.clone(), value(json)));
-        fixed
+        // Collected to a map first: a `Value` collects pairs to a sequence.
+        let variables: std::collections::BTreeMap<String, Value> = fixed
             .iter()
             .map(|(name, value)| ((*name).to_owned(), value.clone()))
             .chain(extra)
-            .collect()
+            .collect();
+        Value::from(variables)
     }
 }
 
