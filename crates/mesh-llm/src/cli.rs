@@ -24,7 +24,7 @@ Exit codes: 0 stopped as asked, 1 failed, 2 wrong flag or setting, 3 a model can
 #[command(name = "mesh-llm", version, after_help = AFTER_HELP, max_term_width = 100)]
 pub(crate) struct Cli {
     #[command(flatten)]
-    pub(crate) layer: Layer,
+    layer: Layer,
     /// Read settings from this file instead.
     #[arg(long, value_name = "FILE", global = true)]
     pub(crate) config: Option<PathBuf>,
@@ -38,11 +38,7 @@ pub(crate) enum Command {
     /// Chat in the terminal, with a running node or with a model of its own.
     Chat(Box<ChatArguments>),
     /// List the models on this machine.
-    Models {
-        /// Print JSON.
-        #[arg(long)]
-        json: bool,
-    },
+    Models(ModelsArguments),
     /// Print the completion script of a shell.
     Completions {
         /// Which shell.
@@ -50,6 +46,30 @@ pub(crate) enum Command {
     },
     /// Print the man page.
     Man,
+}
+
+/// What `models` takes.
+#[derive(Debug, Args)]
+pub(crate) struct ModelsArguments {
+    /// Print JSON.
+    #[arg(long)]
+    pub(crate) json: bool,
+    /// Folder to look in, besides ~/.models and the Hugging Face cache. May be repeated.
+    #[arg(long, value_name = "DIR")]
+    models_dir: Option<Vec<PathBuf>>,
+    /// Tokens of context that a model must fit with.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    ctx_size: Option<u32>,
+}
+
+impl ModelsArguments {
+    /// The settings among the flags.
+    fn layer(&self) -> Layer {
+        let mut layer = Layer::default();
+        layer.models.models_dir.clone_from(&self.models_dir);
+        layer.models.ctx_size = self.ctx_size;
+        layer
+    }
 }
 
 /// What `chat` takes.
@@ -75,16 +95,39 @@ pub(crate) struct ChatArguments {
     /// Print the answer to a single question as JSON.
     #[arg(long)]
     pub(crate) json: bool,
+    /// Port of the node on this machine [default: 9337].
+    #[arg(long, value_name = "PORT")]
+    port: Option<u16>,
+    /// Key that the server wants. Better set as MESH_LLM_API_KEY: others can see flags.
+    #[arg(long, value_name = "KEY")]
+    api_key: Option<String>,
     #[command(flatten)]
     models: ModelFlags,
 }
 
 impl ChatArguments {
     /// The settings among the flags.
-    pub(crate) fn layer(&self) -> Layer {
+    fn layer(&self) -> Layer {
         Layer {
             models: self.models.clone(),
+            server: ServerFlags {
+                port: self.port,
+                api_key: self.api_key.clone(),
+                ..ServerFlags::default()
+            },
             ..Layer::default()
+        }
+    }
+}
+
+impl Cli {
+    /// The settings among all flags. Those after a command win over those before it.
+    pub(crate) fn layer(&self) -> Layer {
+        let root = self.layer.clone();
+        match &self.command {
+            Some(Command::Chat(arguments)) => arguments.layer().over(root),
+            Some(Command::Models(arguments)) => arguments.layer().over(root),
+            _ => root,
         }
     }
 }

@@ -43,7 +43,10 @@ impl Console {
 
     /// Tells why the program ends. A hint gets a line of its own.
     pub(crate) fn error(self, code: &str, message: &str) {
-        let (message, hint) = match message.split_once("; hint: ") {
+        let parts = message
+            .split_once("; hint: ")
+            .or_else(|| message.split_once("\nhint: "));
+        let (message, hint) = match parts {
             Some((message, hint)) => (message, Some(hint)),
             None => (message, None),
         };

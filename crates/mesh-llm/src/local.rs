@@ -14,6 +14,7 @@ pub(crate) async fn generate(
     input: Input,
     options: Options,
 ) -> Result<Events, Error> {
+    check(&input, &options)?;
     let mut events = node.generate(request(model, input, options)).await?;
     // The node's models stop when its last handle is dropped; an answer keeps it alive.
     let node = node.clone();
@@ -43,6 +44,37 @@ pub(crate) async fn embed(
 ) -> Result<Embeddings, Error> {
     let inputs = texts.into_iter().map(EmbedInput::Text).collect();
     Ok(node.embed(EmbedRequest { model, inputs }).await?)
+}
+
+/// Refuses what the API refuses too, so that a program need not know which way its requests go.
+fn check(input: &Input, options: &Options) -> Result<(), Error> {
+    let ranges = [
+        ("temperature", options.temperature, 0.0, 2.0),
+        ("top_p", options.top_p, 0.0, 1.0),
+        ("min_p", options.min_p, 0.0, 1.0),
+        ("repeat_penalty", options.repeat_penalty, 0.01, 100.0),
+        ("presence_penalty", options.presence_penalty, -2.0, 2.0),
+        ("frequency_penalty", options.frequency_penalty, -2.0, 2.0),
+    ];
+    for (field, value, min, max) in ranges {
+        // Written so that NaN is refused.
+        if let Some(value) = value
+            && !(min..=max).contains(&value)
+        {
+            return Err(invalid(field, format!("{value} is not in {min} to {max}")));
+        }
+    }
+    if options.max_tokens == Some(0) {
+        return Err(invalid("max_tokens", "must be at least 1"));
+    }
+    if matches!(input, Input::Chat { messages, .. } if messages.is_empty()) {
+        return Err(invalid("messages", "must hold at least one message"));
+    }
+    Ok(())
+}
+
+fn invalid(field: &str, reason: impl Into<String>) -> Error {
+    ::engine::Error::invalid(field, reason).into()
 }
 
 fn request(model: String, input: Input, options: Options) -> Request {

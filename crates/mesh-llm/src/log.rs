@@ -15,9 +15,9 @@ pub(crate) fn start(settings: &Settings, is_serving: bool) -> Result<(), Failure
     let is_json = settings.log_format == LogFormat::Json && is_serving;
     let default = if is_json { "info" } else { "warn" };
     let text = settings.log_level.as_deref().unwrap_or(default);
-    let filter = EnvFilter::try_new(text).map_err(|error| {
+    let filter = EnvFilter::try_new(text).map_err(|_| {
         let hint = "use error, warn, info, debug, trace, or a filter such as engine=debug";
-        Failure::settings(format!("log level `{text}`: {error}; hint: {hint}"))
+        Failure::settings(format!("log level `{text}` is unknown; hint: {hint}"))
     })?;
     let registry = Registry::default().with(filter);
     let started = if is_json {

@@ -51,14 +51,8 @@ fn start(cli: Cli, environment: &Environment) -> Result<(), Failure> {
         Some(Command::Man) => return cli::print_man_page(),
         _ => {}
     }
-    let (root, command) = (cli.layer, cli.command);
-    let settings = match &command {
-        Some(Command::Chat(arguments)) => {
-            let flags = arguments.layer().over(root);
-            settings::resolve(flags, cli.config.as_deref(), environment)?
-        }
-        _ => settings::resolve(root, cli.config.as_deref(), environment)?,
-    };
+    let settings = settings::resolve(cli.layer(), cli.config.as_deref(), environment)?;
+    let command = cli.command;
     let is_serving = command.is_none();
     log::start(&settings, is_serving)?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
@@ -75,7 +69,7 @@ async fn run(command: Option<Command>, settings: Settings) -> Result<(), Failure
     match command {
         None => serve::run(settings).await,
         Some(Command::Chat(arguments)) => chat::run(settings, &arguments).await,
-        Some(Command::Models { json }) => models::run(&settings, json),
+        Some(Command::Models(arguments)) => models::run(&settings, arguments.json),
         // Done before the settings were read.
         Some(Command::Completions { .. } | Command::Man) => Ok(()),
     }

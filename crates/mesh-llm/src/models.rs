@@ -73,6 +73,9 @@ fn table(models: &[LocalModel], settings: &Settings) -> String {
                     Some(path) => path.display().to_string(),
                     None => model.name.clone(),
                 };
+                // The reader names the file as well.
+                let reason = reason.strip_prefix(&format!("{place}: ")).unwrap_or(reason);
+                let reason = reason.replace('\n', "; ");
                 broken.push_str(&format!("can't be served: {place}: {reason}\n"));
             }
         }

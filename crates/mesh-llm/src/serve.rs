@@ -68,23 +68,32 @@ pub(crate) async fn run(settings: Settings) -> Result<(), Failure> {
         "stopping",
         json!({ "grace_seconds": settings.grace.as_secs() }),
     );
-    let finish = async {
-        // Only fails when the server is gone already.
-        let _ = stop.send(());
-        node.shutdown(settings.grace).await;
-        tokio::time::timeout(FLUSH_MAX, &mut server.0).await.is_ok()
-    };
+    let finish = finish(&node, stop, &mut server, settings.grace);
     tokio::select! {
-        in_time = finish => {
-            if !in_time {
-                tracing::warn!("connections were still open");
-            }
-        }
+        () = finish => {}
         // The second signal: no destructors, no waiting.
         code = signals.next() => std::process::exit(code),
     }
     console.event("stopped", json!({}));
     Ok(())
+}
+
+/// The orderly stop: no new connections, running answers within `grace`, then the end.
+async fn finish(
+    node: &Node,
+    stop: oneshot::Sender<()>,
+    server: &mut AbortOnDrop<std::io::Result<()>>,
+    grace: Duration,
+) {
+    // Only fails when the server is gone already.
+    let _ = stop.send(());
+    node.shutdown(grace).await;
+    if tokio::time::timeout(FLUSH_MAX, &mut server.0)
+        .await
+        .is_err()
+    {
+        tracing::warn!("connections were still open");
+    }
 }
 
 #[cfg(feature = "solo")]

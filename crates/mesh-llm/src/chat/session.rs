@@ -32,10 +32,10 @@ pub(super) async fn run(
 ) -> Result<(), Failure> {
     let history = home.join("chat-history");
     let mut editor = open_editor(&history)?;
-    let place = if engine.is_remote() {
-        "on a running node"
-    } else {
-        "in this process"
+    let place = match &arguments.url {
+        Some(url) => format!("at {url}"),
+        None if engine.is_remote() => "on the running node".to_owned(),
+        None => "in this process".to_owned(),
     };
     eprintln!("Chat with a model {place}. /help lists the commands, /exit ends.");
     let mut system = arguments.system.clone();

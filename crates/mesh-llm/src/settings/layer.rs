@@ -11,8 +11,9 @@ use super::{Environment, SettingsError};
 use crate::cli::{Layer, ModelFlags, ServerFlags, TalkFlags};
 
 const PREFIX: &str = "MESH_LLM_";
-/// Variables of ours that are no settings: where the files are, how `./dev` builds and tests.
-const OTHER_VARIABLES: [&str; 3] = ["HOME", "CONFIG", "FEATURES"];
+/// Variables of ours that are no settings: they say where the settings are.
+const OTHER_VARIABLES: [&str; 2] = ["HOME", "CONFIG"];
+/// Variables that tests pass to each other.
 const TEST_PREFIX: &str = "TEST_";
 /// Largest file of settings that is read, bytes; an honest one has a few hundred.
 const FILE_BYTES_MAX: u64 = 1024 * 1024;

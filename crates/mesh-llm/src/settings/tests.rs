@@ -45,7 +45,7 @@ impl Machine {
 
     fn resolve(&self, flags: &[&str]) -> Result<Settings, SettingsError> {
         let cli = Cli::parse_from(["mesh-llm"].iter().chain(flags));
-        resolve(cli.layer, cli.config.as_deref(), &self.environment())
+        resolve(cli.layer(), cli.config.as_deref(), &self.environment())
     }
 }
 
@@ -122,7 +122,6 @@ fn lists_and_switches_come_from_variables() {
         ("MESH_LLM_NO_DRAFT", "true"),
         ("MESH_LLM_LISTEN_ALL", "false"),
         ("MESH_LLM_LOG", "engine=debug"),
-        ("MESH_LLM_FEATURES", "cuda"),
         ("MESH_LLM_TEST_PYTHON", "python3"),
     ];
     let settings = Machine::new(None, &variables).resolve(&[]).unwrap();

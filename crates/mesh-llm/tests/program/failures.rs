@@ -148,7 +148,7 @@ fn wrong_settings_are_refused() {
     );
     check(
         Program::new(["--log-level", "engine=loud"]),
-        "error: log level `engine=loud`: invalid filter directive\n\
+        "error: log level `engine=loud` is unknown\n\
          hint: use error, warn, info, debug, trace, or a filter such as engine=debug\n",
     );
     let run = Program::new(["--log-format", "json", "--prot", "1"]).run();

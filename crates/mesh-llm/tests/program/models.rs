@@ -51,8 +51,8 @@ fn scripts_get_json() {
         .iter()
         .map(|model| model["name"].as_str().unwrap())
         .collect();
-    assert_eq!(names, ["starter", "Tiny-Q8_0", "broken"]);
-    let keys: Vec<&String> = models[1].as_object().unwrap().keys().collect();
+    assert_eq!(names, ["starter", "broken", "Tiny-Q8_0"]);
+    let keys: Vec<&String> = models[2].as_object().unwrap().keys().collect();
     let expected = [
         "name",
         "path",
@@ -66,8 +66,8 @@ fn scripts_get_json() {
         "fits",
     ];
     assert_eq!(keys, expected);
-    assert_eq!(models[1]["size_bytes"], STARTER.len());
-    assert!(models[0]["path"].is_null() && models[2]["error"].is_string());
+    assert_eq!(models[2]["size_bytes"], STARTER.len());
+    assert!(models[0]["path"].is_null() && models[1]["error"].is_string());
 }
 
 #[test]
