@@ -174,6 +174,9 @@ impl ChatFormat {
     }
 }
 
+/// Longest name of a tool, bytes; other servers allow 64.
+const TOOL_NAME_BYTES_MAX: usize = 256;
+
 /// Checks what every dialect relies on.
 fn check_tools(chat: &Chat) -> Result<(), Error> {
     use crate::ToolChoice;
@@ -182,6 +185,14 @@ fn check_tools(chat: &Chat) -> Result<(), Error> {
             return Err(Error::invalid(
                 format!("tools[{index}].function.name"),
                 "must not be empty",
+            ));
+        }
+        // Some syntaxes end a name at white space.
+        let strange = |char: char| char.is_whitespace() || char.is_control();
+        if tool.name.len() > TOOL_NAME_BYTES_MAX || tool.name.contains(strange) {
+            return Err(Error::invalid(
+                format!("tools[{index}].function.name"),
+                format!("must have no white space and at most {TOOL_NAME_BYTES_MAX} bytes"),
             ));
         }
     }

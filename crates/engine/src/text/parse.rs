@@ -20,6 +20,9 @@ use harmony::Harmony;
 /// Longest block or unfinished call that is held back, bytes. What is longer is content:
 /// no real call comes near, and the text so far must not be searched again and again.
 const HELD_BYTES_MAX: usize = 1 << 20;
+/// White space that is held back until it is known whether a marker follows, bytes. A model
+/// that writes nothing else must not be searched from the start at every token.
+const BLANK_BYTES_MAX: usize = 4 << 10;
 
 /// A piece of an answer.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -75,7 +78,8 @@ enum Mode {
     Call(Box<CallScanner>),
     /// After a call in JSON: its closing marker may follow.
     AfterCall,
-    Block,
+    /// Inside a block; how much of it has been searched for its end, bytes.
+    Block(usize),
     Harmony(Box<Harmony>),
 }
 
@@ -148,7 +152,7 @@ impl OutputParser {
                 self.apply(scan);
                 self.content(&rest);
             }
-            Mode::Block => self.block(&rest, true),
+            Mode::Block(_) => self.block(&rest, true),
             Mode::Harmony(mut harmony) => harmony.finish(&rest, &mut self.calls, &mut self.out),
         }
         self.take_out()
@@ -178,7 +182,10 @@ impl OutputParser {
             Mode::Reasoning => self.step_reasoning(),
             Mode::Call(_) => self.step_call(),
             Mode::AfterCall => self.step_after_call(),
-            Mode::Block => self.step_block(),
+            Mode::Block(searched) => {
+                let searched = *searched;
+                self.step_block(searched)
+            }
             Mode::Harmony(harmony) => {
                 let text = std::mem::take(&mut self.pending);
                 self.pending = harmony.push(text, &mut self.calls, &mut self.out);
@@ -194,6 +201,10 @@ impl OutputParser {
         if self.fresh {
             let trimmed = self.pending.trim_start();
             if trimmed.is_empty() {
+                if self.pending.len() > BLANK_BYTES_MAX {
+                    let blank = std::mem::take(&mut self.pending);
+                    self.content(&blank);
+                }
                 return false;
             }
             if self.tools.is_some() && !self.answered {
@@ -204,7 +215,7 @@ impl OutputParser {
                         return true;
                     }
                     Bare::Pythonic => {
-                        self.mode = Mode::Block;
+                        self.mode = Mode::Block(0);
                         return true;
                     }
                     Bare::Perhaps => return false,
@@ -236,7 +247,7 @@ impl OutputParser {
             }
             Found::Perhaps(at) => {
                 let sure = if self.tools.is_some() {
-                    self.pending[..at].trim_end().len()
+                    without_blank_end(&self.pending[..at])
                 } else {
                     at
                 };
@@ -301,7 +312,7 @@ impl OutputParser {
         self.mode = match self.dialect.calls {
             CallSyntax::Block { .. } => {
                 self.pending.insert_str(0, marker);
-                Mode::Block
+                Mode::Block(0)
             }
             _ => {
                 let known = match &self.tools {
@@ -322,7 +333,11 @@ impl OutputParser {
         if self.fresh {
             // A repeated opening tag after one in the prompt.
             let trimmed = self.pending.trim_start();
-            if trimmed.is_empty() || (tags.open.starts_with(trimmed) && trimmed != tags.open) {
+            if trimmed.is_empty() {
+                self.pending.clear();
+                return false;
+            }
+            if tags.open.starts_with(trimmed) && trimmed != tags.open {
                 return false;
             }
             let trimmed = trimmed.strip_prefix(tags.open).unwrap_or(trimmed);
@@ -343,7 +358,7 @@ impl OutputParser {
                 true
             }
             Found::Perhaps(at) => {
-                let sure = self.pending[..at].trim_end().len();
+                let sure = without_blank_end(&self.pending[..at]);
                 let text: String = self.pending.drain(..sure).collect();
                 self.reasoning(&text);
                 false
@@ -396,6 +411,9 @@ impl OutputParser {
             .pending
             .trim_start_matches(|char: char| char.is_whitespace() || char == ';' || char == ',');
         if skipped.is_empty() {
+            if self.pending.len() > BLANK_BYTES_MAX {
+                self.pending.clear();
+            }
             return false;
         }
         if let Some(marker) = close.iter().find(|marker| skipped.starts_with(*marker)) {
@@ -422,13 +440,20 @@ impl OutputParser {
         true
     }
 
-    fn step_block(&mut self) -> bool {
-        let CallSyntax::Block { close, .. } = self.dialect.calls else {
-            return false;
+    fn step_block(&mut self, searched: usize) -> bool {
+        let close = match self.dialect.calls {
+            CallSyntax::Block { close, .. } => close,
+            // A list of calls is the whole answer.
+            _ => &[],
         };
-        match find_first(&self.pending, close) {
+        let longest = close.iter().map(|marker| marker.len()).max().unwrap_or(0);
+        let mut from = searched.saturating_sub(longest);
+        while !self.pending.is_char_boundary(from) {
+            from -= 1;
+        }
+        match find_first(&self.pending[from..], close) {
             Found::At(at, marker) => {
-                let text: String = self.pending.drain(..at + marker.len()).collect();
+                let text: String = self.pending.drain(..from + at + marker.len()).collect();
                 self.mode = Mode::Content;
                 self.block(&text, false);
                 true
@@ -439,20 +464,26 @@ impl OutputParser {
                 self.content(&text);
                 false
             }
-            Found::Perhaps(_) => false,
+            Found::Perhaps(_) => {
+                self.mode = Mode::Block(self.pending.len());
+                false
+            }
         }
     }
 
     /// Reads a whole block.
     fn block(&mut self, text: &str, ended: bool) {
-        let parser = match self.dialect.calls {
-            CallSyntax::Block { parser, .. } => parser,
-            _ => "pythonic",
+        let (parser, open, close) = match self.dialect.calls {
+            CallSyntax::Block { parser, open, close } => (parser, open, close),
+            _ => ("pythonic", &[][..], &[][..]),
         };
         let definitions = self.tools.as_ref().map(|tools| &tools.definitions[..]);
         match block::read(parser, text, definitions.unwrap_or(&[]), ended) {
             Some(read) => {
-                self.content(read.content.trim_end());
+                // Not every parser takes the block's own markers out.
+                let markers = open.iter().chain(close);
+                let content = markers.fold(read.content, |text, marker| text.replace(marker, ""));
+                self.content(content.trim_end());
                 for call in read.calls {
                     let index = self.calls.begin();
                     self.calls.emit(
@@ -532,6 +563,12 @@ fn find_first(text: &str, markers: &[&'static str]) -> Found {
         Some((at, marker)) => Found::At(at, marker),
         None => Found::Perhaps(text.len() - partial(text, markers)),
     }
+}
+
+/// Length of `text` without the white space at its end, as far as that may be held back.
+fn without_blank_end(text: &str) -> usize {
+    let length = text.trim_end().len();
+    if text.len() - length > BLANK_BYTES_MAX { text.len() } else { length }
 }
 
 /// Length of the longest end of `text` that may become a marker.

@@ -21,7 +21,11 @@ const FUEL_MAX: u64 = 2_000_000;
 /// Nesting of macros and includes; real templates stay under 20.
 const RECURSION_MAX: usize = 200;
 /// Longest template source, bytes. The longest in the wild has about 20 kB.
-const SOURCE_BYTES_MAX: usize = 1 << 20;
+const SOURCE_BYTES_MAX: usize = 128 << 10;
+/// Stack for compiling and rendering, bytes of address space. A source as long as allowed can
+/// be a chain of 60,000 operators, and fuel buys lists nested 200,000 deep; both are walked, and
+/// dropped, by recursion with under 1 kB a level.
+const STACK_BYTES: usize = 128 << 20;
 const NAME: &str = "chat";
 
 /// The format used when a model has no template but ChatML's tokens.
@@ -39,6 +43,9 @@ pub enum TemplateError {
         /// Its length.
         bytes: usize,
     },
+    /// There is no memory or thread to compile it.
+    #[error("the chat template can't be compiled: no thread for it")]
+    NoThread,
     /// It is not valid Jinja.
     #[error("the chat template is not valid Jinja: {0}")]
     Syntax(String),
@@ -72,6 +79,10 @@ impl ChatTemplate {
                 bytes: source.len(),
             });
         }
+        on_large_stack(|| Self::compiled(source, bos, eos)).unwrap_or(Err(TemplateError::NoThread))
+    }
+
+    fn compiled(source: &str, bos: &str, eos: &str) -> Result<Self, TemplateError> {
         let source = without_generation_tags(source);
         let mut environment = environment();
         environment
@@ -122,6 +133,13 @@ impl ChatTemplate {
             .get("continue_final_message")
             .and_then(serde_json::Value::as_bool)
             .unwrap_or(true);
+        let render = || self.render_continued(chat, continues);
+        on_large_stack(render).unwrap_or_else(|| {
+            Err(Error::Inference("the chat template can't be rendered: no thread for it".into()))
+        })
+    }
+
+    fn render_continued(&self, chat: &Chat, continues: bool) -> Result<String, Error> {
         match chat.messages.split_last() {
             Some((last, earlier)) if continues && is_open_answer(last) && !earlier.is_empty() => {
                 let prompt = self.render_messages(chat, earlier)?;
@@ -285,6 +303,17 @@ impl ChatTemplate {
         };
         self.evaluate(&variables, quirks).ok()
     }
+}
+
+/// Runs `work` on a thread with a large stack; `None` if there is none to be had.
+fn on_large_stack<T: Send>(work: impl FnOnce() -> T + Send) -> Option<T> {
+    std::thread::scope(|scope| {
+        let thread = std::thread::Builder::new()
+            .name("template".into())
+            .stack_size(STACK_BYTES)
+            .spawn_scoped(scope, work);
+        thread.ok()?.join().ok()
+    })
 }
 
 fn is_open_answer(message: &Message) -> bool {

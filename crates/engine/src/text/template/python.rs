@@ -8,6 +8,9 @@ use minijinja::{Error, ErrorKind, Output, State};
 
 /// Deepest nesting that is written; JSON from requests is at most 128 deep.
 const DEPTH_MAX: usize = 160;
+/// Longest text that one value may become, bytes. Lists that hold one list twice, again and
+/// again, would grow without end.
+const TEXT_BYTES_MAX: usize = 16 << 20;
 
 /// minijinja's formatter: what `{{ value }}` prints.
 pub(super) fn write(out: &mut Output, state: &mut State, value: &Value) -> Result<(), Error> {
@@ -32,7 +35,7 @@ pub(super) fn text(value: &Value) -> Result<String, Error> {
 }
 
 fn repr(out: &mut String, value: &Value, depth: usize) -> Result<(), Error> {
-    check_depth(depth)?;
+    check_size(out, depth)?;
     match value.kind() {
         ValueKind::None => out.push_str("None"),
         ValueKind::Bool => out.push_str(if value.is_true() { "True" } else { "False" }),
@@ -123,7 +126,7 @@ pub(super) fn to_json(state: &mut State, value: Value, kwargs: Kwargs) -> Result
 }
 
 fn dump(out: &mut String, value: &Value, layout: &Layout, depth: usize) -> Result<(), Error> {
-    check_depth(depth)?;
+    check_size(out, depth)?;
     match value.kind() {
         ValueKind::None => out.push_str("null"),
         ValueKind::Undefined => {
@@ -211,7 +214,13 @@ fn dump_text(out: &mut String, text: &str, ascii: bool) {
     out.push('"');
 }
 
-fn check_depth(depth: usize) -> Result<(), Error> {
+fn check_size(out: &str, depth: usize) -> Result<(), Error> {
+    if out.len() > TEXT_BYTES_MAX {
+        return Err(Error::new(
+            ErrorKind::OutOfFuel,
+            "the value is too long to be written",
+        ));
+    }
     if depth > DEPTH_MAX {
         return Err(Error::new(
             ErrorKind::InvalidOperation,
