@@ -20,6 +20,8 @@ pub struct ModelParams {
     pub device: Option<String>,
     /// Load only the vocabulary.
     pub vocabulary_only: bool,
+    /// Leave the weights as they are in the file instead of rearranging them for matrix units.
+    pub keep_layout: bool,
 }
 
 /// Weights and vocabulary. Cheap to clone; freed with its last clone and last context.
@@ -90,6 +92,7 @@ impl Model {
             .map_or(-1, |n| i32::try_from(n).unwrap_or(-1));
         raw_params.load_mode = sys::LLAMA_LOAD_MODE_MMAP;
         raw_params.vocab_only = params.vocabulary_only;
+        raw_params.use_extra_bufts = !params.keep_layout;
         raw_params.progress_callback = Some(report);
         raw_params.progress_callback_user_data = (&raw mut progress).cast();
         if !devices.is_empty() {

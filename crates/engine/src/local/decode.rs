@@ -16,9 +16,11 @@ use crate::scheduler::cost::StepCost;
 use crate::scheduler::{CacheOp, JobKey, PrefillBudget, Row, Scheduler, Step};
 use crate::{Error, TokenId};
 
-/// Prompt rows beside decoding jobs take about so long: their streams stall no longer. Smaller
-/// values cost the joining prompt time, because every step carries the decoding rows again.
-const STALL_MS: f64 = 330.0;
+/// Prompt rows beside decoding jobs take about so long: their streams stall no longer.
+const STALL_MS: f64 = 160.0;
+/// Prompt rows per decoding row, at least: every step carries the decoding rows again, and their
+/// share of it delays the joining prompt.
+const PREFILL_ROWS_PER_DECODING: usize = 16;
 /// Prompt rows take about so long when nobody decodes: a newcomer or a cancellation waits no
 /// longer.
 const ALONE_MS: f64 = 1000.0;
@@ -234,7 +236,9 @@ impl DecodeLoop {
     fn step(&mut self) {
         self.draft();
         let rows = |ms: f64| self.cost.rows_within(ms).max(PREFILL_ROWS_MIN);
-        let budget = PrefillBudget { beside_decoding: rows(STALL_MS), alone: rows(ALONE_MS) };
+        let share = self.scheduler.decoding().count() * PREFILL_ROWS_PER_DECODING;
+        let budget =
+            PrefillBudget { beside_decoding: rows(STALL_MS).max(share), alone: rows(ALONE_MS) };
         let step = self.scheduler.plan(budget);
         for op in &step.ops {
             self.apply(*op);
@@ -254,9 +258,18 @@ impl DecodeLoop {
             Ok(()) => {
                 self.state.failures = 0;
                 self.shared.steps.fetch_add(1, Relaxed);
+                let decoded = started.elapsed();
                 self.scheduler.commit(&step);
                 self.sample(&step);
-                self.cost.observe(step.rows.len(), started.elapsed().as_secs_f64() * 1e3);
+                let total = started.elapsed();
+                self.cost.observe(step.rows.len(), total.as_secs_f64() * 1e3);
+                tracing::trace!(
+                    rows = step.rows.len(),
+                    prefill_rows = step.prefill_rows,
+                    decode_us = decoded.as_micros() as u64,
+                    sample_us = (total - decoded).as_micros() as u64,
+                    "step"
+                );
             }
             Err(DecodeError::NoKvSlot) => match self.scheduler.relieve() {
                 Some(op) => self.apply(op),

@@ -10,10 +10,11 @@ use crate::speculation::DRAFT_TOKENS_MAX;
 
 /// Sequences that run at the same time unless told otherwise.
 const SLOTS_DEFAULT: u32 = 8;
-/// Most slots: llama.cpp takes 256 sequences, and as many again keep prefixes.
-const SLOTS_MAX: u32 = 128;
-/// Fewest KV sequences, so that a few prefixes are kept even with one slot.
-const SEQUENCES_MIN: u32 = 16;
+/// Most slots: llama.cpp takes so many sequences.
+const SLOTS_MAX: u32 = 256;
+/// Fewest KV sequences, so that a few prefixes are kept even with one slot. More than one per slot
+/// would keep more prefixes, but every kept cell slows the attention of all that run.
+const SEQUENCES_MIN: u32 = 4;
 /// Context unless told otherwise, tokens, if the model was trained for so much.
 const CONTEXT_TOKENS_DEFAULT: u32 = 32 << 10;
 /// Context below which the default is not reduced, tokens.
@@ -160,7 +161,7 @@ impl Header {
         let room = Room {
             context_tokens,
             slots,
-            sequences: (slots * 2).max(SEQUENCES_MIN),
+            sequences: slots.max(SEQUENCES_MIN),
             batch_tokens,
             threads: options.threads.unwrap_or_else(threads_default).max(1),
             queue_max: options.queue_max.unwrap_or(QUEUE_DEFAULT),
@@ -215,6 +216,8 @@ pub(super) fn load_weights(
         gpu_layers: options.gpu_layers,
         device: options.device.clone(),
         vocabulary_only: false,
+        // llama.cpp aborts on rearranged weights of multi-head latent attention.
+        keep_layout: gguf.metadata().arch_u32("attention.key_length_mla").is_ok(),
     };
     let load = |paths: &[PathBuf], on_progress: &mut dyn FnMut(f32)| {
         Model::load(paths, &params, |share| {

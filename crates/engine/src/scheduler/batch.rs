@@ -3,8 +3,10 @@
 use super::{CacheOp, JobKey, PrefillBudget, Scheduler, SequenceId};
 use crate::TokenId;
 
-/// Row counts that cost about the same: matrix kernels work on tiles of four rows.
-const ROW_GROUP: usize = 4;
+/// Rows that cost as much as one more or fewer: vector kernels work on four rows at a time.
+const SMALL_GROUP: usize = 4;
+/// The same for matrix units, whose tiles have up to 32 rows; counts above it are multiples of it.
+const LARGE_GROUP: usize = 32;
 
 /// One row of a step.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -110,10 +112,16 @@ impl Scheduler {
     }
 }
 
-/// Rounds a prefill budget so that the whole batch is a multiple of [`ROW_GROUP`]: the last rows
-/// of a group cost nothing.
+/// Rounds a prefill budget so that the whole batch fills its last group of rows: down to large
+/// groups, because a begun one costs as much as a full one; up to small ones, which fit in anyway.
 fn fill_group(decode_rows: usize, wanted: usize) -> usize {
-    (decode_rows + wanted).next_multiple_of(ROW_GROUP) - decode_rows
+    let rows = decode_rows + wanted;
+    let filled = if rows >= LARGE_GROUP {
+        rows / LARGE_GROUP * LARGE_GROUP
+    } else {
+        rows.next_multiple_of(SMALL_GROUP)
+    };
+    filled.saturating_sub(decode_rows)
 }
 
 /// Shares `budget` rows evenly among prompts with `remaining` rows each; what a short one does

@@ -345,6 +345,11 @@ fn a_long_prompt_leaves_room_for_running_jobs() {
     assert_eq!(step.rows.iter().filter(|r| r.key == 0).count(), 1);
     // 10 rows wanted, one decodes: filled up to a multiple of four.
     assert_eq!(step.prefill_rows, 11);
+    // 45 wanted: cut down to a multiple of 32.
+    scheduler.commit(&step);
+    scheduler.advance(0, &[3]);
+    let step = scheduler.plan(PrefillBudget { beside_decoding: 45, alone: 64 });
+    assert_eq!(step.prefill_rows, 31);
 }
 
 #[test]
