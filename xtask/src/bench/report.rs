@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result};
 
 use super::summary::{Row, Run};
+use super::workload::Workload;
 
 /// Where results are kept, from the root of the workspace.
 const FOLDER: &str = "bench/results";
@@ -93,6 +94,11 @@ fn number(value: f64) -> String {
 
 fn remarks(run: &Run) -> String {
     let mut text = String::new();
+    if run.workload != Workload::FULL.name {
+        text.push_str(
+            "\nThe sizes were smaller than the labels say: these numbers mean nothing.\n",
+        );
+    }
     if let Some(client) = run.machine.client_cores {
         let _ = writeln!(text, "\nThe client used {client:.3} cores.");
     }
