@@ -118,7 +118,10 @@ impl Constraint {
 /// Whether calls are forced, not only possible.
 fn forces_calls(chat: &Chat) -> bool {
     !chat.tools.is_empty()
-        && matches!(chat.tool_choice, ToolChoice::Required | ToolChoice::Named(_))
+        && matches!(
+            chat.tool_choice,
+            ToolChoice::Required | ToolChoice::Named(_)
+        )
 }
 
 /// The syntax in which a constraint lets the model write calls: its own where a grammar can
@@ -255,12 +258,17 @@ impl ConstraintState {
 
     /// Whether the answer may end here.
     pub fn is_accepting(&mut self) -> bool {
-        if self.preamble.as_ref().is_some_and(|preamble| !preamble.ended()) {
+        if self
+            .preamble
+            .as_ref()
+            .is_some_and(|preamble| !preamble.ended())
+        {
             return false;
         }
         match &mut self.grammar {
             Grammar::Guidance(matcher) => {
-                !matcher.is_error() && (matcher.is_stopped() || matcher.is_accepting().unwrap_or(false))
+                !matcher.is_error()
+                    && (matcher.is_stopped() || matcher.is_accepting().unwrap_or(false))
             }
             Grammar::Gbnf(state) => state.is_accepting(),
         }
@@ -272,7 +280,11 @@ impl ConstraintState {
         if self.finished {
             return true;
         }
-        if self.preamble.as_ref().is_some_and(|preamble| !preamble.ended()) {
+        if self
+            .preamble
+            .as_ref()
+            .is_some_and(|preamble| !preamble.ended())
+        {
             return false;
         }
         match &self.grammar {

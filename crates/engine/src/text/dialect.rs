@@ -139,7 +139,10 @@ const FAMILIES: &[Family] = &[
         &["<|tool_calls_section_begin|>"],
         CallSyntax::Block {
             parser: "kimi_k2",
-            open: &["<|tool_calls_section_begin|>", "<|tool_call_section_begin|>"],
+            open: &[
+                "<|tool_calls_section_begin|>",
+                "<|tool_call_section_begin|>",
+            ],
             close: &["<|tool_calls_section_end|>", "<|tool_call_section_end|>"],
         },
     ),
@@ -319,5 +322,7 @@ pub(super) fn is_harmony(source: &str) -> bool {
 /// The tags of a block of reasoning that `prompt` ends in, just opened.
 pub(super) fn opens_reasoning(prompt: &str) -> Option<ReasoningTags> {
     let prompt = prompt.trim_end();
-    TAGS.iter().copied().find(|tags| prompt.ends_with(tags.open))
+    TAGS.iter()
+        .copied()
+        .find(|tags| prompt.ends_with(tags.open))
 }

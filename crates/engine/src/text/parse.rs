@@ -14,15 +14,15 @@ use crate::{Chat, ToolCallDelta, ToolChoice};
 
 use super::dialect::{CallSyntax, Dialect};
 use calls::{CallScanner, Scan};
-pub(super) use harmony::MARKERS as HARMONY_MARKERS;
 use harmony::Harmony;
+pub(super) use harmony::MARKERS as HARMONY_MARKERS;
 
 /// Longest block or unfinished call that is held back, bytes. What is longer is content:
 /// no real call comes near, and the text so far must not be searched again and again.
 const HELD_BYTES_MAX: usize = 1 << 20;
 /// White space that is held back until it is known whether a marker follows, bytes. A model
 /// that writes nothing else must not be searched from the start at every token.
-const BLANK_BYTES_MAX: usize = 4 << 10;
+const BLANK_BYTES_MAX: usize = 256;
 
 /// A piece of an answer.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -292,7 +292,11 @@ impl OutputParser {
                 None => Bare::Perhaps,
             },
             CallSyntax::Pythonic => tools.names.iter().fold(
-                if text.is_empty() { Bare::Perhaps } else { Bare::No },
+                if text.is_empty() {
+                    Bare::Perhaps
+                } else {
+                    Bare::No
+                },
                 |bare, name| {
                     let call = format!("[{name}(");
                     if text.starts_with(&call) {
@@ -474,7 +478,11 @@ impl OutputParser {
     /// Reads a whole block.
     fn block(&mut self, text: &str, ended: bool) {
         let (parser, open, close) = match self.dialect.calls {
-            CallSyntax::Block { parser, open, close } => (parser, open, close),
+            CallSyntax::Block {
+                parser,
+                open,
+                close,
+            } => (parser, open, close),
             _ => ("pythonic", &[][..], &[][..]),
         };
         let definitions = self.tools.as_ref().map(|tools| &tools.definitions[..]);
@@ -568,7 +576,11 @@ fn find_first(text: &str, markers: &[&'static str]) -> Found {
 /// Length of `text` without the white space at its end, as far as that may be held back.
 fn without_blank_end(text: &str) -> usize {
     let length = text.trim_end().len();
-    if text.len() - length > BLANK_BYTES_MAX { text.len() } else { length }
+    if text.len() - length > BLANK_BYTES_MAX {
+        text.len()
+    } else {
+        length
+    }
 }
 
 /// Length of the longest end of `text` that may become a marker.

@@ -22,10 +22,13 @@ const FUEL_MAX: u64 = 2_000_000;
 const RECURSION_MAX: usize = 200;
 /// Longest template source, bytes. The longest in the wild has about 20 kB.
 const SOURCE_BYTES_MAX: usize = 128 << 10;
-/// Stack for compiling and rendering, bytes of address space. A source as long as allowed can
+/// Stack for compiling and rendering (and for reading schemas, which may refer to each other
+/// 10,000 deep at 12 kB a level), bytes of address space. A source as long as allowed can
 /// be a chain of 60,000 operators, and fuel buys lists nested 200,000 deep; both are walked, and
 /// dropped, by recursion with under 1 kB a level.
-const STACK_BYTES: usize = 128 << 20;
+const STACK_BYTES: usize = 256 << 20;
+/// Time for compiling and probing; real templates take some milliseconds.
+const COMPILE_TIME_MAX: std::time::Duration = std::time::Duration::from_secs(5);
 const NAME: &str = "chat";
 
 /// The format used when a model has no template but ChatML's tokens.
@@ -43,6 +46,9 @@ pub enum TemplateError {
         /// Its length.
         bytes: usize,
     },
+    /// It runs without end on a conversation of one word.
+    #[error("the chat template needs too much work for the shortest conversation")]
+    Costly,
     /// There is no memory or thread to compile it.
     #[error("the chat template can't be compiled: no thread for it")]
     NoThread,
@@ -79,7 +85,21 @@ impl ChatTemplate {
                 bytes: source.len(),
             });
         }
-        on_large_stack(|| Self::compiled(source, bos, eos)).unwrap_or(Err(TemplateError::NoThread))
+        let (source, bos, eos) = (source.to_owned(), bos.to_owned(), eos.to_owned());
+        let (sender, receiver) = std::sync::mpsc::sync_channel(1);
+        // Fuel does not see everything (adding a list to itself 60 times costs minijinja more
+        // than it counts), and a thread can't be stopped: one that takes too long is left alone.
+        let compile = move || {
+            let _ = sender.send(Self::compiled(&source, &bos, &eos));
+        };
+        std::thread::Builder::new()
+            .name("template".into())
+            .stack_size(STACK_BYTES)
+            .spawn(compile)
+            .map_err(|_| TemplateError::NoThread)?;
+        receiver
+            .recv_timeout(COMPILE_TIME_MAX)
+            .unwrap_or(Err(TemplateError::Costly))
     }
 
     fn compiled(source: &str, bos: &str, eos: &str) -> Result<Self, TemplateError> {
@@ -96,7 +116,7 @@ impl ChatTemplate {
             abilities: Abilities::default(),
             quirks: Quirks::default(),
         };
-        template.probe();
+        template.probe()?;
         Ok(template)
     }
 
@@ -135,7 +155,9 @@ impl ChatTemplate {
             .unwrap_or(true);
         let render = || self.render_continued(chat, continues);
         on_large_stack(render).unwrap_or_else(|| {
-            Err(Error::Inference("the chat template can't be rendered: no thread for it".into()))
+            Err(Error::Inference(
+                "the chat template can't be rendered: no thread for it".into(),
+            ))
         })
     }
 
@@ -167,12 +189,7 @@ impl ChatTemplate {
     }
 
     /// Messages in a form that this template can show.
-    fn adapted(
-        &self,
-        messages: &[Message],
-        tools: &[crate::Tool],
-        parallel: bool,
-    ) -> Vec<Message> {
+    fn adapted(&self, messages: &[Message], tools: &[crate::Tool], parallel: bool) -> Vec<Message> {
         let mut messages = messages.to_vec();
         if !self.abilities.tools {
             messages = conversation::without_tool_roles(messages);
@@ -197,11 +214,15 @@ impl ChatTemplate {
     }
 
     /// Learns what the template shows by rendering small conversations.
-    fn probe(&mut self) {
+    fn probe(&mut self) -> Result<(), TemplateError> {
         self.quirks.short_call_ids = self.source.contains("length != 9");
-        self.quirks.developer_role = self.source.contains("'developer'")
-            || self.source.contains("\"developer\"");
+        self.quirks.developer_role =
+            self.source.contains("'developer'") || self.source.contains("\"developer\"");
         let user = Message::user("probe-user");
+        let first = self.probe_evaluate(std::slice::from_ref(&user), &[], &[], self.quirks);
+        if first.is_err_and(|error| error.kind() == ErrorKind::OutOfFuel) {
+            return Err(TemplateError::Costly);
+        }
         let system = [Message::system("probe-system"), user.clone()];
         self.abilities.system = self
             .probe_render(&system, &[], &[], self.quirks)
@@ -222,6 +243,7 @@ impl ChatTemplate {
             self.probe_calls(&user, &tool);
         }
         self.abilities.reasoning = self.probe_reasoning(&user);
+        Ok(())
     }
 
     /// Finds how the template wants calls of earlier turns: arguments as an object or as
@@ -290,6 +312,16 @@ impl ChatTemplate {
         switches: &[(&str, bool)],
         quirks: Quirks,
     ) -> Option<String> {
+        self.probe_evaluate(messages, tools, switches, quirks).ok()
+    }
+
+    fn probe_evaluate(
+        &self,
+        messages: &[Message],
+        tools: &[crate::Tool],
+        switches: &[(&str, bool)],
+        quirks: Quirks,
+    ) -> Result<String, minijinja::Error> {
         let kwargs = switches
             .iter()
             .map(|(name, value)| ((*name).to_owned(), serde_json::Value::Bool(*value)))
@@ -301,12 +333,12 @@ impl ChatTemplate {
             bos: &self.bos,
             eos: &self.eos,
         };
-        self.evaluate(&variables, quirks).ok()
+        self.evaluate(&variables, quirks)
     }
 }
 
 /// Runs `work` on a thread with a large stack; `None` if there is none to be had.
-fn on_large_stack<T: Send>(work: impl FnOnce() -> T + Send) -> Option<T> {
+pub(super) fn on_large_stack<T: Send>(work: impl FnOnce() -> T + Send) -> Option<T> {
     std::thread::scope(|scope| {
         let thread = std::thread::Builder::new()
             .name("template".into())

@@ -31,9 +31,7 @@ impl Preamble {
             if is_gap(bytes) {
                 gap.push(token);
             }
-            let ends_inside = bytes
-                .windows(2)
-                .any(|pair| Some(pair[0]) == last);
+            let ends_inside = bytes.windows(2).any(|pair| Some(pair[0]) == last);
             if ends_inside {
                 crossing.push(token);
             }
@@ -91,7 +89,11 @@ impl PreambleState {
         let text = [&self.tail, bytes].concat();
         match text.windows(marker.len()).position(|part| part == marker) {
             None => Verdict::Continues,
-            Some(at) if text[at + marker.len()..].iter().all(u8::is_ascii_whitespace) => {
+            Some(at)
+                if text[at + marker.len()..]
+                    .iter()
+                    .all(u8::is_ascii_whitespace) =>
+            {
                 Verdict::Ends
             }
             Some(_) => Verdict::Forbidden,

@@ -57,11 +57,7 @@ pub(super) fn prepared(
 
 /// The schema of a tool's arguments: always an object.
 pub(super) fn arguments(parameters: Option<&Value>, field: &str) -> Result<Value, Error> {
-    let mut schema = prepared(
-        parameters.unwrap_or(&json!({})),
-        field,
-        Strictness::Lenient,
-    )?;
+    let mut schema = prepared(parameters.unwrap_or(&json!({})), field, Strictness::Lenient)?;
     if let Some(object) = schema.as_object_mut()
         && !object.contains_key("$ref")
         && !object.contains_key("anyOf")
@@ -114,12 +110,16 @@ fn check_keyword(key: &str, entry: &Value) -> Result<(), String> {
             "has a pattern of more than {PATTERN_BYTES_MAX} bytes"
         )),
         (
-            "minLength" | "maxLength" | "minItems" | "maxItems" | "minProperties"
-            | "maxProperties",
+            "minLength" | "maxLength" | "minItems" | "maxItems" | "minProperties" | "maxProperties",
             Value::Number(number),
-        ) if number.as_f64().is_some_and(|count| count > COUNT_MAX as f64) => Err(format!(
-            "`{key}` is {number}, at most {COUNT_MAX} can be enforced; hint: leave it out"
-        )),
+        ) if number
+            .as_f64()
+            .is_some_and(|count| count > COUNT_MAX as f64) =>
+        {
+            Err(format!(
+                "`{key}` is {number}, at most {COUNT_MAX} can be enforced; hint: leave it out"
+            ))
+        }
         _ => Ok(()),
     }
 }

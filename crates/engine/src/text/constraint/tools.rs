@@ -34,7 +34,9 @@ pub(super) fn grammar(
         return Ok(None);
     }
     let json = match json {
-        Some(schema) if !forced => Some(schema::prepared(&schema, FORMAT_FIELD, Strictness::Exact)?),
+        Some(schema) if !forced => {
+            Some(schema::prepared(&schema, FORMAT_FIELD, Strictness::Exact)?)
+        }
         _ => None,
     };
     let calls = if forced || offered {
@@ -95,7 +97,10 @@ fn call_schemas(chat: &Chat) -> Result<Vec<Callable<'_>>, Error> {
     if chat.tools.len() > TOOLS_MAX {
         return Err(Error::invalid(
             "tools",
-            format!("{} tools, at most {TOOLS_MAX} can be enforced", chat.tools.len()),
+            format!(
+                "{} tools, at most {TOOLS_MAX} can be enforced",
+                chat.tools.len()
+            ),
         ));
     }
     let mut callables = Vec::new();
@@ -222,7 +227,9 @@ fn call_rules(
         (true, _) => (new(), new(), "\n"),
         (_, true) => (new(), new(), "; "),
         _ => {
-            let first = open.iter().fold(None, |first, marker| first.or(Some(*marker)));
+            let first = open
+                .iter()
+                .fold(None, |first, marker| first.or(Some(*marker)));
             let first = new().marker(first.unwrap_or_default()).text("[");
             // Only these end their lists with a marker of their own.
             let last = match close.first() {
@@ -292,7 +299,11 @@ fn harmony(
     // A further call would need `<|call|>`, which ends generation: there is only ever one.
     let _ = parallel;
     let analysis = if vocabulary.special_token("<|end|>").is_some() {
-        let before = new().marker("<|channel|>").text("analysis").marker("<|message|>").end();
+        let before = new()
+            .marker("<|channel|>")
+            .text("analysis")
+            .marker("<|message|>")
+            .end();
         let after = new()
             .marker("<|end|>")
             .marker("<|start|>")

@@ -7,6 +7,7 @@ use llguidance::api::TopLevelGrammar;
 use llguidance::toktrie::{InferenceCapabilities, TokEnv, TokRxInfo, TokTrie, TokenizerEnv};
 use llguidance::{Matcher, ParserFactory, panic_utils};
 
+use crate::text::template::on_large_stack;
 use crate::{Error, TokenId};
 
 /// Compiled grammars that are kept: programs tend to send the same schema again and again.
@@ -193,10 +194,15 @@ impl Vocabulary {
         let grammar = TopLevelGrammar::from_lark(lark.to_owned());
         // Its message can hold the whole grammar or a backtrace: only the first line matters.
         let first_line = |error: String| error.lines().next().unwrap_or_default().to_owned();
-        let parser = panic_utils::catch_unwind(std::panic::AssertUnwindSafe(|| {
-            engine.factory.create_parser(grammar)
-        }))
-        .map_err(|error| first_line(format!("{error:#}")))?;
+        // It reads schemas by recursion.
+        let create = || {
+            panic_utils::catch_unwind(std::panic::AssertUnwindSafe(|| {
+                engine.factory.create_parser(grammar)
+            }))
+        };
+        let parser = on_large_stack(create)
+            .ok_or_else(|| "no thread to compile the grammar".to_owned())?
+            .map_err(|error| first_line(format!("{error:#}")))?;
         let mut matcher = Matcher::new(Ok(parser));
         // What is too complex or can't be fulfilled often shows at the first mask only.
         matcher
@@ -215,7 +221,9 @@ impl Vocabulary {
 
     fn build_engine(&self) -> Result<GrammarEngine, String> {
         let Some(&end) = self.0.end.first() else {
-            return Err("the model has no end-of-text token, so its output can't be constrained".into());
+            return Err(
+                "the model has no end-of-text token, so its output can't be constrained".into(),
+            );
         };
         let words: Vec<Vec<u8>> = self
             .0
@@ -237,9 +245,8 @@ impl Vocabulary {
         let trie = TokTrie::from(&TokRxInfo::new(size, end), &words).with_eos_tokens(&self.0.end);
         let trie = Arc::new(Trie(trie));
         let env: TokEnv = Arc::clone(&trie) as TokEnv;
-        let mut factory =
-            ParserFactory::new(&env, InferenceCapabilities::default(), &slices())
-                .map_err(|error| error.to_string())?;
+        let mut factory = ParserFactory::new(&env, InferenceCapabilities::default(), &slices())
+            .map_err(|error| error.to_string())?;
         factory.quiet();
         let limits = factory.limits_mut();
         limits.initial_lexer_fuel = LEXER_FUEL_MAX;

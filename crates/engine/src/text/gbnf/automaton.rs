@@ -137,11 +137,16 @@ impl Automaton {
         let mut firsts: Vec<Vec<u32>> = vec![Vec::new(); self.rules.len()];
         for (rule, starts) in self.rules.iter().enumerate() {
             for start in starts {
-                for element in self.alternative(*start) {
+                for (place, element) in self.alternative(*start).enumerate() {
                     let Element::Rule(used) = element else {
                         break;
                     };
-                    firsts[rule].push(used);
+                    // A repetition of what may be empty comes back to itself at its end. That
+                    // leaves the stack as it is, so the same set of stacks is found again.
+                    let last = self.elements[*start as usize + place + 1] == Element::End;
+                    if !(place > 0 && last && used as usize == rule) {
+                        firsts[rule].push(used);
+                    }
                     if !nullable[used as usize] {
                         break;
                     }
@@ -158,7 +163,9 @@ fn has_cycle(edges: &[Vec<u32>]) -> bool {
     for target in edges.iter().flatten() {
         entering[*target as usize] += 1;
     }
-    let mut free: Vec<usize> = (0..edges.len()).filter(|node| entering[*node] == 0).collect();
+    let mut free: Vec<usize> = (0..edges.len())
+        .filter(|node| entering[*node] == 0)
+        .collect();
     let mut removed = 0;
     while let Some(node) = free.pop() {
         removed += 1;

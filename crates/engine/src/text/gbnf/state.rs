@@ -221,9 +221,10 @@ impl Cache {
         closure: &mut Closure,
     ) -> Result<Arc<[u32]>, TooComplex> {
         let starts = &automaton.rules[automaton.root as usize];
-        closure
-            .work
-            .extend(starts.iter().map(|at| Frame { at: *at, below: BOTTOM }));
+        closure.work.extend(starts.iter().map(|at| Frame {
+            at: *at,
+            below: BOTTOM,
+        }));
         self.close(automaton, closure)?;
         Ok(Arc::from(closure.stacks.as_slice()))
     }

@@ -87,7 +87,9 @@ impl<'a> Reader<'a> {
 
     fn rule(&mut self) -> Result<(), GbnfError> {
         let begin = self.at;
-        let name = self.name().ok_or_else(|| self.error("expected a rule's name".into()))?;
+        let name = self
+            .name()
+            .ok_or_else(|| self.error("expected a rule's name".into()))?;
         let place = self.place(name, begin);
         self.skip_space(false);
         if !self.take("::=") {
@@ -292,8 +294,7 @@ impl<'a> Reader<'a> {
                 }
                 Some(_) => {
                     let first = self.character()?;
-                    let is_range =
-                        self.rest().starts_with('-') && !self.rest().starts_with("-]");
+                    let is_range = self.rest().starts_with('-') && !self.rest().starts_with("-]");
                     if !is_range {
                         ranges.push((first, first));
                         continue;

@@ -41,7 +41,8 @@ pub(super) fn new_id() -> String {
     let mut hasher = RandomState::new().build_hasher();
     hasher.write_u64(COUNTER.fetch_add(1, Ordering::Relaxed));
     const ALPHABET: &[u8; 32] = b"abcdefghijklmnopqrstuvwxyz234567";
-    let mut bits = u128::from(hasher.finish()) << 64 | u128::from(RandomState::new().build_hasher().finish());
+    let mut bits =
+        u128::from(hasher.finish()) << 64 | u128::from(RandomState::new().build_hasher().finish());
     let mut id = String::from("call_");
     for _ in 0..24 {
         id.push(char::from(ALPHABET[(bits & 31) as usize]));

@@ -80,7 +80,7 @@ impl Harmony {
                 if !text.trim().is_empty() {
                     // Text without a header: a model that does not keep to the format.
                     self.state = State::Content;
-                    append(out, Piece::Content(text.to_owned()));
+                    append(out, Piece::Content(text.trim_start().to_owned()));
                 }
             }
             State::Header => {

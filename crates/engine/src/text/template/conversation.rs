@@ -36,7 +36,10 @@ impl Variables<'_> {
         let tools = if self.tools.is_empty() {
             Value::from(())
         } else {
-            self.tools.iter().map(|tool| value(&function(tool))).collect()
+            self.tools
+                .iter()
+                .map(|tool| value(&function(tool)))
+                .collect()
         };
         let names = call_names(self.messages);
         let messages: Vec<Value> = self
@@ -98,12 +101,12 @@ fn message_json(
 ) -> serde_json::Value {
     let mut out = Map::new();
     out.insert("role".into(), role(message.role, quirks).into());
-    let content = if quirks.null_content && message.content.is_empty() && !message.tool_calls.is_empty()
-    {
-        serde_json::Value::Null
-    } else {
-        message.content.clone().into()
-    };
+    let content =
+        if quirks.null_content && message.content.is_empty() && !message.tool_calls.is_empty() {
+            serde_json::Value::Null
+        } else {
+            message.content.clone().into()
+        };
     out.insert("content".into(), content);
     if let Some(reasoning) = &message.reasoning {
         out.insert("reasoning_content".into(), reasoning.clone().into());
@@ -111,7 +114,10 @@ fn message_json(
         out.insert("thinking".into(), reasoning.clone().into());
     }
     if !message.tool_calls.is_empty() {
-        let calls = message.tool_calls.iter().map(|call| call_json(call, quirks));
+        let calls = message
+            .tool_calls
+            .iter()
+            .map(|call| call_json(call, quirks));
         out.insert("tool_calls".into(), calls.collect());
     }
     let mut name = message.name.as_deref();

@@ -10,7 +10,7 @@ use minijinja::{Error, ErrorKind, Output, State};
 const DEPTH_MAX: usize = 160;
 /// Longest text that one value may become, bytes. Lists that hold one list twice, again and
 /// again, would grow without end.
-const TEXT_BYTES_MAX: usize = 16 << 20;
+const TEXT_BYTES_MAX: usize = 4 << 20;
 
 /// minijinja's formatter: what `{{ value }}` prints.
 pub(super) fn write(out: &mut Output, state: &mut State, value: &Value) -> Result<(), Error> {
