@@ -310,8 +310,14 @@ fn choose(wire: Option<WordOr<NamedToolChoice>>, chat: &mut Chat) -> Result<(), 
         },
         Some(WordOr::Object(NamedToolChoice {
             allowed_tools: Some(allowed),
+            kind,
             ..
-        })) => return allow(allowed, chat),
+        })) => {
+            return match kind.as_deref() {
+                None | Some("allowed_tools") => allow(allowed, chat),
+                Some(_) => invalid("its type must be `function` or `allowed_tools`"),
+            };
+        }
         Some(WordOr::Object(NamedToolChoice {
             function: Some(function),
             kind,

@@ -13,13 +13,13 @@ use crate::openai::sampling::{Common, ResponseFormat};
 /// Choices of one request: OpenAI's limit.
 pub(crate) const CHOICES_MAX: i64 = 128;
 /// Stop strings of one request. OpenAI takes 4; agents send a few more.
-const STOPS_MAX: usize = 16;
-/// Longest stop string, bytes: text up to this length is held back while it may still match.
-const STOP_BYTES_MAX: usize = 1024;
+pub(crate) const STOPS_MAX: usize = 16;
+/// Longest stop string, characters: text up to this length is held back while it may still match.
+pub(crate) const STOP_CHARS_MAX: usize = 256;
 /// Entries of `logit_bias`: OpenAI's limit is 300; each costs the sampler a step per token.
 const BIASES_MAX: usize = 1024;
 /// Sequence breakers of DRY; llama.cpp works through them for every new token.
-const BREAKERS_MAX: usize = 32;
+pub(crate) const BREAKERS_MAX: usize = 32;
 /// Longest grammar, bytes: parsing is linear in it, so this bounds the time it takes.
 const GRAMMAR_BYTES_MAX: usize = 256 * 1024;
 /// Largest value of token counts, far over any context.
@@ -64,6 +64,10 @@ fn limits(common: &mut Common) -> Result<Limits, ApiError> {
     })
 }
 
+fn is_long(text: &str) -> bool {
+    text.chars().nth(STOP_CHARS_MAX).is_some()
+}
+
 fn stops(stop: Option<Strings>) -> Result<Vec<String>, ApiError> {
     let mut stops = stop.unwrap_or_default().0;
     if stops.len() > STOPS_MAX {
@@ -75,10 +79,10 @@ fn stops(stop: Option<Strings>) -> Result<Vec<String>, ApiError> {
             ),
         ));
     }
-    if let Some(index) = stops.iter().position(|stop| stop.len() > STOP_BYTES_MAX) {
+    if let Some(index) = stops.iter().position(|stop| is_long(stop)) {
         return Err(ApiError::invalid(
             format!("stop[{index}]"),
-            format!("stop[{index}]: longer than {STOP_BYTES_MAX} bytes"),
+            format!("stop[{index}]: longer than {STOP_CHARS_MAX} characters"),
         ));
     }
     // Some clients send an empty string for "none".
@@ -227,25 +231,19 @@ fn repeat_penalty(common: &Common) -> Result<Option<f32>, ApiError> {
         (None, value) => (value, "repetition_penalty"),
     };
     // The penalty divides logits, so that zero is no value.
-    if value.is_some_and(|value| narrow(value) <= 0.0) {
-        return Err(ApiError::invalid(
-            param,
-            format!("{param}: must be over 0; 1 is off"),
-        ));
-    }
-    Ok(in_range(value, 0.0..=100.0, param)?.map(narrow))
+    Ok(in_range(value, 0.01..=100.0, param)?.map(narrow))
 }
 
 fn breakers(list: Option<Strings>) -> Result<Option<Vec<String>>, ApiError> {
     let Some(Strings(mut list)) = list else {
         return Ok(None);
     };
-    let too_long = list.iter().any(|breaker| breaker.len() > STOP_BYTES_MAX);
+    let too_long = list.iter().any(|breaker| is_long(breaker));
     if list.len() > BREAKERS_MAX || too_long {
         return Err(ApiError::invalid(
             "dry_sequence_breakers",
             format!(
-                "dry_sequence_breakers: at most {BREAKERS_MAX} strings of {STOP_BYTES_MAX} bytes"
+                "dry_sequence_breakers: at most {BREAKERS_MAX} strings of {STOP_CHARS_MAX} characters"
             ),
         ));
     }

@@ -84,14 +84,16 @@ pub fn whole<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<i64>, 
             Ok(Some(value))
         }
         fn visit_u64<E: de::Error>(self, value: u64) -> Result<Self::Value, E> {
-            // Larger than any bound there is: saturating keeps the answer "out of range".
-            Ok(Some(i64::try_from(value).unwrap_or(i64::MAX)))
+            i64::try_from(value)
+                .map(Some)
+                .map_err(|_| E::invalid_value(de::Unexpected::Unsigned(value), &self))
         }
         fn visit_f64<E: de::Error>(self, value: f64) -> Result<Self::Value, E> {
-            if value.fract() != 0.0 || !value.is_finite() {
+            // From 2^53 on f64 skips integers, so that the one that was meant is not known.
+            let bound = 53_f64.exp2();
+            if value.fract() != 0.0 || !(-bound..bound).contains(&value) {
                 return Err(E::invalid_type(de::Unexpected::Float(value), &self));
             }
-            // Saturates at the ends of i64, which no range reaches.
             #[allow(clippy::cast_possible_truncation)]
             Ok(Some(value as i64))
         }
@@ -156,12 +158,11 @@ impl<'de> Deserialize<'de> for First {
             fn visit_u64<E: de::Error>(self, value: u64) -> Result<First, E> {
                 token(i64::try_from(value).unwrap_or(i64::MAX)).map(First::Token)
             }
-            fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<First, A::Error> {
-                let mut tokens = Vec::new();
-                while let Some(next) = list.next_element()? {
-                    tokens.push(next);
-                }
-                Ok(First::Tokens(tokens))
+            fn visit_f64<E: de::Error>(self, value: f64) -> Result<First, E> {
+                whole_token(value).map(First::Token)
+            }
+            fn visit_seq<A: SeqAccess<'de>>(self, list: A) -> Result<First, A::Error> {
+                rest(list, Vec::new()).map(First::Tokens)
             }
         }
         deserializer.deserialize_any(Seen)
@@ -171,6 +172,75 @@ impl<'de> Deserialize<'de> for First {
 fn token<E: de::Error>(value: i64) -> Result<TokenId, E> {
     TokenId::try_from(value)
         .map_err(|_| E::invalid_value(de::Unexpected::Signed(value), &"a token id"))
+}
+
+fn whole_token<E: de::Error>(value: f64) -> Result<TokenId, E> {
+    // Saturates, and a saturated value is no token id.
+    #[allow(clippy::cast_possible_truncation)]
+    let whole = value as i64;
+    if value.fract() == 0.0 {
+        token(whole)
+    } else {
+        Err(E::invalid_type(de::Unexpected::Float(value), &"a token id"))
+    }
+}
+
+/// A token id; `3.0` counts.
+struct Token(TokenId);
+
+impl<'de> Deserialize<'de> for Token {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Seen;
+        impl Visitor<'_> for Seen {
+            type Value = Token;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a token id")
+            }
+            fn visit_i64<E: de::Error>(self, value: i64) -> Result<Token, E> {
+                token(value).map(Token)
+            }
+            fn visit_u64<E: de::Error>(self, value: u64) -> Result<Token, E> {
+                token(i64::try_from(value).unwrap_or(i64::MAX)).map(Token)
+            }
+            fn visit_f64<E: de::Error>(self, value: f64) -> Result<Token, E> {
+                whole_token(value).map(Token)
+            }
+        }
+        deserializer.deserialize_any(Seen)
+    }
+}
+
+/// `tokens` and what is left of `list`.
+fn rest<'de, A: SeqAccess<'de>>(
+    mut list: A,
+    mut tokens: Vec<TokenId>,
+) -> Result<Vec<TokenId>, A::Error> {
+    while let Some(Token(next)) = list.next_element()? {
+        tokens.push(next);
+    }
+    Ok(tokens)
+}
+
+/// A list of token ids.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Tokens(pub Vec<TokenId>);
+
+impl<'de> Deserialize<'de> for Tokens {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Seen;
+        impl<'de> Visitor<'de> for Seen {
+            type Value = Tokens;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("an array of token ids")
+            }
+            fn visit_seq<A: SeqAccess<'de>>(self, list: A) -> Result<Tokens, A::Error> {
+                rest(list, Vec::new()).map(Tokens)
+            }
+        }
+        deserializer.deserialize_any(Seen)
+    }
 }
 
 impl<'de> Deserialize<'de> for Prompt {
@@ -195,16 +265,10 @@ impl<'de> Deserialize<'de> for Prompt {
                         }
                         Ok(Prompt::Texts(texts))
                     }
-                    Some(First::Token(token)) => {
-                        let mut tokens = vec![token];
-                        while let Some(next) = list.next_element()? {
-                            tokens.push(next);
-                        }
-                        Ok(Prompt::Tokens(vec![tokens]))
-                    }
+                    Some(First::Token(token)) => Ok(Prompt::Tokens(vec![rest(list, vec![token])?])),
                     Some(First::Tokens(tokens)) => {
                         let mut lists = vec![tokens];
-                        while let Some(next) = list.next_element()? {
+                        while let Some(Tokens(next)) = list.next_element()? {
                             push_bounded(&mut lists, next)?;
                         }
                         Ok(Prompt::Tokens(lists))

@@ -66,11 +66,11 @@ macro_rules! generation_request {
             pub typical_p: Option<f64>,
             /// Repetition penalty, llama.cpp's name; 1 is off.
             #[serde(default)]
-            #[schema(exclusive_minimum = 0, maximum = 100)]
+            #[schema(minimum = 0.01, maximum = 100)]
             pub repeat_penalty: Option<f64>,
             /// Repetition penalty, vLLM's name; 1 is off.
             #[serde(default)]
-            #[schema(exclusive_minimum = 0, maximum = 100)]
+            #[schema(minimum = 0.01, maximum = 100)]
             pub repetition_penalty: Option<f64>,
             /// Tokens that the penalties look back; 0 is off, -1: the whole context.
             #[serde(default, deserialize_with = "crate::openai::input::whole")]

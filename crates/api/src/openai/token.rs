@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use super::chat::{ChatMessage, ChatTool};
-use super::input::objects_only;
+use super::input::{Tokens, objects_only};
 
 /// Text to turn into tokens: exactly one of `content`, `prompt` (the same) and `messages`.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
@@ -63,7 +63,7 @@ pub struct DetokenizeRequest {
     pub model: Option<String>,
     /// The tokens.
     #[schema(schema_with = crate::openapi::union::tokens)]
-    pub tokens: Vec<TokenId>,
+    pub tokens: Tokens,
 }
 
 /// Text of tokens.

@@ -8,6 +8,8 @@ use utoipa::openapi::schema::Object;
 use utoipa::openapi::{RefOr, Schema};
 use utoipa::{PartialSchema, ToSchema};
 
+use crate::convert::sampling::{BREAKERS_MAX, STOP_CHARS_MAX, STOPS_MAX};
+
 /// The schema that `value` spells out.
 fn parsed(value: Value) -> RefOr<Schema> {
     serde_json::from_value(value).map_or_else(
@@ -40,6 +42,11 @@ fn object(properties: Value, required: &[&str]) -> Value {
     }
 }
 
+/// `type: "function"`, which may be left out.
+fn kind() -> Value {
+    either(&[null(), word(&["function"])])
+}
+
 fn array(items: Value) -> Value {
     json!({ "type": "array", "items": items })
 }
@@ -48,26 +55,21 @@ fn name() -> Value {
     json!({ "type": "string", "pattern": "^[A-Za-z0-9_.:/-]{1,128}$" })
 }
 
-fn strings_value(items_max: usize, bytes_max: usize) -> Value {
-    // Lengths are in characters here and in bytes there; a quarter is always safe.
-    let length_max = bytes_max / 4;
+fn strings_value(items_max: usize) -> Value {
+    let text = json!({ "type": "string", "maxLength": STOP_CHARS_MAX });
     either(&[
         null(),
-        json!({ "type": "string", "maxLength": length_max }),
-        json!({
-            "type": "array",
-            "maxItems": items_max,
-            "items": { "type": "string", "maxLength": length_max },
-        }),
+        text.clone(),
+        json!({ "type": "array", "maxItems": items_max, "items": text }),
     ])
 }
 
 pub(crate) fn stop() -> RefOr<Schema> {
-    parsed(strings_value(16, 1024))
+    parsed(strings_value(STOPS_MAX))
 }
 
 pub(crate) fn breakers() -> RefOr<Schema> {
-    parsed(strings_value(32, 1024))
+    parsed(strings_value(BREAKERS_MAX))
 }
 
 pub(crate) fn max_tokens() -> RefOr<Schema> {
@@ -126,8 +128,9 @@ fn content(kinds: &[&str]) -> Value {
     either(&[json!({ "type": "string" }), array(either(&parts))])
 }
 
+/// Arguments of a call in the conversation so far: JSON text, or the object itself.
 fn arguments() -> Value {
-    json!({ "type": "string" })
+    either(&[null(), json!({ "type": "string" }), schema_value()])
 }
 
 fn message_value() -> Value {
@@ -143,13 +146,13 @@ fn message_value() -> Value {
     let call = object(
         json!({
             "id": { "type": "string" },
-            "type": word(&["function"]),
+            "type": kind(),
             "function": object(
                 json!({ "name": { "type": "string" }, "arguments": arguments() }),
-                &["name", "arguments"],
+                &["name"],
             ),
         }),
-        &["id", "type", "function"],
+        &["id", "function"],
     );
     let assistant = object(
         json!({
@@ -190,8 +193,8 @@ fn tools_value() -> Value {
         &["name"],
     );
     let tool = object(
-        json!({ "type": word(&["function"]), "function": function }),
-        &["type", "function"],
+        json!({ "type": kind(), "function": function }),
+        &["function"],
     );
     either(&[
         null(),
@@ -206,8 +209,8 @@ pub(crate) fn tools() -> RefOr<Schema> {
 pub(crate) fn tool_choice() -> RefOr<Schema> {
     let function = object(json!({ "name": name() }), &["name"]);
     let named = object(
-        json!({ "type": word(&["function"]), "function": function }),
-        &["type", "function"],
+        json!({ "type": kind(), "function": function }),
+        &["function"],
     );
     let allowed = object(
         json!({
@@ -221,8 +224,11 @@ pub(crate) fn tool_choice() -> RefOr<Schema> {
         word(&["none", "auto", "required"]),
         named,
         object(
-            json!({ "type": word(&["allowed_tools"]), "allowed_tools": allowed }),
-            &["type", "allowed_tools"],
+            json!({
+                "type": either(&[null(), word(&["allowed_tools"])]),
+                "allowed_tools": allowed,
+            }),
+            &["allowed_tools"],
         ),
     ]))
 }

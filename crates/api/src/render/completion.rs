@@ -76,10 +76,16 @@ fn append(list: &mut CompletionLogprobs, tokens: Vec<TokenLogprob>, offset: &mut
         let top: Map<String, Value> = token
             .top
             .iter()
-            .map(|(_, bytes, value)| (text_of(bytes), Value::from(logprob(*value))))
+            .map(|(_, bytes, value)| (text_of(bytes), number(logprob(*value))))
             .collect();
         list.top_logprobs.push(top);
     }
+}
+
+/// `value` with its own few digits; widened to f64 it would have many more.
+fn number(value: f32) -> Value {
+    let wide = value.to_string().parse().unwrap_or(f64::from(value));
+    Value::from(wide)
 }
 
 /// Writes completion chunks.

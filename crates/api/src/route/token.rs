@@ -95,10 +95,11 @@ pub(crate) async fn detokenize(
     Json(wire): Json<DetokenizeRequest>,
 ) -> Result<Response, ApiError> {
     let (backend, info) = app.generator(wire.model.as_deref())?;
-    if !wire.tokens.is_empty() {
-        convert::completion::check_tokens(&wire.tokens, &info, "tokens")?;
+    let tokens = wire.tokens.0;
+    if !tokens.is_empty() {
+        convert::completion::check_tokens(&tokens, &info, "tokens")?;
     }
-    let bytes = backend.token_bytes(&wire.tokens)?.concat();
+    let bytes = backend.token_bytes(&tokens)?.concat();
     let answer = DetokenizeAnswer {
         model: info.name.clone(),
         content: String::from_utf8_lossy(&bytes).into_owned(),

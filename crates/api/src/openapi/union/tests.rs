@@ -4,7 +4,7 @@ use super::*;
 #[test]
 fn schemas_survive_the_way_through_utoipa() {
     for value in [
-        strings_value(16, 1024),
+        strings_value(STOPS_MAX),
         messages_value(),
         tools_value(),
         prompt_value(128, &json!({ "type": "string", "minLength": 1 })),
