@@ -104,7 +104,14 @@ impl Tree {
                 .context("cargo metadata printed something else than its documented format")?;
         let root = metadata.workspace_root;
         let mut files = Vec::new();
-        read_folder(&root, &root, &mut files)?;
+        match listed_by_git(&root) {
+            Some(paths) => {
+                for path in paths {
+                    read_file(&root, &path, &mut files)?;
+                }
+            }
+            None => read_folder(&root, &root, &mut files)?,
+        }
         files.sort_by(|a, b| a.path.cmp(&b.path));
         let packages = metadata
             .packages
@@ -201,19 +208,50 @@ fn read_folder(root: &Path, folder: &Path, files: &mut Vec<SourceFile>) -> Resul
             if !SKIPPED_FOLDERS.iter().any(|skipped| name == *skipped) {
                 read_folder(root, &path, files)?;
             }
-        } else if kind.is_file() && entry.metadata()?.len() <= FILE_BYTES_MAX {
-            let bytes =
-                fs::read(&path).with_context(|| format!("{} cannot be read", path.display()))?;
-            // Anything that is not UTF-8 is an asset.
-            if let Ok(text) = String::from_utf8(bytes) {
-                files.push(SourceFile {
-                    path: relative(root, &path),
-                    text,
-                });
-            }
+        } else if kind.is_file() {
+            read_file(root, &path, files)?;
         }
     }
     Ok(())
+}
+
+/// Adds one file, unless it is no source: too large, a link, deleted, or not UTF-8.
+fn read_file(root: &Path, path: &Path, files: &mut Vec<SourceFile>) -> Result<()> {
+    let Ok(metadata) = path.symlink_metadata() else {
+        return Ok(());
+    };
+    if !metadata.is_file() || metadata.len() > FILE_BYTES_MAX {
+        return Ok(());
+    }
+    let bytes = fs::read(path).with_context(|| format!("{} cannot be read", path.display()))?;
+    if let Ok(text) = String::from_utf8(bytes) {
+        files.push(SourceFile {
+            path: relative(root, path),
+            text,
+        });
+    }
+    Ok(())
+}
+
+/// All files that git does not ignore; `None` outside a git checkout.
+fn listed_by_git(root: &Path) -> Option<Vec<PathBuf>> {
+    let output = Command::new("git")
+        .args([
+            "ls-files",
+            "-z",
+            "--cached",
+            "--others",
+            "--exclude-standard",
+        ])
+        .current_dir(root)
+        .output()
+        .ok()?;
+    let text = String::from_utf8(output.stdout).ok()?;
+    output.status.success().then(|| {
+        text.split_terminator('\0')
+            .map(|path| root.join(path))
+            .collect()
+    })
 }
 
 fn relative(root: &Path, path: &Path) -> String {
