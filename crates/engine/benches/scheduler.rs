@@ -9,7 +9,10 @@ use engine::scheduler::cost::StepCost;
 use engine::scheduler::{JobKey, Limits, PrefillBudget, Scheduler};
 use engine::speculation;
 
-const BUDGET: PrefillBudget = PrefillBudget { beside_decoding: 64, alone: 512 };
+const BUDGET: PrefillBudget = PrefillBudget {
+    beside_decoding: 64,
+    alone: 512,
+};
 /// Steps in one measured run, so that growing sequences are part of it.
 const STEPS: usize = 64;
 
@@ -24,7 +27,9 @@ fn decoding(jobs: usize) -> Scheduler {
     };
     let mut scheduler = Scheduler::new(limits);
     for key in 0..jobs {
-        let prompt = (0..200).map(|token| (token * 7 + key * 13) as TokenId).collect();
+        let prompt = (0..200)
+            .map(|token| (token * 7 + key * 13) as TokenId)
+            .collect();
         scheduler.submit(key as JobKey, prompt, true);
     }
     while scheduler.decoding().count() < jobs {

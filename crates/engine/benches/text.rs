@@ -18,8 +18,12 @@ const TEMPLATE: &str = include_str!("../../../tools/starter/template.jinja");
 fn chat(turns: usize) -> Chat {
     let mut messages = vec![Message::system("You are a helpful assistant.")];
     for turn in 0..turns {
-        messages.push(Message::user(format!("Question {turn}: what is the weather in Paris?")));
-        messages.push(Message::assistant("It is sunny and 21 degrees warm. ".repeat(8)));
+        messages.push(Message::user(format!(
+            "Question {turn}: what is the weather in Paris?"
+        )));
+        messages.push(Message::assistant(
+            "It is sunny and 21 degrees warm. ".repeat(8),
+        ));
     }
     messages.push(Message::user("And tomorrow?"));
     let tool = |name: &str| Tool {
@@ -48,9 +52,12 @@ fn template(criterion: &mut Criterion) {
     let template = ChatTemplate::new(TEMPLATE, "", "<|im_end|>").unwrap();
     for turns in [1, 50] {
         let chat = chat(turns);
-        criterion.bench_function(&format!("template/render {} messages", chat.messages.len()), |b| {
-            b.iter(|| template.render(black_box(&chat)).unwrap());
-        });
+        criterion.bench_function(
+            &format!("template/render {} messages", chat.messages.len()),
+            |b| {
+                b.iter(|| template.render(black_box(&chat)).unwrap());
+            },
+        );
     }
     criterion.bench_function("template/compile and probe", |b| {
         b.iter(|| ChatTemplate::new(black_box(TEMPLATE), "", "<|im_end|>").unwrap());
@@ -91,14 +98,27 @@ fn mask(criterion: &mut Criterion) {
     let cases = [
         ("json object", Format::JsonObject, &free, json_text),
         ("json schema", Format::JsonSchema(schema), &free, json_text),
-        ("gbnf list", Format::Grammar(list), &free, "- one thing\n- another thing\n"),
-        ("gbnf arithmetic", Format::Grammar(arithmetic), &free, "1+2*(30/4)\n(5-6)\n"),
+        (
+            "gbnf list",
+            Format::Grammar(list),
+            &free,
+            "- one thing\n- another thing\n",
+        ),
+        (
+            "gbnf arithmetic",
+            Format::Grammar(arithmetic),
+            &free,
+            "1+2*(30/4)\n(5-6)\n",
+        ),
     ];
     for (name, format, chat, text) in cases {
         let constraint = constraint(&vocabulary, &format, chat);
-        criterion.bench_function(&format!("mask/{name}, {} tokens of text", text.len()), |b| {
-            b.iter(|| walk(&constraint, text, &mut logits));
-        });
+        criterion.bench_function(
+            &format!("mask/{name}, {} tokens of text", text.len()),
+            |b| {
+                b.iter(|| walk(&constraint, text, &mut logits));
+            },
+        );
     }
     criterion.bench_function("mask/first of a required call", |b| {
         b.iter(|| {
@@ -117,8 +137,11 @@ fn parser(criterion: &mut Criterion) {
         "Paris ".repeat(100)
     );
     for (name, text) in [("content", &content), ("call", &call)] {
-        let pieces: Vec<String> =
-            text.as_bytes().chunks(4).map(|piece| String::from_utf8_lossy(piece).into_owned()).collect();
+        let pieces: Vec<String> = text
+            .as_bytes()
+            .chunks(4)
+            .map(|piece| String::from_utf8_lossy(piece).into_owned())
+            .collect();
         criterion.bench_function(&format!("parser/{} tokens of {name}", pieces.len()), |b| {
             b.iter_batched(
                 || OutputParser::new(Dialect::default(), &chat, Start::Content),

@@ -162,8 +162,7 @@ impl ChatFormat {
             }
             None => Start::Content,
         };
-        let constraint =
-            Constraint::for_request(format, chat, dialect, start, &self.vocabulary)?;
+        let constraint = Constraint::for_request(format, chat, dialect, start, &self.vocabulary)?;
         Ok(Prepared {
             add_special: self.bos.is_empty() || !prompt.starts_with(&self.bos),
             parser: OutputParser::new(dialect, chat, start),

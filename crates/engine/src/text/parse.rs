@@ -6,7 +6,9 @@
 
 mod block;
 mod calls;
+mod counter;
 mod harmony;
+mod markers;
 
 use std::sync::Arc;
 
@@ -14,15 +16,14 @@ use crate::{Chat, ToolCallDelta, ToolChoice};
 
 use super::dialect::{CallSyntax, Dialect};
 use calls::{CallScanner, Scan};
+use counter::CallCounter;
 use harmony::Harmony;
 pub(super) use harmony::MARKERS as HARMONY_MARKERS;
+use markers::{BLANK_BYTES_MAX, Found, find_first, without_blank_end};
 
 /// Longest block or unfinished call that is held back, bytes. What is longer is content:
 /// no real call comes near, and the text so far must not be searched again and again.
 const HELD_BYTES_MAX: usize = 1 << 20;
-/// White space that is held back until it is known whether a marker follows, bytes. A model
-/// that writes nothing else must not be searched from the start at every token.
-const BLANK_BYTES_MAX: usize = 256;
 
 /// A piece of an answer.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -552,101 +553,4 @@ enum Bare {
     Pythonic,
     Perhaps,
     No,
-}
-
-enum Found {
-    /// A whole marker starts at this byte.
-    At(usize, &'static str),
-    /// Text up to this byte is no part of a marker; what follows may be.
-    Perhaps(usize),
-}
-
-/// The first marker in `text`; among those that start at one place the longest.
-fn find_first(text: &str, markers: &[&'static str]) -> Found {
-    let first = markers
-        .iter()
-        .filter_map(|marker| Some((text.find(marker)?, *marker)))
-        .min_by_key(|(at, marker)| (*at, std::cmp::Reverse(marker.len())));
-    match first {
-        Some((at, marker)) => Found::At(at, marker),
-        None => Found::Perhaps(text.len() - partial(text, markers)),
-    }
-}
-
-/// Length of `text` without the white space at its end, as far as that may be held back.
-fn without_blank_end(text: &str) -> usize {
-    let length = text.trim_end().len();
-    if text.len() - length > BLANK_BYTES_MAX {
-        text.len()
-    } else {
-        length
-    }
-}
-
-/// Length of the longest end of `text` that may become a marker.
-fn partial(text: &str, markers: &[&'static str]) -> usize {
-    let longest = markers.iter().map(|marker| marker.len()).max().unwrap_or(0);
-    let mut from = text.len().saturating_sub(longest.saturating_sub(1));
-    while !text.is_char_boundary(from) {
-        from += 1;
-    }
-    text[from..]
-        .char_indices()
-        .map(|(at, _)| &text[from + at..])
-        .find(|end| markers.iter().any(|marker| marker.starts_with(end)))
-        .map_or(0, str::len)
-}
-
-/// Numbers the calls of an answer and gives them identifiers.
-#[derive(Debug, Clone)]
-struct CallCounter {
-    begun: u32,
-    parallel: bool,
-}
-
-impl CallCounter {
-    fn new(parallel: bool) -> Self {
-        Self { begun: 0, parallel }
-    }
-
-    fn any(&self) -> bool {
-        self.begun > 0
-    }
-
-    /// Index of a new call.
-    fn begin(&mut self) -> u32 {
-        self.begun += 1;
-        self.begun - 1
-    }
-
-    /// Passes a part of a call on, unless it is of a call beyond the one allowed.
-    fn emit(&mut self, delta: calls::Delta, out: &mut Vec<Piece>) {
-        let index = if delta.index_in_answer == calls::NEXT {
-            match delta.name {
-                Some(_) => self.begin(),
-                None => self.begun.saturating_sub(1),
-            }
-        } else {
-            delta.index_in_answer
-        };
-        if index > 0 && !self.parallel {
-            if let Some(name) = &delta.name {
-                tracing::debug!(name, "dropped a further tool call: parallel calls are off");
-            }
-            return;
-        }
-        let id = delta
-            .name
-            .as_ref()
-            .map(|_| delta.id.unwrap_or_else(calls::new_id));
-        if id.is_none() && delta.arguments.is_empty() {
-            return;
-        }
-        out.push(Piece::ToolCall(ToolCallDelta {
-            index,
-            id,
-            name: delta.name,
-            arguments: delta.arguments,
-        }));
-    }
 }

@@ -237,7 +237,12 @@ impl ChatTemplate {
             })),
         };
         self.abilities.tools = self
-            .probe_render(&[user.clone()], &[tool.clone()], &[], self.quirks)
+            .probe_render(
+                std::slice::from_ref(&user),
+                std::slice::from_ref(&tool),
+                &[],
+                self.quirks,
+            )
             .is_some_and(|text| text.contains("probe_tool"));
         if self.abilities.tools {
             self.probe_calls(&user, &tool);

@@ -12,6 +12,9 @@ const VALUES_MAX: usize = 50_000;
 const TEXT_BYTES_MAX: usize = 1 << 20;
 /// Longest regular expression, bytes.
 const PATTERN_BYTES_MAX: usize = 4096;
+/// Sum over all objects of the square of their optional properties: any of them may follow any
+/// other, so the grammar grows that fast. Allows one object with 700.
+const OPTIONAL_PAIRS_MAX: usize = 500_000;
 /// Largest count of items, properties or characters that can be enforced exactly.
 const COUNT_MAX: u64 = 100_000;
 /// Optional white space between JSON tokens: one space, or a line break with indentation. A
@@ -36,6 +39,7 @@ pub(super) fn prepared(
     let mut budget = Budget {
         values: VALUES_MAX,
         text_bytes: TEXT_BYTES_MAX,
+        optional_pairs: OPTIONAL_PAIRS_MAX,
     };
     check(schema, 0, &mut budget).map_err(|reason| Error::invalid(field, reason))?;
     let mut object = match schema {
@@ -72,6 +76,7 @@ pub(super) fn arguments(parameters: Option<&Value>, field: &str) -> Result<Value
 struct Budget {
     values: usize,
     text_bytes: usize,
+    optional_pairs: usize,
 }
 
 fn check(value: &Value, depth: usize, budget: &mut Budget) -> Result<(), String> {
@@ -87,13 +92,33 @@ fn check(value: &Value, depth: usize, budget: &mut Budget) -> Result<(), String>
         Value::Array(items) => items
             .iter()
             .try_for_each(|item| check(item, depth + 1, budget)),
-        Value::Object(entries) => entries.iter().try_for_each(|(key, entry)| {
-            spend(budget, key.len())?;
-            check_keyword(key, entry)?;
-            check(entry, depth + 1, budget)
-        }),
+        Value::Object(entries) => {
+            spend_optional(budget, entries)?;
+            entries.iter().try_for_each(|(key, entry)| {
+                spend(budget, key.len())?;
+                check_keyword(key, entry)?;
+                check(entry, depth + 1, budget)
+            })
+        }
         _ => Ok(()),
     }
+}
+
+fn spend_optional(budget: &mut Budget, schema: &Map<String, Value>) -> Result<(), String> {
+    let properties = schema
+        .get("properties")
+        .and_then(Value::as_object)
+        .map_or(0, Map::len);
+    let required = schema
+        .get("required")
+        .and_then(Value::as_array)
+        .map_or(0, Vec::len);
+    let optional = properties.saturating_sub(required);
+    budget.optional_pairs = budget
+        .optional_pairs
+        .checked_sub(optional.saturating_mul(optional))
+        .ok_or("has too many optional properties; hint: name them in `required`")?;
+    Ok(())
 }
 
 fn spend(budget: &mut Budget, bytes: usize) -> Result<(), String> {

@@ -1,7 +1,9 @@
 //! Reads OpenAI's channels (gpt-oss): `analysis` is reasoning, `final` content, and a message
 //! to a function is a call, whose text is the arguments.
 
-use super::{CallCounter, Found, Piece, calls, find_first};
+use super::counter::CallCounter;
+use super::markers::{Found, find_first};
+use super::{Piece, calls};
 
 /// The tokens that structure an answer.
 pub(in crate::text) const MARKERS: [&str; 7] = [
