@@ -52,6 +52,33 @@ pub(crate) struct Options {
     pub(crate) template_kwargs: Map<String, Value>,
 }
 
+impl Options {
+    /// The numbers that were set, with their names on the wire.
+    pub(crate) fn numbers(&self) -> [(&'static str, Option<f32>); 6] {
+        [
+            ("temperature", self.temperature),
+            ("top_p", self.top_p),
+            ("min_p", self.min_p),
+            ("repeat_penalty", self.repeat_penalty),
+            ("presence_penalty", self.presence_penalty),
+            ("frequency_penalty", self.frequency_penalty),
+        ]
+    }
+
+    /// JSON has no infinity and would turn it into "not set".
+    fn check_finite(&self) -> Result<(), Error> {
+        let is_wrong = |value: Option<f32>| value.is_some_and(|value| !value.is_finite());
+        match self
+            .numbers()
+            .into_iter()
+            .find(|(_, value)| is_wrong(*value))
+        {
+            Some((field, _)) => Err(::engine::Error::invalid(field, "must be finite").into()),
+            None => Ok(()),
+        }
+    }
+}
+
 impl Generation {
     pub(crate) fn new(engine: Engine, input: Input) -> Self {
         Self {
@@ -170,6 +197,7 @@ impl Generation {
     /// # Errors
     /// What is known before the first event.
     pub async fn stream(self) -> Result<Events, Error> {
+        self.options.check_finite()?;
         let model = self
             .options
             .model

@@ -48,16 +48,14 @@ pub(crate) async fn embed(
 
 /// Refuses what the API refuses too, so that a program need not know which way its requests go.
 fn check(input: &Input, options: &Options) -> Result<(), Error> {
-    let ranges = [
-        ("temperature", options.temperature, 0.0, 2.0),
-        ("top_p", options.top_p, 0.0, 1.0),
-        ("min_p", options.min_p, 0.0, 1.0),
-        ("repeat_penalty", options.repeat_penalty, 0.01, 100.0),
-        ("presence_penalty", options.presence_penalty, -2.0, 2.0),
-        ("frequency_penalty", options.frequency_penalty, -2.0, 2.0),
-    ];
-    for (field, value, min, max) in ranges {
-        // Written so that NaN is refused.
+    for (field, value) in options.numbers() {
+        let (min, max) = match field {
+            "top_p" | "min_p" => (0.0, 1.0),
+            "temperature" => (0.0, 2.0),
+            // The penalty divides logits, so that zero is no value.
+            "repeat_penalty" => (0.01, 100.0),
+            _ => (-2.0, 2.0),
+        };
         if let Some(value) = value
             && !(min..=max).contains(&value)
         {

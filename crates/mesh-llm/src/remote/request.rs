@@ -36,13 +36,10 @@ fn add_options(body: &mut Map<String, Value>, options: &Options) {
             body.insert(key.to_owned(), value);
         }
     };
-    add("temperature", options.temperature.map(number));
-    add("top_p", options.top_p.map(number));
+    for (name, value) in options.numbers() {
+        add(name, value.map(number));
+    }
     add("top_k", options.top_k.map(Value::from));
-    add("min_p", options.min_p.map(number));
-    add("repeat_penalty", options.repeat_penalty.map(number));
-    add("presence_penalty", options.presence_penalty.map(number));
-    add("frequency_penalty", options.frequency_penalty.map(number));
     add("seed", options.seed.map(Value::from));
     add("max_tokens", options.max_tokens.map(Value::from));
     add(
