@@ -1,42 +1,47 @@
 //! Times decode calls by their shape: `step_cost MODEL.gguf [THREADS] [POLL]`.
 //!
-//! Columns: sequences that decode one row each, tokens that each of them holds, rows of a prompt in
-//! the same call, tokens that the prompt holds already, median ms of several calls.
+//! Columns: tokens that an idle sequence holds, sequences that decode one row each, tokens that each
+//! of them holds, rows of a prompt in the same call, tokens that the prompt holds already, median ms
+//! of several calls. No decoding rows but held tokens: the sequences are there and rest.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stdout)]
 
 use std::time::Instant;
 
 use llama::{Batch, Context, ContextParams, KvType, Model, ModelParams};
 
-/// (decoding sequences, tokens held by each, prompt rows, tokens held by the prompt)
-const SHAPES: [(i32, i32, i32, i32); 22] = [
-    (1, 0, 0, 0),
-    (1, 100, 0, 0),
-    (1, 500, 0, 0),
-    (4, 0, 0, 0),
-    (4, 100, 0, 0),
-    (8, 0, 0, 0),
-    (8, 100, 0, 0),
-    (8, 500, 0, 0),
-    (16, 100, 0, 0),
-    (0, 0, 32, 0),
-    (0, 0, 64, 0),
-    (0, 0, 128, 0),
-    (0, 0, 128, 384),
-    (0, 0, 256, 0),
-    (0, 0, 512, 0),
-    (4, 100, 28, 0),
-    (4, 100, 60, 0),
-    (4, 100, 92, 0),
-    (4, 100, 124, 0),
-    (4, 100, 124, 384),
-    (4, 100, 188, 0),
-    (4, 100, 252, 0),
+/// (idle tokens, sequences, tokens held by each, whether they decode, prompt rows, held by prompt)
+const SHAPES: [(i32, i32, i32, bool, i32, i32); 24] = [
+    (0, 1, 0, true, 0, 0),
+    (0, 1, 100, true, 0, 0),
+    (0, 1, 500, true, 0, 0),
+    (0, 4, 100, true, 0, 0),
+    (1000, 4, 100, true, 0, 0),
+    (0, 8, 100, true, 0, 0),
+    (1000, 8, 100, true, 0, 0),
+    (0, 0, 0, false, 32, 0),
+    (0, 0, 0, false, 64, 0),
+    (0, 0, 0, false, 96, 0),
+    (0, 0, 0, false, 128, 0),
+    (0, 0, 0, false, 256, 0),
+    (0, 0, 0, false, 512, 0),
+    (0, 0, 0, false, 96, 256),
+    (0, 4, 100, false, 96, 256),
+    (0, 4, 100, true, 92, 256),
+    (400, 4, 100, false, 96, 256),
+    (400, 4, 100, true, 92, 256),
+    (1000, 4, 100, false, 96, 256),
+    (1000, 4, 100, true, 92, 256),
+    (1000, 4, 100, false, 128, 256),
+    (1000, 4, 100, true, 124, 256),
+    (1000, 4, 100, false, 256, 0),
+    (1000, 4, 100, false, 512, 0),
 ];
 
 fn main() {
     let mut args = std::env::args().skip(1);
-    let path = args.next().expect("usage: step_cost MODEL.gguf [THREADS] [POLL]");
+    let path = args
+        .next()
+        .expect("usage: step_cost MODEL.gguf [THREADS] [POLL]");
     let threads = args.next().map_or(2, |t| t.parse().unwrap());
     let poll = args.next().map_or(50, |p| p.parse().unwrap());
     let model = Model::load(&[path.into()], &ModelParams::default(), |_| true).unwrap();
@@ -52,24 +57,30 @@ fn main() {
     };
     let mut context = Context::new(&model, params).unwrap();
     let mut batch = Batch::new();
-    for (decoding, held, prompt, prompt_held) in SHAPES {
+    for (idle, sequences, held, decode, prompt, prompt_held) in SHAPES {
         context.clear();
-        for sequence in 0..decoding {
+        fill(&mut context, &mut batch, sequences + 1, idle);
+        for sequence in 0..sequences {
             fill(&mut context, &mut batch, sequence, held);
         }
-        fill(&mut context, &mut batch, decoding, prompt_held);
+        fill(&mut context, &mut batch, sequences, prompt_held);
         let mut times = vec![];
         for _ in 0..7 {
-            for sequence in 0..=decoding {
-                let from = if sequence < decoding { held } else { prompt_held };
+            for sequence in 0..=sequences {
+                let from = if sequence < sequences {
+                    held
+                } else {
+                    prompt_held
+                };
                 context.sequence_remove(sequence, from, None);
             }
             batch.clear();
-            for sequence in 0..decoding {
+            for sequence in (0..sequences).filter(|_| decode) {
                 batch.push(40 + sequence, held, sequence, true);
             }
             for row in 0..prompt {
-                batch.push(40 + row % 50, prompt_held + row, decoding, row + 1 == prompt);
+                let output = row + 1 == prompt;
+                batch.push(40 + row % 50, prompt_held + row, sequences, output);
             }
             let start = Instant::now();
             context.decode(&mut batch).unwrap();
@@ -78,7 +89,7 @@ fn main() {
         }
         times.sort_by(f64::total_cmp);
         println!(
-            "{decoding:3} x {held:4} decode, {prompt:4} after {prompt_held:4} prompt: {:7.1} ms",
+            "{idle:4} idle, {sequences} x {held:3} decode {decode:5}, {prompt:3} after {prompt_held:3}: {:6.1} ms",
             times[times.len() / 2]
         );
     }
@@ -88,9 +99,16 @@ fn fill(context: &mut Context, batch: &mut Batch, sequence: i32, tokens: i32) {
     if tokens == 0 {
         return;
     }
-    batch.clear();
-    for position in 0..tokens {
-        batch.push(40 + position % 50, position, sequence, position + 1 == tokens);
+    for start in (0..tokens).step_by(256) {
+        batch.clear();
+        for position in start..tokens.min(start + 256) {
+            batch.push(
+                40 + position % 50,
+                position,
+                sequence,
+                position + 1 == tokens,
+            );
+        }
+        context.decode(batch).unwrap();
     }
-    context.decode(batch).unwrap();
 }

@@ -17,9 +17,19 @@ pub(super) enum Piece {
     /// The evaluation of the prompt begins.
     Started { cached_tokens: u32, queue_ms: f64 },
     /// One token of a choice.
-    Token { choice: u32, token: TokenId, text: String, logprob: Option<TokenLogprob> },
+    Token {
+        choice: u32,
+        token: TokenId,
+        text: String,
+        logprob: Option<TokenLogprob>,
+    },
     /// A choice has ended; `text` was held back until now.
-    Finished { choice: u32, text: String, reason: FinishReason, figures: Figures },
+    Finished {
+        choice: u32,
+        text: String,
+        reason: FinishReason,
+        figures: Figures,
+    },
     /// The request has failed; nothing follows.
     Failed(Error),
 }
@@ -100,10 +110,18 @@ impl Choice {
         }
         self.sampler.accept(token)?;
         let shown = usize::try_from(token).ok().and_then(|t| self.shown.get(t)) == Some(&true);
-        let bytes = if shown { vocabulary.token_bytes(token, true) } else { Vec::new() };
+        let bytes = if shown {
+            vocabulary.token_bytes(token, true)
+        } else {
+            Vec::new()
+        };
         let out = self.assembler.push(&bytes);
-        let piece =
-            Piece::Token { choice: self.index, token, text: out.text, logprob: drawn.logprob };
+        let piece = Piece::Token {
+            choice: self.index,
+            token,
+            text: out.text,
+            logprob: drawn.logprob,
+        };
         let reason = if out.stopped {
             Some(FinishReason::Stop)
         } else if generated + 1 >= self.max_tokens || position + 1 >= context_tokens {
@@ -116,7 +134,11 @@ impl Choice {
         let verdict = match reason {
             None => Verdict::Continue,
             Some(reason) => {
-                let text = if out.stopped { String::new() } else { self.assembler.finish() };
+                let text = if out.stopped {
+                    String::new()
+                } else {
+                    self.assembler.finish()
+                };
                 self.end(now, reason, text)
             }
         };

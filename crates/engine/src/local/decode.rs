@@ -16,11 +16,13 @@ use crate::scheduler::cost::StepCost;
 use crate::scheduler::{CacheOp, JobKey, PrefillBudget, Row, Scheduler, Step};
 use crate::{Error, TokenId};
 
-/// Prompt rows beside decoding jobs take about so long: their streams stall no longer.
-const STALL_MS: f64 = 160.0;
-/// Prompt rows per decoding row, at least: every step carries the decoding rows again, and their
-/// share of it delays the joining prompt.
-const PREFILL_ROWS_PER_DECODING: usize = 16;
+/// Beside decoding jobs a prompt is evaluated in about so many parts: their streams stall for a
+/// part at a time, and between the parts the prompt waits for a decoding step.
+const PROMPT_PARTS: f64 = 5.0;
+/// A part takes no less, ms: shorter stalls go unnoticed and cost the prompt time.
+const STALL_MS_MIN: f64 = 130.0;
+/// A part takes no more, ms: long prompts are evaluated in more parts.
+const STALL_MS_MAX: f64 = 400.0;
 /// Prompt rows take about so long when nobody decodes: a newcomer or a cancellation waits no
 /// longer.
 const ALONE_MS: f64 = 1000.0;
@@ -40,7 +42,9 @@ const FAILURES_MAX: u32 = 3;
 pub(super) enum Command {
     Submit(Box<Submission>),
     /// End what still runs at the deadline, then end the thread.
-    Shutdown { deadline: Instant },
+    Shutdown {
+        deadline: Instant,
+    },
 }
 
 /// One request whose choices run or wait.
@@ -117,7 +121,9 @@ impl DecodeLoop {
     fn receive(&mut self, commands: &Receiver<Command>) -> bool {
         loop {
             let next = if !self.scheduler.is_idle() {
-                commands.try_recv().map_err(|e| e == TryRecvError::Disconnected)
+                commands
+                    .try_recv()
+                    .map_err(|e| e == TryRecvError::Disconnected)
             } else if self.state.deadline.is_some() {
                 return false;
             } else {
@@ -144,11 +150,19 @@ impl DecodeLoop {
     }
 
     fn submit(&mut self, submission: Submission) {
-        let Submission { prompt, choices, reuse, submitted, pieces } = submission;
+        let Submission {
+            prompt,
+            choices,
+            reuse,
+            submitted,
+            pieces,
+        } = submission;
         let request = self.state.next_request;
         self.state.next_request += 1;
         let open_choices = choices.len();
-        self.shared.prompt_tokens.fetch_add(prompt.len() as u64, Relaxed);
+        self.shared
+            .prompt_tokens
+            .fetch_add(prompt.len() as u64, Relaxed);
         for mut choice in choices {
             let key = self.state.next_key;
             self.state.next_key += 1;
@@ -157,8 +171,13 @@ impl DecodeLoop {
             self.scheduler.submit(key, prompt.clone(), reuse);
             self.state.choices.insert(key, (request, choice));
         }
-        let running =
-            Running { pieces, submitted, open_choices, announced: false, stalled_since: None };
+        let running = Running {
+            pieces,
+            submitted,
+            open_choices,
+            announced: false,
+            stalled_since: None,
+        };
         self.state.requests.insert(request, running);
     }
 
@@ -218,7 +237,12 @@ impl DecodeLoop {
             if !stalled && request.stalled_since.is_none() {
                 continue;
             }
-            let keys = self.state.choices.iter().filter(|(_, (r, _))| r == id).map(|(k, _)| *k);
+            let keys = self
+                .state
+                .choices
+                .iter()
+                .filter(|(_, (r, _))| r == id)
+                .map(|(k, _)| *k);
             keys.for_each(|key| self.scheduler.set_stalled(key, stalled));
             if !stalled {
                 request.stalled_since = None;
@@ -228,7 +252,10 @@ impl DecodeLoop {
         }
         for request in cut {
             tracing::warn!("a consumer read nothing for {STALLED_MAX:?}: its request is cut off");
-            self.end_request(request, Some(Error::Inference("the consumer does not read".into())));
+            self.end_request(
+                request,
+                Some(Error::Inference("the consumer does not read".into())),
+            );
         }
     }
 
@@ -236,9 +263,11 @@ impl DecodeLoop {
     fn step(&mut self) {
         self.draft();
         let rows = |ms: f64| self.cost.rows_within(ms).max(PREFILL_ROWS_MIN);
-        let share = self.scheduler.decoding().count() * PREFILL_ROWS_PER_DECODING;
-        let budget =
-            PrefillBudget { beside_decoding: rows(STALL_MS).max(share), alone: rows(ALONE_MS) };
+        let part = self.scheduler.longest_prefill() as f64 / PROMPT_PARTS;
+        let budget = PrefillBudget {
+            beside_decoding: (part.ceil() as usize).clamp(rows(STALL_MS_MIN), rows(STALL_MS_MAX)),
+            alone: rows(ALONE_MS),
+        };
         let step = self.scheduler.plan(budget);
         for op in &step.ops {
             self.apply(*op);
@@ -250,7 +279,9 @@ impl DecodeLoop {
         self.state.batch.clear();
         for row in &step.rows {
             let (position, sequence) = (row.position as i32, row.sequence as i32);
-            self.state.batch.push(row.token, position, sequence, row.output);
+            self.state
+                .batch
+                .push(row.token, position, sequence, row.output);
         }
         let started = Instant::now();
         let result = self.context.decode(&mut self.state.batch);
@@ -262,7 +293,8 @@ impl DecodeLoop {
                 self.scheduler.commit(&step);
                 self.sample(&step);
                 let total = started.elapsed();
-                self.cost.observe(step.rows.len(), total.as_secs_f64() * 1e3);
+                self.cost
+                    .observe(step.rows.len(), total.as_secs_f64() * 1e3);
                 tracing::trace!(
                     rows = step.rows.len(),
                     prefill_rows = step.prefill_rows,
@@ -296,10 +328,14 @@ impl DecodeLoop {
     fn apply(&mut self, op: CacheOp) {
         match op {
             CacheOp::Copy { from, to, tokens } => {
-                self.context.sequence_copy(from as i32, to as i32, tokens as i32);
+                self.context
+                    .sequence_copy(from as i32, to as i32, tokens as i32);
             }
             CacheOp::Cut { sequence, from } => {
-                if !self.context.sequence_remove(sequence as i32, from as i32, None) {
+                if !self
+                    .context
+                    .sequence_remove(sequence as i32, from as i32, None)
+                {
                     // Only recurrent models refuse, and those are cut at 0 only, which works.
                     tracing::error!(sequence, from, "the KV cache can't be cut");
                 }
@@ -311,10 +347,14 @@ impl DecodeLoop {
     fn announce(&mut self, step: &Step) {
         let now = Instant::now();
         for (key, cached) in &step.started {
-            let Some((request, choice)) = self.state.choices.get_mut(key) else { continue };
+            let Some((request, choice)) = self.state.choices.get_mut(key) else {
+                continue;
+            };
             let first_time = choice.progress.started.is_none();
             choice.progress.started.get_or_insert(now);
-            let Some(running) = self.state.requests.get_mut(request) else { continue };
+            let Some(running) = self.state.requests.get_mut(request) else {
+                continue;
+            };
             if first_time {
                 self.shared.cached_tokens.fetch_add(*cached as u64, Relaxed);
             }
@@ -323,7 +363,10 @@ impl DecodeLoop {
                 self.shared.waiting.fetch_sub(1, Relaxed);
                 let queue_ms = (now - running.submitted).as_secs_f64() * 1e3;
                 let cached_tokens = *cached as u32;
-                let _ = running.pieces.try_send(Piece::Started { cached_tokens, queue_ms });
+                let _ = running.pieces.try_send(Piece::Started {
+                    cached_tokens,
+                    queue_ms,
+                });
             }
         }
     }
@@ -339,11 +382,15 @@ impl DecodeLoop {
             return;
         }
         for key in &jobs {
-            let Some((_, choice)) = self.state.choices.get(key) else { continue };
+            let Some((_, choice)) = self.state.choices.get(key) else {
+                continue;
+            };
             if !choice.speculate {
                 continue;
             }
-            let Some(tokens) = self.scheduler.tokens(*key) else { continue };
+            let Some(tokens) = self.scheduler.tokens(*key) else {
+                continue;
+            };
             let left = (choice.max_tokens - choice.progress.figures.generated) as usize;
             let room = self.context_tokens.saturating_sub(tokens.len() + 1);
             let rate = choice.progress.acceptance.rate();
@@ -372,9 +419,13 @@ impl DecodeLoop {
 
     /// `rows`: those of one job; `first`: index of the first of them in the batch.
     fn sample_job(&mut self, key: JobKey, rows: &[Row], first: usize) {
-        let Some((request, choice)) = self.state.choices.get_mut(&key) else { return };
+        let Some((request, choice)) = self.state.choices.get_mut(&key) else {
+            return;
+        };
         let request = *request;
-        let Some(running) = self.state.requests.get_mut(&request) else { return };
+        let Some(running) = self.state.requests.get_mut(&request) else {
+            return;
+        };
         let vocabulary = self.context.model().clone();
         let vocabulary = vocabulary.vocabulary();
         let mut sampled = Vec::with_capacity(1);
@@ -383,9 +434,13 @@ impl DecodeLoop {
             let position = row.position + 1;
             let drawn = match self.context.logits(first + offset) {
                 None => Err(Error::Inference("llama.cpp gave no logits".into())),
-                Some(logits) => {
-                    choice.step(vocabulary, &self.ends, logits, position, self.context_tokens)
-                }
+                Some(logits) => choice.step(
+                    vocabulary,
+                    &self.ends,
+                    logits,
+                    position,
+                    self.context_tokens,
+                ),
             };
             let (token, piece, verdict) = match drawn {
                 Ok(drawn) => drawn,
@@ -409,18 +464,31 @@ impl DecodeLoop {
         choice.progress.figures.drafted += drafted as u32;
         choice.progress.figures.accepted += accepted as u32;
         choice.progress.acceptance.observe(drafted, accepted);
-        self.shared.drafted_tokens.fetch_add(drafted as u64, Relaxed);
-        self.shared.accepted_tokens.fetch_add(accepted as u64, Relaxed);
-        self.shared.generated_tokens.fetch_add(sampled.len() as u64, Relaxed);
+        self.shared
+            .drafted_tokens
+            .fetch_add(drafted as u64, Relaxed);
+        self.shared
+            .accepted_tokens
+            .fetch_add(accepted as u64, Relaxed);
+        self.shared
+            .generated_tokens
+            .fetch_add(sampled.len() as u64, Relaxed);
         let over = ended.is_some();
         if let Some((reason, text)) = ended {
             let (index, figures) = (choice.index, choice.progress.figures);
-            let piece = Piece::Finished { choice: index, text, reason, figures };
+            let piece = Piece::Finished {
+                choice: index,
+                text,
+                reason,
+                figures,
+            };
             let _ = running.pieces.try_send(piece);
             running.open_choices -= 1;
             if running.open_choices == 0 {
                 let ms = running.submitted.elapsed().as_millis();
-                self.shared.request_ms.store(u32::try_from(ms).unwrap_or(u32::MAX), Relaxed);
+                self.shared
+                    .request_ms
+                    .store(u32::try_from(ms).unwrap_or(u32::MAX), Relaxed);
                 self.shared.requests.fetch_add(1, Relaxed);
                 self.state.requests.remove(&request);
             }
@@ -434,7 +502,11 @@ impl DecodeLoop {
     }
 
     fn publish(&self) {
-        self.shared.running.store(self.scheduler.running() as u32, Relaxed);
-        self.shared.kv_used.store(self.scheduler.kv_used() as u32, Relaxed);
+        self.shared
+            .running
+            .store(self.scheduler.running() as u32, Relaxed);
+        self.shared
+            .kv_used
+            .store(self.scheduler.kv_used() as u32, Relaxed);
     }
 }

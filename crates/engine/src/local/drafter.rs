@@ -62,7 +62,12 @@ impl Drafter {
     }
 
     /// At most `count` tokens that may follow `tokens`; none if nothing is known.
-    pub(super) fn propose(&mut self, key: JobKey, tokens: &[TokenId], count: usize) -> Vec<TokenId> {
+    pub(super) fn propose(
+        &mut self,
+        key: JobKey,
+        tokens: &[TokenId],
+        count: usize,
+    ) -> Vec<TokenId> {
         let count = count.min(DRAFT_TOKENS_MAX);
         match self {
             Self::Off => Vec::new(),
@@ -119,9 +124,14 @@ impl ModelDrafter {
         held.used_at = self.clock;
         // The last token is always evaluated: its logits are needed.
         let wanted = &tokens[..tokens.len().saturating_sub(1)];
-        let common = wanted.iter().zip(&held.tokens).take_while(|(a, b)| a == b).count();
+        let common = wanted
+            .iter()
+            .zip(&held.tokens)
+            .take_while(|(a, b)| a == b)
+            .count();
         if common < held.tokens.len() {
-            self.context.sequence_remove(held.sequence as i32, common as i32, None);
+            self.context
+                .sequence_remove(held.sequence as i32, common as i32, None);
             held.tokens.truncate(common);
         }
         let behind = tokens.len() - common;
@@ -138,7 +148,10 @@ impl ModelDrafter {
                 self.evaluate(&mut held, &[token])?;
             }
             let ms = started.elapsed().as_secs_f64() * 1e3 / draft.len().max(1) as f64;
-            self.token_ms = Some(self.token_ms.map_or(ms, |old| old + LEARNING_RATE * (ms - old)));
+            self.token_ms = Some(
+                self.token_ms
+                    .map_or(ms, |old| old + LEARNING_RATE * (ms - old)),
+            );
         }
         self.jobs.insert(key, held);
         Some(draft)
@@ -157,7 +170,8 @@ impl ModelDrafter {
             for (offset, token) in part.iter().enumerate() {
                 let position = (held.tokens.len() + offset) as i32;
                 let last = offset + 1 == part.len();
-                self.batch.push(*token, position, held.sequence as i32, last);
+                self.batch
+                    .push(*token, position, held.sequence as i32, last);
             }
             self.context.decode(&mut self.batch).ok()?;
             held.tokens.extend_from_slice(part);
@@ -172,11 +186,21 @@ impl ModelDrafter {
         }
         let free = (0..self.sequences).find(|s| self.jobs.values().all(|h| h.sequence != *s));
         let sequence = free.unwrap_or_else(|| {
-            let oldest = self.jobs.iter().min_by_key(|(_, h)| h.used_at).map(|(k, _)| *k);
-            oldest.and_then(|k| self.jobs.remove(&k)).map_or(0, |h| h.sequence)
+            let oldest = self
+                .jobs
+                .iter()
+                .min_by_key(|(_, h)| h.used_at)
+                .map(|(k, _)| *k);
+            oldest
+                .and_then(|k| self.jobs.remove(&k))
+                .map_or(0, |h| h.sequence)
         });
         self.context.sequence_remove(sequence as i32, 0, None);
-        Held { sequence, tokens: Vec::new(), used_at: 0 }
+        Held {
+            sequence,
+            tokens: Vec::new(),
+            used_at: 0,
+        }
     }
 }
 
@@ -195,7 +219,11 @@ pub(super) fn check_vocabulary(
         )))
     };
     if model.len() != draft.len() {
-        return refuse(format!("{} tokens, the model has {}", draft.len(), model.len()));
+        return refuse(format!(
+            "{} tokens, the model has {}",
+            draft.len(),
+            model.len()
+        ));
     }
     let tokens = 0..TokenId::try_from(model.len()).unwrap_or(TokenId::MAX);
     let differs = |t: &TokenId| model.token_bytes(*t, true) != draft.token_bytes(*t, true);

@@ -37,7 +37,10 @@ impl Embedder {
             .name(format!("embed {name}"))
             .spawn(move || run(context, &queue, input_tokens_max, sequences))
             .map_err(|e| Error::Load(format!("no thread for embeddings: {e}")))?;
-        Ok(Self { jobs, input_tokens_max })
+        Ok(Self {
+            jobs,
+            input_tokens_max,
+        })
     }
 
     pub(super) async fn embed(&self, inputs: Vec<Vec<TokenId>>) -> Result<Embeddings, Error> {
@@ -53,12 +56,15 @@ impl Embedder {
             }
         }
         let (answer, result) = oneshot::channel();
-        self.jobs.try_send(Job { inputs, answer }).map_err(|e| match e {
-            TrySendError::Full(_) => {
-                Error::QueueFull { waiting: QUEUE_MAX as u32, retry_after_s: RETRY_AFTER_S }
-            }
-            TrySendError::Disconnected(_) => Error::ShuttingDown,
-        })?;
+        self.jobs
+            .try_send(Job { inputs, answer })
+            .map_err(|e| match e {
+                TrySendError::Full(_) => Error::QueueFull {
+                    waiting: QUEUE_MAX as u32,
+                    retry_after_s: RETRY_AFTER_S,
+                },
+                TrySendError::Disconnected(_) => Error::ShuttingDown,
+            })?;
         result.await.unwrap_or(Err(Error::ShuttingDown))
     }
 }
@@ -84,10 +90,17 @@ fn embed(
     let mut batch = Batch::new();
     let mut rest = inputs;
     while !rest.is_empty() {
-        let (count, _) = rest.iter().take(sequences).fold((0, 0), |(count, tokens), input| {
-            let tokens = tokens + input.len();
-            if tokens <= batch_tokens { (count + 1, tokens) } else { (count, usize::MAX / 2) }
-        });
+        let (count, _) = rest
+            .iter()
+            .take(sequences)
+            .fold((0, 0), |(count, tokens), input| {
+                let tokens = tokens + input.len();
+                if tokens <= batch_tokens {
+                    (count + 1, tokens)
+                } else {
+                    (count, usize::MAX / 2)
+                }
+            });
         let (group, later) = rest.split_at(count.max(1));
         rest = later;
         batch.clear();
@@ -99,7 +112,9 @@ fn embed(
             last_rows.push(batch.len() - 1);
         }
         context.clear();
-        context.decode(&mut batch).map_err(|e| Error::Inference(e.to_string()))?;
+        context
+            .decode(&mut batch)
+            .map_err(|e| Error::Inference(e.to_string()))?;
         for (sequence, last_row) in last_rows.into_iter().enumerate() {
             let vector = if context.pooling() == Pooling::None {
                 context.embedding_of_row(last_row)
@@ -111,14 +126,24 @@ fn embed(
         }
     }
     let prompt_tokens = inputs.iter().map(Vec::len).sum::<usize>() as u32;
-    Ok(Embeddings { vectors, prompt_tokens })
+    Ok(Embeddings {
+        vectors,
+        prompt_tokens,
+    })
 }
 
 /// The vector scaled to length 1; a zero vector stays.
 fn unit(vector: &[f32]) -> Vec<f32> {
-    let norm = vector.iter().map(|v| f64::from(*v) * f64::from(*v)).sum::<f64>().sqrt();
+    let norm = vector
+        .iter()
+        .map(|v| f64::from(*v) * f64::from(*v))
+        .sum::<f64>()
+        .sqrt();
     if norm == 0.0 || !norm.is_finite() {
         return vector.to_vec();
     }
-    vector.iter().map(|v| (f64::from(*v) / norm) as f32).collect()
+    vector
+        .iter()
+        .map(|v| (f64::from(*v) / norm) as f32)
+        .collect()
 }

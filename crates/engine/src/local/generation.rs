@@ -66,23 +66,44 @@ impl Generation {
 
     fn take(&mut self, piece: Piece) {
         match piece {
-            Piece::Started { cached_tokens, queue_ms } => {
+            Piece::Started {
+                cached_tokens,
+                queue_ms,
+            } => {
                 let usage = &mut self.summary.usage;
                 usage.prompt_tokens = self.prompt_tokens;
                 usage.cached_tokens = cached_tokens;
                 self.summary.timings.queue_ms = queue_ms;
                 let prompt_tokens = self.prompt_tokens;
-                self.ready.push_back(Ok(Event::Started { prompt_tokens, cached_tokens }));
+                self.ready.push_back(Ok(Event::Started {
+                    prompt_tokens,
+                    cached_tokens,
+                }));
             }
-            Piece::Token { choice, token, text, logprob } => {
-                let Some(parser) = self.parsers.get_mut(choice as usize) else { return };
-                let mut delta =
-                    Delta { tokens: vec![token], logprobs: Vec::from_iter(logprob), ..Delta::default() };
+            Piece::Token {
+                choice,
+                token,
+                text,
+                logprob,
+            } => {
+                let Some(parser) = self.parsers.get_mut(choice as usize) else {
+                    return;
+                };
+                let mut delta = Delta {
+                    tokens: vec![token],
+                    logprobs: Vec::from_iter(logprob),
+                    ..Delta::default()
+                };
                 self.summary.usage.reasoning_tokens += u32::from(parser.in_reasoning());
                 collect(&mut delta, parser.push(&text));
                 self.ready.push_back(Ok(Event::Delta { choice, delta }));
             }
-            Piece::Finished { choice, text, reason, figures } => {
+            Piece::Finished {
+                choice,
+                text,
+                reason,
+                figures,
+            } => {
                 self.finish(choice, &text, reason, figures);
             }
             Piece::Failed(error) => self.fail(error),
@@ -90,7 +111,9 @@ impl Generation {
     }
 
     fn finish(&mut self, choice: u32, text: &str, reason: FinishReason, figures: Figures) {
-        let Some(parser) = self.parsers.get_mut(choice as usize) else { return };
+        let Some(parser) = self.parsers.get_mut(choice as usize) else {
+            return;
+        };
         let mut delta = Delta::default();
         collect(&mut delta, parser.push(text));
         collect(&mut delta, parser.finish());
@@ -98,7 +121,11 @@ impl Generation {
             self.ready.push_back(Ok(Event::Delta { choice, delta }));
         }
         let called = parser.called_tools() && reason == FinishReason::Stop;
-        let reason = if called { FinishReason::ToolCalls } else { reason };
+        let reason = if called {
+            FinishReason::ToolCalls
+        } else {
+            reason
+        };
         self.ready.push_back(Ok(Event::Finished { choice, reason }));
 
         let usage = &mut self.summary.usage;

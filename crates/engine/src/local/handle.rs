@@ -59,7 +59,9 @@ struct Inner {
 
 impl std::fmt::Debug for Engine {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Engine").field("model", &self.inner.info.name).finish_non_exhaustive()
+        f.debug_struct("Engine")
+            .field("model", &self.inner.info.name)
+            .finish_non_exhaustive()
     }
 }
 
@@ -92,7 +94,10 @@ impl Engine {
         let (embedder, thread) = if header.embeds {
             let tokens_max = room.batch_tokens as usize;
             let sequences = room.sequences as usize;
-            (Some(Embedder::start(context, tokens_max, sequences, &info.name)?), None)
+            (
+                Some(Embedder::start(context, tokens_max, sequences, &info.name)?),
+                None,
+            )
         } else {
             let drafter = make_drafter(&options, &model, room)?;
             let limits = scheduler::Limits {
@@ -129,7 +134,9 @@ impl Engine {
             embedder,
             thread,
         };
-        Ok(Self { inner: Arc::new(inner) })
+        Ok(Self {
+            inner: Arc::new(inner),
+        })
     }
 
     /// Prepares and submits a request.
@@ -152,7 +159,13 @@ impl Engine {
         let parsers = vec![prepared.parser.clone(); request.n as usize];
         let choices = inner.choices(&request, &prepared, prompt.len())?;
         let reuse = request.cache_prompt;
-        let submission = Submission { prompt, choices, reuse, submitted, pieces };
+        let submission = Submission {
+            prompt,
+            choices,
+            reuse,
+            submitted,
+            pieces,
+        };
         inner.submit(submission)?;
         Ok(generation::events(receiver, parsers, prompt_tokens))
     }
@@ -171,16 +184,25 @@ impl Inner {
             )));
         }
         if !(1..=CHOICES_MAX).contains(&request.n) {
-            return Err(Error::invalid("n", format!("must be between 1 and {CHOICES_MAX}")));
+            return Err(Error::invalid(
+                "n",
+                format!("must be between 1 and {CHOICES_MAX}"),
+            ));
         }
         let known = |t: &TokenId| self.model.vocabulary().contains(*t);
         if let Some((token, _)) = request.sampling.logit_bias.iter().find(|(t, _)| !known(t)) {
-            return Err(Error::invalid("logit_bias", format!("{token} is no token of the model")));
+            return Err(Error::invalid(
+                "logit_bias",
+                format!("{token} is no token of the model"),
+            ));
         }
         if let Input::Tokens(tokens) = &request.input
             && let Some(token) = tokens.iter().find(|t| !known(t))
         {
-            return Err(Error::invalid("prompt", format!("{token} is no token of the model")));
+            return Err(Error::invalid(
+                "prompt",
+                format!("{token} is no token of the model"),
+            ));
         }
         Ok(())
     }
@@ -223,10 +245,16 @@ impl Inner {
         let context_tokens = self.room.context_tokens;
         if prompt.len() >= context_tokens as usize {
             let prompt_tokens = prompt.len() as u32;
-            return Err(Error::ContextLengthExceeded { prompt_tokens, context_tokens });
+            return Err(Error::ContextLengthExceeded {
+                prompt_tokens,
+                context_tokens,
+            });
         }
         if prompt.is_empty() {
-            return Err(Error::invalid("prompt", "is empty; hint: give at least one token"));
+            return Err(Error::invalid(
+                "prompt",
+                "is empty; hint: give at least one token",
+            ));
         }
         Ok((prompt, prepared))
     }
@@ -286,16 +314,24 @@ impl Inner {
             let ahead = u64::from(shared.request_ms.load(Relaxed)) * u64::from(waiting);
             let seconds = ahead / u64::from(self.room.slots) / 1000;
             let retry_after_s = (seconds as u32).clamp(1, RETRY_AFTER_S_MAX);
-            Error::QueueFull { waiting, retry_after_s }
-        };
-        shared.waiting.fetch_update(Relaxed, Relaxed, free).map_err(full)?;
-        self.commands.try_send(Command::Submit(Box::new(submission))).map_err(|e| {
-            shared.waiting.fetch_sub(1, Relaxed);
-            match e {
-                TrySendError::Full(_) => full(queue_max),
-                TrySendError::Disconnected(_) => Error::ShuttingDown,
+            Error::QueueFull {
+                waiting,
+                retry_after_s,
             }
-        })
+        };
+        shared
+            .waiting
+            .fetch_update(Relaxed, Relaxed, free)
+            .map_err(full)?;
+        self.commands
+            .try_send(Command::Submit(Box::new(submission)))
+            .map_err(|e| {
+                shared.waiting.fetch_sub(1, Relaxed);
+                match e {
+                    TrySendError::Full(_) => full(queue_max),
+                    TrySendError::Disconnected(_) => Error::ShuttingDown,
+                }
+            })
     }
 }
 
@@ -330,16 +366,15 @@ impl Backend for Engine {
                     EmbedInput::Text(text) => vocabulary
                         .tokenize(&text, true, true)
                         .map_err(|e| Error::invalid(format!("input[{index}]"), e.to_string())),
-                    EmbedInput::Tokens(tokens) => match tokens
-                        .iter()
-                        .find(|t| !vocabulary.contains(**t))
-                    {
-                        Some(t) => Err(Error::invalid(
-                            format!("input[{index}]"),
-                            format!("{t} is no token of the model"),
-                        )),
-                        None => Ok(tokens),
-                    },
+                    EmbedInput::Tokens(tokens) => {
+                        match tokens.iter().find(|t| !vocabulary.contains(**t)) {
+                            Some(t) => Err(Error::invalid(
+                                format!("input[{index}]"),
+                                format!("{t} is no token of the model"),
+                            )),
+                            None => Ok(tokens),
+                        }
+                    }
                 };
                 request.inputs.into_iter().enumerate().map(tokens).collect()
             };
@@ -367,7 +402,10 @@ impl Backend for Engine {
         let bytes = |(index, token): (usize, &TokenId)| {
             if !vocabulary.contains(*token) {
                 let field = format!("tokens[{index}]");
-                return Err(Error::invalid(field, format!("{token} is no token of the model")));
+                return Err(Error::invalid(
+                    field,
+                    format!("{token} is no token of the model"),
+                ));
             }
             Ok(vocabulary.token_bytes(*token, true))
         };
@@ -381,8 +419,12 @@ impl Backend for Engine {
     fn shutdown(&self, deadline: Instant) -> BoxFuture<'_, ()> {
         async move {
             self.inner.shared.closed.store(true, Relaxed);
-            let thread =
-                self.inner.thread.lock().unwrap_or_else(PoisonError::into_inner).take();
+            let thread = self
+                .inner
+                .thread
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner)
+                .take();
             let Some(thread) = thread else { return };
             let commands = self.inner.commands.clone();
             // Sending blocks while the channel is full, joining until the deadline at most.
@@ -401,23 +443,35 @@ fn all_tokens(model: &Model) -> impl Iterator<Item = TokenId> {
 }
 
 fn end_tokens(model: &Model) -> Arc<[TokenId]> {
-    all_tokens(model).filter(|t| model.vocabulary().is_end(*t)).collect()
+    all_tokens(model)
+        .filter(|t| model.vocabulary().is_end(*t))
+        .collect()
 }
 
 fn token_texts(model: &Model) -> Vec<Vec<u8>> {
-    all_tokens(model).map(|t| model.vocabulary().token_bytes(t, true)).collect()
+    all_tokens(model)
+        .map(|t| model.vocabulary().token_bytes(t, true))
+        .collect()
 }
 
 fn shown_tokens(model: &Model, format: &ChatFormat) -> [Arc<[bool]>; 2] {
     [
         all_tokens(model).map(|t| format.shows(t)).collect(),
-        all_tokens(model).map(|t| !model.vocabulary().is_control(t)).collect(),
+        all_tokens(model)
+            .map(|t| !model.vocabulary().is_control(t))
+            .collect(),
     ]
 }
 
-fn chat_format(model: &Model, gguf: &gguf::Model, bytes: Vec<Vec<u8>>) -> Result<ChatFormat, Error> {
+fn chat_format(
+    model: &Model,
+    gguf: &gguf::Model,
+    bytes: Vec<Vec<u8>>,
+) -> Result<ChatFormat, Error> {
     let vocabulary = model.vocabulary();
-    let special = all_tokens(model).map(|t| vocabulary.is_control(t)).collect();
+    let special = all_tokens(model)
+        .map(|t| vocabulary.is_control(t))
+        .collect();
     let text = |token: Option<TokenId>| {
         let bytes = token.and_then(|t| bytes.get(usize::try_from(t).ok()?));
         bytes.map_or_else(String::new, |b| String::from_utf8_lossy(b).into_owned())
@@ -448,10 +502,12 @@ fn make_drafter(options: &LoadOptions, model: &Model, room: Room) -> Result<Draf
             let header = Header::read(&draft)?;
             let weights = load::load_weights(&draft.source, &header.gguf, &draft, &mut |_| {})?;
             drafter::check_vocabulary(model.vocabulary(), weights.vocabulary())?;
-            let draft_room = Room { sequences: room.slots, ..room };
+            let draft_room = Room {
+                sequences: room.slots,
+                ..room
+            };
             let context = draft_room.context(&weights, false)?;
-            let model =
-                ModelDrafter::new(context, room.slots as usize, room.batch_tokens as usize);
+            let model = ModelDrafter::new(context, room.slots as usize, room.batch_tokens as usize);
             Ok(Drafter::Model(Box::new(model)))
         }
     }
@@ -459,7 +515,9 @@ fn make_drafter(options: &LoadOptions, model: &Model, room: Room) -> Result<Draf
 
 fn model_info(header: &Header, model: &Model, format: &ChatFormat) -> ModelInfo {
     let metadata = header.gguf.metadata();
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_secs());
+    let now = SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .map_or(0, |d| d.as_secs());
     ModelInfo {
         name: header.name.clone(),
         architecture: metadata.architecture().unwrap_or("unknown").to_owned(),

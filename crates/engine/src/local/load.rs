@@ -137,14 +137,23 @@ impl Header {
             ModelSource::Path(path) => (gguf::Model::open(path).map_err(|e| load(&e))?, stem(path)),
             ModelSource::Bytes(bytes) => {
                 let parts = [(PathBuf::from("embedded model"), *bytes)];
-                (gguf::Model::read(parts).map_err(|e| load(&e))?, "embedded".to_owned())
+                (
+                    gguf::Model::read(parts).map_err(|e| load(&e))?,
+                    "embedded".to_owned(),
+                )
             }
         };
         let name = options.name.clone().unwrap_or(stem);
-        let embeds = gguf.metadata().pooling().map_err(|e| load(&e))?.is_some_and(|p| {
-            !matches!(p, gguf::Pooling::None)
-        });
-        let trained = gguf.metadata().context_length().map_err(|e| load(&e))?.max(1);
+        let embeds = gguf
+            .metadata()
+            .pooling()
+            .map_err(|e| load(&e))?
+            .is_some_and(|p| !matches!(p, gguf::Pooling::None));
+        let trained = gguf
+            .metadata()
+            .context_length()
+            .map_err(|e| load(&e))?
+            .max(1);
         let weights = gguf.tensor_bytes().map_err(|e| load(&e))?;
         let kv_token_bytes = gguf.metadata().kv_bytes_per_token().unwrap_or(0);
         let context_tokens = match options.context_tokens {
@@ -166,7 +175,12 @@ impl Header {
             threads: options.threads.unwrap_or_else(threads_default).max(1),
             queue_max: options.queue_max.unwrap_or(QUEUE_DEFAULT),
         };
-        Ok(Self { gguf, name, room, embeds })
+        Ok(Self {
+            gguf,
+            name,
+            room,
+            embeds,
+        })
     }
 
     fn memory_bytes(&self) -> Result<u64, Error> {
@@ -194,7 +208,11 @@ impl Room {
         let params = ContextParams {
             kv_tokens: self.context_tokens,
             batch_tokens_max: self.batch_tokens,
-            outputs_max: if embeddings { self.batch_tokens } else { self.outputs_max() },
+            outputs_max: if embeddings {
+                self.batch_tokens
+            } else {
+                self.outputs_max()
+            },
             sequences_max: self.sequences,
             threads: self.threads,
             poll: POLL,
@@ -240,7 +258,9 @@ pub(super) fn load_weights(
                 Ok(file)
             };
             let file = write().map_err(|e: std::io::Error| {
-                Error::Load(format!("the embedded model can't be written to a temporary file: {e}"))
+                Error::Load(format!(
+                    "the embedded model can't be written to a temporary file: {e}"
+                ))
             })?;
             load(&[file.path().to_path_buf()], on_progress)
         }
@@ -262,10 +282,14 @@ fn threads_default() -> u32 {
 }
 
 fn stem(path: &Path) -> String {
-    let stem = path.file_stem().map_or_else(String::new, |s| s.to_string_lossy().into_owned());
+    let stem = path
+        .file_stem()
+        .map_or_else(String::new, |s| s.to_string_lossy().into_owned());
     // NAME-00001-of-00003.gguf is called NAME.
     match gguf::PartName::of(path) {
-        Some(_) => stem.get(..stem.len().saturating_sub("-00001-of-00001".len())).map(str::to_owned),
+        Some(_) => stem
+            .get(..stem.len().saturating_sub("-00001-of-00001".len()))
+            .map(str::to_owned),
         None => None,
     }
     .filter(|s| !s.is_empty())

@@ -35,7 +35,12 @@ impl TokenSampler {
             let chain = Sampler::new(vocabulary, &stages);
             Some(chain.map_err(|e| Error::invalid("sampling", e.to_string()))?)
         };
-        Ok(Self { chain, constraint, bias: sampling.logit_bias.clone(), logprobs })
+        Ok(Self {
+            chain,
+            constraint,
+            bias: sampling.logit_bias.clone(),
+            logprobs,
+        })
     }
 
     /// Draws a token; `banned` ones (end-of-text tokens that may not come yet) are left out.
@@ -149,7 +154,10 @@ pub(super) fn argmax(logits: &[f32]) -> Option<TokenId> {
     if highest == f32::NEG_INFINITY {
         return None;
     }
-    logits.iter().position(|l| *l == highest).and_then(|i| TokenId::try_from(i).ok())
+    logits
+        .iter()
+        .position(|l| *l == highest)
+        .and_then(|i| TokenId::try_from(i).ok())
 }
 
 /// Log-probabilities of a row before any sampling setting.
@@ -166,7 +174,9 @@ impl Report {
         let log_sum = (f64::from(highest) + sum.ln()) as f32;
         let mut order: Vec<u32> = (0..logits.len() as u32).collect();
         let by_logit = |a: &u32, b: &u32| {
-            logits[*b as usize].total_cmp(&logits[*a as usize]).then(a.cmp(b))
+            logits[*b as usize]
+                .total_cmp(&logits[*a as usize])
+                .then(a.cmp(b))
         };
         let top = top.min(order.len());
         if top > 0 && top < order.len() {
@@ -175,21 +185,32 @@ impl Report {
         order.truncate(top);
         order.sort_unstable_by(by_logit);
         let top = order.into_iter().map(|t| t as TokenId).collect();
-        Self { log_sum, logits: logits.to_vec(), top }
+        Self {
+            log_sum,
+            logits: logits.to_vec(),
+            top,
+        }
     }
 
     fn of(&self, token: TokenId, bytes: impl Fn(TokenId) -> Vec<u8>) -> TokenLogprob {
         let logprob = |t: TokenId| {
-            usize::try_from(t).ok().and_then(|t| self.logits.get(t)).map_or(f32::MIN, |l| {
-                // JSON has no infinity: impossible tokens get the smallest number.
-                (l - self.log_sum).max(f32::MIN)
-            })
+            usize::try_from(t)
+                .ok()
+                .and_then(|t| self.logits.get(t))
+                .map_or(f32::MIN, |l| {
+                    // JSON has no infinity: impossible tokens get the smallest number.
+                    (l - self.log_sum).max(f32::MIN)
+                })
         };
         TokenLogprob {
             token,
             bytes: bytes(token),
             logprob: logprob(token),
-            top: self.top.iter().map(|t| (*t, bytes(*t), logprob(*t))).collect(),
+            top: self
+                .top
+                .iter()
+                .map(|t| (*t, bytes(*t), logprob(*t)))
+                .collect(),
         }
     }
 }
@@ -211,13 +232,19 @@ mod tests {
         let report = Report::new(&logits, 4).of(0, |_| vec![]);
         let sum: f32 = report.top.iter().map(|(_, _, l)| l.exp()).sum();
         assert!((sum - 1.0).abs() < 1e-5);
-        assert_eq!(report.top.iter().map(|t| t.0).collect::<Vec<_>>(), [2, 1, 0, 3]);
+        assert_eq!(
+            report.top.iter().map(|t| t.0).collect::<Vec<_>>(),
+            [2, 1, 0, 3]
+        );
         assert_eq!(report.logprob, report.top[2].2);
     }
 
     #[test]
     fn greedy_without_penalties_needs_no_chain() {
-        let sampling = Sampling { temperature: 0.0, ..Sampling::default() };
+        let sampling = Sampling {
+            temperature: 0.0,
+            ..Sampling::default()
+        };
         assert_eq!(stages(&sampling, 1), [SamplerStage::Greedy]);
         assert_eq!(stages(&Sampling::default(), 1).len(), 5);
     }

@@ -48,6 +48,7 @@ impl Scheduler {
         let admitted = self.admit(&mut step.ops);
         step.started.extend(admitted);
 
+        self.forget_surplus(&mut step.ops);
         self.decode_rows(&mut step);
         let decoding = !step.rows.is_empty();
         let wanted = if decoding {

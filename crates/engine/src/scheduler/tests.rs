@@ -348,7 +348,10 @@ fn a_long_prompt_leaves_room_for_running_jobs() {
     // 45 wanted: cut down to a multiple of 32.
     scheduler.commit(&step);
     scheduler.advance(0, &[3]);
-    let step = scheduler.plan(PrefillBudget { beside_decoding: 45, alone: 64 });
+    let step = scheduler.plan(PrefillBudget {
+        beside_decoding: 45,
+        alone: 64,
+    });
     assert_eq!(step.prefill_rows, 31);
 }
 
