@@ -27,7 +27,10 @@ impl Assembler {
     #[must_use]
     pub fn new(stops: Vec<String>) -> Self {
         let stops = stops.into_iter().filter(|s| !s.is_empty()).collect();
-        Self { stops, ..Self::default() }
+        Self {
+            stops,
+            ..Self::default()
+        }
     }
 
     /// Adds the bytes of a token.
@@ -35,17 +38,36 @@ impl Assembler {
         self.bytes.extend_from_slice(bytes);
         let text = take_characters(&mut self.bytes);
         if self.stops.is_empty() {
-            return Assembled { text, stopped: false };
+            return Assembled {
+                text,
+                stopped: false,
+            };
         }
         self.held.push_str(&text);
-        if let Some(at) = self.stops.iter().filter_map(|s| self.held.find(s.as_str())).min() {
+        if let Some(at) = self
+            .stops
+            .iter()
+            .filter_map(|s| self.held.find(s.as_str()))
+            .min()
+        {
             self.held.truncate(at);
             self.bytes.clear();
-            return Assembled { text: std::mem::take(&mut self.held), stopped: true };
+            return Assembled {
+                text: std::mem::take(&mut self.held),
+                stopped: true,
+            };
         }
-        let keep = self.stops.iter().map(|s| overlap(&self.held, s)).max().unwrap_or(0);
+        let keep = self
+            .stops
+            .iter()
+            .map(|s| overlap(&self.held, s))
+            .max()
+            .unwrap_or(0);
         let rest = self.held.split_off(self.held.len() - keep);
-        Assembled { text: std::mem::replace(&mut self.held, rest), stopped: false }
+        Assembled {
+            text: std::mem::replace(&mut self.held, rest),
+            stopped: false,
+        }
     }
 
     /// The end: gives what was held back.
@@ -116,7 +138,12 @@ mod tests {
 
     #[test]
     fn characters_stay_whole() {
-        check(&[], &[b"a\xe2", b"\x82", b"\xacb"], &["a", "", "€b", ""], false);
+        check(
+            &[],
+            &[b"a\xe2", b"\x82", b"\xacb"],
+            &["a", "", "€b", ""],
+            false,
+        );
         check(&[], &["👍".as_bytes()], &["👍", ""], false);
     }
 
@@ -129,8 +156,18 @@ mod tests {
 
     #[test]
     fn stops_may_straddle_tokens() {
-        check(&["END"], &[b"one E", b"N", b"D two"], &["one ", "", ""], true);
-        check(&["END"], &[b"one E", b"N", b"X"], &["one ", "", "ENX", ""], false);
+        check(
+            &["END"],
+            &[b"one E", b"N", b"D two"],
+            &["one ", "", ""],
+            true,
+        );
+        check(
+            &["END"],
+            &[b"one E", b"N", b"X"],
+            &["one ", "", "ENX", ""],
+            false,
+        );
         check(&["END"], &[b"one EN"], &["one ", "EN"], false);
         check(&["ab", "b"], &[b"xab"], &["x"], true);
         check(&["aab"], &[b"aa", b"ab"], &["", "a"], true);

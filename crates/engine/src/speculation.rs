@@ -51,7 +51,9 @@ pub struct Acceptance {
 
 impl Default for Acceptance {
     fn default() -> Self {
-        Self { rate: ACCEPTANCE_START }
+        Self {
+            rate: ACCEPTANCE_START,
+        }
     }
 }
 
@@ -83,10 +85,14 @@ impl Acceptance {
 pub fn draft_tokens(p: f64, jobs: usize, cost: &StepCost, draft_ms: f64) -> usize {
     let jobs = jobs.max(1);
     let p = p.clamp(0.0, 0.99);
-    let Some(plain_ms) = cost.step_ms(jobs) else { return 3 };
+    let Some(plain_ms) = cost.step_ms(jobs) else {
+        return 3;
+    };
     let mut best = (1.0 / plain_ms * GAIN_MIN, 0);
     for k in 1..=DRAFT_TOKENS_MAX {
-        let Some(step_ms) = cost.step_ms(jobs * (1 + k)) else { return 3.min(DRAFT_TOKENS_MAX) };
+        let Some(step_ms) = cost.step_ms(jobs * (1 + k)) else {
+            return 3.min(DRAFT_TOKENS_MAX);
+        };
         let tokens = (1.0 - p.powi(k as i32 + 1)) / (1.0 - p);
         let speed = tokens / (step_ms + draft_ms * k as f64);
         if speed > best.0 {
@@ -120,7 +126,14 @@ mod tests {
     fn cost() -> StepCost {
         // Step times of a 0.5B model on two cores, see the bench's figures.
         let mut cost = StepCost::default();
-        for (rows, ms) in [(1, 18.0), (2, 33.0), (4, 37.0), (8, 57.0), (16, 90.0), (64, 250.0)] {
+        for (rows, ms) in [
+            (1, 18.0),
+            (2, 33.0),
+            (4, 37.0),
+            (8, 57.0),
+            (16, 90.0),
+            (64, 250.0),
+        ] {
             cost.observe(rows, ms);
         }
         cost
@@ -131,7 +144,11 @@ mod tests {
         assert_eq!(draft_tokens(0.05, 1, &cost(), 0.0), 0);
         assert_eq!(draft_tokens(0.7, 1, &cost(), 0.0), 3);
         assert!(draft_tokens(0.98, 1, &cost(), 0.0) > 6);
-        assert_eq!(draft_tokens(0.5, 1, &cost(), 30.0), 0, "a slow draft model does not pay");
+        assert_eq!(
+            draft_tokens(0.5, 1, &cost(), 30.0),
+            0,
+            "a slow draft model does not pay"
+        );
     }
 
     #[test]

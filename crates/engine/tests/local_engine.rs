@@ -39,7 +39,10 @@ async fn answer(engine: &Engine, request: Request) -> Result<Answer, Error> {
             Event::Done(summary) => answer.summary = summary,
         }
     }
-    assert!(answer.reasons.iter().all(Option::is_some), "a choice never ended");
+    assert!(
+        answer.reasons.iter().all(Option::is_some),
+        "a choice never ended"
+    );
     Ok(answer)
 }
 
@@ -54,7 +57,10 @@ fn model(seed: u64) -> Model {
     let mut spec = ModelSpec::tiny(Architecture::Qwen3);
     spec.seed = seed;
     write(&spec, &path).unwrap();
-    Model { _folder: folder, path }
+    Model {
+        _folder: folder,
+        path,
+    }
 }
 
 fn options(model: &Model) -> LoadOptions {
@@ -67,7 +73,10 @@ fn options(model: &Model) -> LoadOptions {
 }
 
 async fn load(options: LoadOptions) -> Engine {
-    tokio::task::spawn_blocking(|| Engine::load(options, |_| {})).await.unwrap().unwrap()
+    tokio::task::spawn_blocking(|| Engine::load(options, |_| {}))
+        .await
+        .unwrap()
+        .unwrap()
 }
 
 fn greedy(prompt: &str, tokens: u32) -> Request {
@@ -82,7 +91,9 @@ fn greedy(prompt: &str, tokens: u32) -> Request {
 async fn greedy_text_is_the_same_alone_and_in_a_crowd() {
     let model = model(1);
     let engine = load(options(&model)).await;
-    let prompts: Vec<String> = (0..12).map(|i| format!("prompt number {i} of a crowd")).collect();
+    let prompts: Vec<String> = (0..12)
+        .map(|i| format!("prompt number {i} of a crowd"))
+        .collect();
     let mut alone = vec![];
     for prompt in &prompts {
         alone.push(answer(&engine, greedy(prompt, 24)).await.unwrap().tokens[0].clone());
@@ -103,11 +114,22 @@ async fn a_repeated_prompt_is_found_in_the_cache() {
     let first = answer(&engine, greedy(&prompt, 4)).await.unwrap();
     assert_eq!(first.summary.usage.cached_tokens, 0);
     let second = answer(&engine, greedy(&prompt, 4)).await.unwrap();
-    assert_eq!(second.summary.usage.cached_tokens, second.summary.usage.prompt_tokens - 1);
+    assert_eq!(
+        second.summary.usage.cached_tokens,
+        second.summary.usage.prompt_tokens - 1
+    );
     assert_eq!(first.tokens, second.tokens);
     let mut fresh = greedy(&prompt, 4);
     fresh.cache_prompt = false;
-    assert_eq!(answer(&engine, fresh).await.unwrap().summary.usage.cached_tokens, 0);
+    assert_eq!(
+        answer(&engine, fresh)
+            .await
+            .unwrap()
+            .summary
+            .usage
+            .cached_tokens,
+        0
+    );
 }
 
 #[tokio::test]
@@ -157,9 +179,21 @@ async fn bad_requests_are_refused_before_they_run() {
     let engine = load(options(&model)).await;
     let refused = |request| async { answer(&engine, request).await.err().unwrap() };
     let long = refused(greedy(&"x".repeat(512), 4)).await;
-    assert!(matches!(long, Error::ContextLengthExceeded { context_tokens: 512, .. }), "{long}");
+    assert!(
+        matches!(
+            long,
+            Error::ContextLengthExceeded {
+                context_tokens: 512,
+                ..
+            }
+        ),
+        "{long}"
+    );
     let huge = refused(greedy(&"x".repeat(1 << 20), 4)).await;
-    assert!(matches!(huge, Error::ContextLengthExceeded { .. }), "{huge}");
+    assert!(
+        matches!(huge, Error::ContextLengthExceeded { .. }),
+        "{huge}"
+    );
     let empty = refused(greedy("", 4)).await;
     assert!(matches!(empty, Error::InvalidRequest { .. }), "{empty}");
     let mut none = greedy("x", 4);
@@ -169,12 +203,18 @@ async fn bad_requests_are_refused_before_they_run() {
     bias.sampling.logit_bias = vec![(-1, 1.0)];
     assert!(matches!(refused(bias).await, Error::InvalidRequest { .. }));
     let tokens = Request::new("", Input::Tokens(vec![1 << 30]));
-    assert!(matches!(refused(tokens).await, Error::InvalidRequest { .. }));
+    assert!(matches!(
+        refused(tokens).await,
+        Error::InvalidRequest { .. }
+    ));
     let embed = engine::EmbedRequest {
         model: String::new(),
         inputs: vec![engine::EmbedInput::Text("x".into())],
     };
-    assert!(matches!(engine.embed(embed).await, Err(Error::Unsupported(_))));
+    assert!(matches!(
+        engine.embed(embed).await,
+        Err(Error::Unsupported(_))
+    ));
 }
 
 #[tokio::test]
@@ -211,8 +251,20 @@ async fn every_sampler_gives_the_same_text_for_the_same_seed() {
         |s| s.typical_p = 0.5,
         |s| (s.repeat_penalty, s.presence_penalty, s.frequency_penalty) = (1.3, 0.5, 0.5),
         |s| s.dry_multiplier = 0.8,
-        |s| s.mirostat = Some(engine::Mirostat { version: 1, tau: 4.0, eta: 0.1 }),
-        |s| s.mirostat = Some(engine::Mirostat { version: 2, tau: 4.0, eta: 0.1 }),
+        |s| {
+            s.mirostat = Some(engine::Mirostat {
+                version: 1,
+                tau: 4.0,
+                eta: 0.1,
+            })
+        },
+        |s| {
+            s.mirostat = Some(engine::Mirostat {
+                version: 2,
+                tau: 4.0,
+                eta: 0.1,
+            })
+        },
     ];
     for (index, set) in settings.into_iter().enumerate() {
         let mut request = greedy("say something", 16);
@@ -244,7 +296,10 @@ async fn speculation_changes_no_greedy_text() {
         let got = answer(&engine, greedy(prompt, 60)).await.unwrap();
         assert_eq!(got.tokens, expected.tokens);
         assert!(got.summary.usage.drafted_tokens > 0, "nothing was drafted");
-        assert_eq!(engine.load().accepted_tokens_total, u64::from(got.summary.usage.accepted_tokens));
+        assert_eq!(
+            engine.load().accepted_tokens_total,
+            u64::from(got.summary.usage.accepted_tokens)
+        );
     }
 }
 
@@ -277,10 +332,14 @@ async fn dropped_streams_free_their_slots() {
     drop(streams);
     // All slots were taken: these answers come only if they are free again.
     for i in 0..4 {
-        answer(&engine, greedy(&format!("after {i}"), 2)).await.unwrap();
+        answer(&engine, greedy(&format!("after {i}"), 2))
+            .await
+            .unwrap();
     }
     assert_eq!(engine.load().cancelled_total, 4);
-    engine.shutdown(std::time::Instant::now() + std::time::Duration::from_secs(5)).await;
+    engine
+        .shutdown(std::time::Instant::now() + std::time::Duration::from_secs(5))
+        .await;
     assert_eq!((engine.load().running, engine.load().waiting), (0, 0));
 }
 
@@ -297,7 +356,16 @@ async fn a_full_queue_says_so() {
     let _one = engine.generate(endless.clone()).await.unwrap();
     let _two = engine.generate(endless.clone()).await.unwrap();
     let error = engine.generate(endless).await.err().unwrap();
-    assert!(matches!(error, Error::QueueFull { waiting: 2, retry_after_s: 1.. }), "{error}");
+    assert!(
+        matches!(
+            error,
+            Error::QueueFull {
+                waiting: 2,
+                retry_after_s: 1..
+            }
+        ),
+        "{error}"
+    );
 }
 
 #[tokio::test]
@@ -336,7 +404,10 @@ async fn a_deadline_ends_what_still_runs() {
         last = Some(event);
     }
     let last = last.unwrap();
-    assert!(matches!(last, Err(Error::ShuttingDown) | Ok(Event::Done(_))), "{last:?}");
+    assert!(
+        matches!(last, Err(Error::ShuttingDown) | Ok(Event::Done(_))),
+        "{last:?}"
+    );
 }
 
 /// Where two greedy answers part, the model must have been undecided: batches of other shapes
@@ -346,7 +417,10 @@ fn assert_same_but_for_rounding(expected: &Answer, got: &Answer) {
     if let Some(at) = pairs.clone().position(|(a, b)| a != b) {
         let top = &expected.logprobs[at].top;
         let margin = top[0].2 - top[1].2;
-        assert!(margin < 0.02, "token {at} differs although its margin is {margin}");
+        assert!(
+            margin < 0.02,
+            "token {at} differs although its margin is {margin}"
+        );
         assert!(top[..2].iter().any(|t| t.0 == got.tokens[0][at]));
     }
     assert_eq!(expected.tokens[0].len(), got.tokens[0].len());
@@ -358,8 +432,9 @@ async fn an_overfull_cache_costs_time_and_not_answers() {
     let mut options = options(&model);
     options.context_tokens = Some(160);
     let engine = load(options).await;
-    let prompts: Vec<String> =
-        (0..8).map(|i| format!("{i} {}", "fills the cache ".repeat(2 + i))).collect();
+    let prompts: Vec<String> = (0..8)
+        .map(|i| format!("{i} {}", "fills the cache ".repeat(2 + i)))
+        .collect();
     let request = |prompt: &str| {
         let mut request = greedy(prompt, 40);
         request.logprobs = Some(2);
@@ -387,13 +462,23 @@ async fn broken_files_give_one_clear_error() {
         std::fs::write(&path, bytes).unwrap();
         let error = Engine::load(LoadOptions::new(ModelSource::Path(path)), |_| {}).unwrap_err();
         let text = error.to_string();
-        assert!(matches!(error, Error::Load(_)) && text.contains(expected), "{name}: {text}");
+        assert!(
+            matches!(error, Error::Load(_)) && text.contains(expected),
+            "{name}: {text}"
+        );
     };
     check("short.gguf", &bytes[..bytes.len() / 2], "truncated");
-    check("text.gguf", b"this is no model, whatever its name says", "GGUF");
+    check(
+        "text.gguf",
+        b"this is no model, whatever its name says",
+        "GGUF",
+    );
     check("empty.gguf", b"", "truncated");
     let missing = LoadOptions::new(ModelSource::Path(folder.path().join("none.gguf")));
-    assert!(matches!(Engine::load(missing, |_| {}).unwrap_err(), Error::Load(_)));
+    assert!(matches!(
+        Engine::load(missing, |_| {}).unwrap_err(),
+        Error::Load(_)
+    ));
     // The header of a good file, another architecture of the same length.
     let at = bytes.windows(5).position(|w| w == b"qwen3").unwrap();
     let mut unknown = bytes.clone();

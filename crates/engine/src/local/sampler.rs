@@ -150,7 +150,23 @@ fn stages(sampling: &Sampling, seed: u32) -> Vec<SamplerStage> {
 
 /// The likeliest token, the first among equals; `None` if none is possible.
 pub(super) fn argmax(logits: &[f32]) -> Option<TokenId> {
-    let highest = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+    // Several independent maxima, so that the compiler can use vector instructions: vocabularies
+    // have 150,000 tokens, and the other streams wait.
+    const LANES: usize = 16;
+    let mut highest = [f32::NEG_INFINITY; LANES];
+    let chunks = logits.chunks_exact(LANES);
+    let rest = chunks.remainder();
+    for chunk in chunks {
+        for (high, logit) in highest.iter_mut().zip(chunk) {
+            // False for NaN, which is never the likeliest.
+            *high = if *logit > *high { *logit } else { *high };
+        }
+    }
+    let highest = highest
+        .iter()
+        .chain(rest)
+        .copied()
+        .fold(f32::NEG_INFINITY, f32::max);
     if highest == f32::NEG_INFINITY {
         return None;
     }
@@ -224,6 +240,10 @@ mod tests {
         assert_eq!(argmax(&[1.0, 3.0, 3.0]), Some(1));
         assert_eq!(argmax(&[f32::NEG_INFINITY; 3]), None);
         assert_eq!(argmax(&[f32::NAN, f32::NAN]), None);
+        let mut many = vec![f32::NAN; 100];
+        (many[37], many[98]) = (1.0, 2.0);
+        assert_eq!(argmax(&many), Some(98));
+        assert_eq!(argmax(&many[..90]), Some(37));
     }
 
     #[test]
