@@ -32,7 +32,7 @@ class Llama:
         params = xllamacpp.CommonParams()
         params.model.path = str(path)
         params.n_ctx, params.n_parallel, params.port = 4096, 1, 0
-        params.cpuparams.n_threads = params.cpuparams_batch.n_threads = 2
+        params.cpuparams.n_threads = params.cpuparams_batch.n_threads = 1
         params.verbosity = -1
         self.server = xllamacpp.Server(params)
         field = gguf.GGUFReader(str(path)).get_field("tokenizer.chat_template")

@@ -87,19 +87,21 @@ def which_model(rng):
     return say(rng.choice(talk.WHICH_MODEL), rng), talk.WHICH_ANSWER
 
 
-TALKS = [
-    (0.53, fact_pair), (0.085, talk.memory), (0.03, talk.memory_need), (0.01, which_model), (0.07, talk.counting),
-    (0.04, talk.small_sum), (0.06, talk.echo), (0.105, talk.unknown), (0.07, talk.simple),
+TALKS = [  # kind of talk and its weight
+    (fact_pair, 50), (talk.memory, 8), (talk.memory_need, 3), (which_model, 1), (talk.counting, 11), (talk.small_sum, 3),
+    (talk.echo, 10), (talk.lookup, 6), (talk.unknown, 9), (talk.simple, 7),
 ]
 
 
 def talk_pair(rng):
     """A question and its answer, as typed, never one of the evaluation."""
     while True:
-        kind = rng.choices([f for _, f in TALKS], [w for w, _ in TALKS])[0]
+        kind = rng.choices([k for k, _ in TALKS], [w for _, w in TALKS])[0]
         question, answer = kind(rng)
         if kind is talk.echo:
             typed = capital(question, rng) if question[:3] in ("say", "rep", "ple", "can", "wri") else question
+        elif kind is talk.lookup:
+            typed = question
         else:
             typed = capital(as_typed(question, rng), rng)
         if normalise(typed) not in BANNED:
@@ -183,12 +185,13 @@ def drawn_call(draw, rng):
         if normalise(call.shape) not in BANNED_SHAPES and normalise(call.question) not in BANNED:
             break
     typed = as_typed(call.question, rng, careful=True)
-    return call, capital(typed, rng, keep=call.arguments.values())
+    typed = capital(typed, rng, keep=call.arguments.values())
+    return call, rng.choice(facts.CONTEXT) + " " + typed if rng.random() < 0.05 else typed
 
 
 def toolset(rng):
     """One to six different tools, shuffled, and how to draw calls of each."""
-    wanted = rng.choices([1, 2, 3, 4, 5, 6], [0.36, 0.27, 0.18, 0.11, 0.05, 0.03])[0]
+    wanted = rng.choices([1, 2, 3, 4, 5, 6], [0.28, 0.36, 0.2, 0.1, 0.04, 0.02])[0]
     tools, draws, kinds = [], [], []
     while len(tools) < wanted:
         kind = toolbox.random_kind(rng)
@@ -223,8 +226,8 @@ def tool_turns(rng):
     """A chat with tools: questions, calls, results, answers, and questions where no tool fits."""
     tools, draws, kinds = toolset(rng)
     out = []
-    for _ in range(rng.choices([1, 2, 3, 4], [0.35, 0.35, 0.2, 0.1])[0]):
-        if rng.random() < 0.2:
+    for _ in range(rng.choices([1, 2, 3, 4, 5], [0.15, 0.25, 0.25, 0.2, 0.15])[0]):
+        if rng.random() < 0.16:
             q, a = stray_question(kinds, rng)
             out += [turn("user", q), turn("assistant", a)]
             continue
@@ -236,12 +239,10 @@ def tool_turns(rng):
             calls.append(other)
             typed = typed.rstrip("?.!") + rng.choice([" and ", ". And ", ", then ", ". Then ", ", and "]) + typed_too
         out += [turn("user", typed), {"role": "assistant", "content": "", "tool_calls": [call_text(c) for c in calls]}]
-        if rng.random() < 0.72:
+        if rng.random() < 0.4:
             results = [tool_result(rng) for _ in calls]
             out += [turn("tool", r) for r, _ in results]
             out.append(turn("assistant", " ".join(a for _, a in results)))
-        elif len(out) > 6:
-            break
     return out, tools
 
 

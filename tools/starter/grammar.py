@@ -70,7 +70,7 @@ def pick(text, rng):
 def tidy(text):
     """Undo double blanks and blanks before punctuation, which empty parts leave behind."""
     text = re.sub(r"\s+", " ", text).strip()
-    return re.sub(r" ('s\b|[?,.;])", r"\1", text)
+    return re.sub(r" ('s\b|[?,;]|\.(?= |$))", r"\1", text)
 
 
 def say(pattern, rng, **slots):

@@ -29,6 +29,18 @@ class Shape:
         return asdict(self)
 
 
+def fused(function):
+    """One loop instead of one per operation, for tensors of any size. Needs a C++ compiler."""
+    return torch.compile(function, dynamic=True)
+
+
+@fused
+def normalised(x, weight, eps):
+    """`x` over the root mean square of its last axis, times `weight`, in the type of `x`."""
+    wide = x.float()
+    return (wide * torch.rsqrt(wide.pow(2).mean(-1, keepdim=True) + eps) * weight).to(x.dtype)
+
+
 class RmsNorm(nn.Module):
     """Scale by the root mean square over the last axis, then by a learned weight."""
 
@@ -38,7 +50,7 @@ class RmsNorm(nn.Module):
         self.eps = eps
 
     def forward(self, x):
-        return F.rms_norm(x, (x.shape[-1],), self.weight.to(x.dtype), self.eps)
+        return normalised(x, self.weight, self.eps)
 
 
 def rope_tables(shape, length):
@@ -49,6 +61,7 @@ def rope_tables(shape, length):
     return angle.cos(), angle.sin()
 
 
+@fused
 def rotate(x, cos, sin):
     """Rotate `x` of `[batch, time, heads, head_width]`; the halves form the pairs (NEOX order)."""
     a, b = x.chunk(2, dim=-1)
@@ -99,6 +112,13 @@ class Block(nn.Module):
         x = x + self.o(a.transpose(1, 2).reshape(batch, time, -1))
         h = self.ffn_norm(x)
         return x + self.down(F.silu(self.gate(h)) * self.up(h))
+
+
+@fused
+def surprise(logits, targets):
+    """Cross entropy in nats for each row of `logits` against its target."""
+    wide = logits.float()
+    return wide.logsumexp(-1) - wide.gather(1, targets[:, None]).squeeze(1)
 
 
 class Starter(nn.Module):

@@ -1,6 +1,6 @@
 """Talk besides the facts: memory advice, greetings, counting, echoes, names, and what it does not know."""
 from grammar import say
-from values import WORDS, made_up_word, phrase, person
+from values import WORDS, any_word, made_up_word, person, phrase
 
 DONT_KNOW = (
     "I do not know. I am only a tiny starter model; load a bigger one with `mesh-llm --model NAME`."
@@ -57,7 +57,7 @@ SIMPLE = {
     "hello": ("Hello! How can I help you with mesh-llm?", [
         "(hello|hi|hey|good morning|good evening|good afternoon|hi there|hello there|hey there|greetings|howdy|good day|hey you|hallo|hiya|yo|moin|welcome|morning|evening)[ mesh-llm| starter| friend| model| everyone| again| my friend| bot| assistant| computer]",
         "(hello|hi|hey)[,] (nice to meet you|are you there|anybody there|I am new here|is anyone there|good to see you)",
-        "(is anybody|are you|anyone) (there|here|awake|listening|home)", "I (say|wanted to say) (hello|hi)",
+        "(dear|my dear|good|hello good|hi dear) (model|friend|assistant|bot|computer)", "(is anybody|are you|anyone) (there|here|awake|listening|home)", "I (say|wanted to say) (hello|hi)",
         "(just|I am just) (saying hi|saying hello|testing)", "(test|testing|ping|this is a test)",
     ]),
     "how": ("I am well, thank you. What would you like to know about mesh-llm?", [
@@ -74,7 +74,7 @@ SIMPLE = {
     ]),
     "bye": ("Goodbye!", [
         "(bye|goodbye|good bye|see you|see you later|bye bye|good night|farewell|so long|see you soon|until next time|take care|later|ciao|see you tomorrow|until tomorrow|have a nice day|have a good day)[ then| mesh-llm| friend| and thanks| now| for now]",
-        "(I have to|I must|I need to|I am going to) (go|leave|stop here) [now|for today]", "(that is|that was) (all|it) [for today|for now|then]",
+        "(I have to|I must|I need to|I am going to) (go|leave|stop here) [now|for today]", "(ok|okay|so|well|right)[,] (bye|goodbye|see you|good night) [for (now|tonight|this week)|then]", "(that is|that was) (all|it) [for today|for now|then]",
         "I am (leaving|off|done|going home) [now|for today]", "time to (say goodbye|go|leave|sleep)", "let us (stop|end) here", "I say goodbye",
     ]),
     "ok": ("Good. Is there anything else?", [
@@ -102,10 +102,10 @@ OPEN = [
     "what's the (weather|news|time|date) [like] [today|in {X}|now|tomorrow]", "what (day|time|year|month) is it [in {X}|now|today]", "(will it|does it|is it going to) (rain|snow|be sunny|be cold) [in {X}] [today|tomorrow|this week]",
 ]
 FIXED_OPEN = """what is the meaning of life|why is the sky blue|how do airplanes fly|what is love|is there a god|how old is the universe|who is the president|tell me something|how do I lose weight|what is python|write a hello world program in C|explain quantum physics|what is the speed of light|how many planets are there|what is the largest ocean|who was the first man on the moon|how do vaccines work|what should I cook for dinner|how do I tie a tie|what is a black hole|which team won the world cup|recommend a good book|what is the stock market doing|how do I learn the piano|what is machine learning|what is docker|how do I install windows|what is bitcoin|do you dream|are you alive|can you think|what is the population of earth|how do I fix my car|who wrote hamlet|what is photosynthesis|explain the theory of relativity|how many countries are in europe|what is the highest mountain|write a sorting algorithm|what is kubernetes|how do I boil an egg""".split("|")
-COUNT_TO = ["count [up] (to|until|up to) {b}", "(can|could|would) you count (to|up to|until) {b}", "(please|) count from (1|one) (to|up to|until) {b}", "(list|say|write|name|print|give me) the numbers (from|) 1 (to|through|until) {b}", "count (till|for me to|to the number|all the way to|aloud to|slowly to) {b}", "(say|list|write) all numbers up to {b}", "start (at|from) 1 and (count|go) (to|up to) {b}", "I want you to count (to|up to) {b}", "let me (see|hear) you count to {b}"]
-COUNT_FROM = ["count [up] from {a} (to|until|up to|through) {b}", "(can|could|would) you count from {a} (to|up to|until) {b}", "(list|say|write|name|print|give me) the numbers (from|between) {a} (to|and|until|through|up to) {b}", "start (at|with|from) {a} and count (to|up to|until) {b}", "count (starting|beginning) (at|with|from) {a} (to|up to|until) {b}", "begin (at|with) {a} and (go|count) [up] to {b}", "(all|the) numbers from {a} to {b}", "from {a} to {b}[,] (count|count please)"]
+COUNT_TO = ["count (everything|all|each number|on|) (from|starting with|beginning with) 1 (up to|to) {b}", "can I hear you count (up to|to) {b}", "(please|now) count [for me] (until|up to) {b}", "1 to {b}[, please|]", "count [up] (to|until|up to) {b}", "(can|could|would) you count (to|up to|until) {b}", "(please|) count from (1|one) (to|up to|until) {b}", "(list|say|write|name|print|give me) the numbers (from|) 1 (to|through|until) {b}", "count (till|for me to|to the number|all the way to|aloud to|slowly to) {b}", "(say|list|write) all numbers up to {b}", "start (at|from) 1 and (count|go) (to|up to) {b}", "I want you to count (to|up to) {b}", "let me (see|hear) you count to {b}"]
+COUNT_FROM = ["(count|go) (up|on|) (from|beginning from) {a} (and stop at|until you reach|as far as|all the way to) {b}", "I want to (hear|see) the numbers from {a} to {b}", "{a} to {b}[, please|]", "count [up] from {a} (to|until|up to|through) {b}", "(can|could|would) you count from {a} (to|up to|until) {b}", "(list|say|write|name|print|give me) the numbers (from|between) {a} (to|and|until|through|up to) {b}", "start (at|with|from) {a} and count (to|up to|until) {b}", "count (starting|beginning) (at|with|from) {a} (to|up to|until) {b}", "begin (at|with) {a} and (go|count) [up] to {b}", "(all|the) numbers from {a} to {b}", "from {a} to {b}[,] (count|count please)"]
 COUNT_DOWN = ["count (down|backwards|back|downwards) from {b} [to 1]", "(can|could) you count (down|backwards) from {b}", "(a|do a|give me a|start a) countdown from {b}", "(list|say) the numbers from {b} (down|back) to 1", "count from {b} (down|back|backwards) to 1"]
-NAME_TELL = ["my name is {p}", "I am called {p}", "call me {p}", "(hi|hello|hey)[,] (I am|I'm|my name is|this is) {p}", "I am {p}", "the name is {p}", "you can call me {p}", "people call me {p}", "(hi|hello)[,] {p} here"]
+NAME_TELL = ["my name is {p}", "I am called {p}", "call me {p}", "(hi|hello|hey)[,] (I'm|my name is|this is) {p}", "my name's {p}", "the name is {p}", "you can call me {p}", "people call me {p}", "(hi|hello)[,] {p} here"]
 NAME_ASK = ["what is my name", "who am I", "do you (know|remember) my name", "what am I called", "what did I say my name was", "(say|tell me) my name", "can you tell me my name", "which name did I (tell|give) you", "what's my name (again|)"]
 ECHO = ["(say|repeat|write|echo|print|reply with|answer with|respond with|output|type|return) [just|only|exactly|the words|the word|this|after me|the text] {q}", "(say|repeat|write) after me: {q}", "(please|can you|could you|would you) (say|repeat|write|print|output|type|echo) {q}", "repeat (this|the following|these words|what I say|this text|exactly): {q}", "(reply|answer|respond) (only|just|with just|exactly|) with: {q}", "(the word|the words) {q}[,] (please repeat|repeat it|say it|repeat that)", "I (want|would like) you to say {q}"]
 AGAIN = ["(say|repeat|tell me) (that|it) [once more|again|one more time]", "(again|once more|one more time|repeat|repeat please|come again|what did you say|pardon|say again)", "(can|could) you (repeat|say) (that|it) [again|once more|please]"]
@@ -152,7 +152,7 @@ def counting(rng):
 
 
 def small_sum(rng):
-    a, b = rng.randint(0, 12), rng.randint(0, 12)
+    a, b = rng.randint(0, 10), rng.randint(0, 10)
     if rng.random() < 0.6:
         ask = ["what is {a} (plus|+|and) {b}", "{a} (plus|+) {b}", "{a} + {b} = ?", "how much is {a} (plus|and|+) {b}", "add {a} and {b}", "(calculate|compute) {a} (plus|+) {b}", "the sum of {a} and {b}", "what's {a}+{b}"]
         return say(rng.choice(ask), rng, a=str(a), b=str(b)), f"{a} plus {b} is {a + b}."
@@ -162,9 +162,22 @@ def small_sum(rng):
 
 
 def echo(rng):
-    text = phrase(rng, 1, 7)
+    text = phrase(rng, 1, rng.choice([3, 7, 14]))
     shown = rng.choice(["{}", "{}", '"{}"', "'{}'"]).format(text)
     return say(rng.choice(ECHO), rng, q=shown), text
+
+
+def lookup(rng):
+    """A list of names and values in the question, one of which is asked for: practice in reading."""
+    names = list({any_word(rng): 0 for _ in range(rng.randint(2, 6))})
+    told = {n: rng.choice([lambda: str(rng.randint(0, 999)), lambda: any_word(rng), lambda: person(rng), lambda: phrase(rng, 1, 3)])() for n in names}
+    joint = rng.choice(["{}: {}", "{} = {}", "{} is {}", "the {} is {}", '"{}": "{}"', "{}={}"])
+    listed = rng.choice([", ", "; ", "\n", ", "]).join(joint.format(n, x) for n, x in told.items())
+    wanted = rng.choice(names)
+    ask = rng.choice(["{}?", "What is {}?", "what is the {}?", "Which value has {}?", "Tell me the {}.", "And {}?"]).format(wanted)
+    if rng.random() < 0.3:
+        return f"{ask} {listed}", told[wanted]
+    return f"{listed}{rng.choice(['. ', ' - ', chr(10)])}{ask}", told[wanted]
 
 
 def unknown(rng):

@@ -12,9 +12,8 @@ from pathlib import Path
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 
-from model import Shape, Starter
+from model import Shape, Starter, surprise
 
 MICRO_TOKENS = 4096  # padded tokens of one forward pass: large enough for the matrix units, small enough for the cache
 MICRO_PER_STEP = 4
@@ -89,7 +88,7 @@ def rate_at(done):
 def loss_of(model, ids, targets, weights):
     with torch.autocast("cpu", torch.bfloat16):
         logits = model.logits(model.hidden(ids).flatten(0, 1))
-    losses = F.cross_entropy(logits.float(), targets.flatten(), reduction="none")
+    losses = surprise(logits, targets.flatten())
     return (losses * weights.flatten()).sum(), losses
 
 
@@ -170,13 +169,15 @@ def work(rank, args, shape, start, add):
         adam.param_groups[0]["lr"] = ADAM_RATE * factor
         adam.step()
         model.zero_grad(set_to_none=True)
-        if rank == 0 and step // MICRO_PER_STEP % 10 == 9:
+        if rank == 0 and step // MICRO_PER_STEP % 20 == 19:
             said, both = np.mean(log, axis=0)
             print(f"{seen / total:6.1%} said {said:.4f} all {both:.4f} {seen / (time.time() - begun):.0f} tokens/s {time.time() - begun:.0f} s", flush=True)
             log = []
         if rank == 0 and time.time() - saved_at > CHECKPOINT_SECONDS:
             save()
             saved_at = time.time()
+        if args.until and seen >= args.until:
+            break
     if rank == 0:
         save()
         print(f"done in {time.time() - begun:.0f} s", flush=True)
@@ -188,6 +189,7 @@ def main():
     arg.add_argument("--out", type=Path, required=True)
     arg.add_argument("--start", type=Path, help="go on from this file")
     arg.add_argument("--rate", type=float, default=1.0, help="scales the learning rates")
+    arg.add_argument("--until", type=int, help="stop when so many tokens are seen")
     arg.add_argument("--seed", type=int, default=7)
     args = arg.parse_args()
     saved = torch.load(args.start, weights_only=True) if args.start else None
