@@ -24,6 +24,7 @@ pub(crate) fn request(mut wire: ChatRequest, info: &ModelInfo) -> Result<Request
     refuse_unserved(&wire)?;
     let mut common = wire.common();
     let newer = sampling::max_tokens(wire.max_completion_tokens, "max_completion_tokens")?;
+    sampling::max_tokens(common.max_tokens, "max_tokens")?;
     if newer.is_some() {
         common.max_tokens = newer.map(i64::from);
     }
@@ -132,7 +133,7 @@ fn message(wire: ChatMessage, path: &str) -> Result<Message, ApiError> {
         }
     };
     let content = match wire.content {
-        Some(content) => text_of(content, &format!("{path}.content"))?,
+        Some(content) => text_of(content, role, &format!("{path}.content"))?,
         None if role == Role::Assistant => String::new(),
         None => {
             return Err(ApiError::invalid(
@@ -168,7 +169,7 @@ fn message(wire: ChatMessage, path: &str) -> Result<Message, ApiError> {
     })
 }
 
-fn text_of(content: Content, path: &str) -> Result<String, ApiError> {
+fn text_of(content: Content, role: Role, path: &str) -> Result<String, ApiError> {
     let parts = match content {
         Content::Text(text) => return Ok(text),
         Content::Parts(parts) => parts,
@@ -186,7 +187,9 @@ fn text_of(content: Content, path: &str) -> Result<String, ApiError> {
         } = part;
         match kind.as_str() {
             "text" => text.push_str(&plain.ok_or_else(|| missing("text"))?),
-            "refusal" => text.push_str(&refusal.ok_or_else(|| missing("refusal"))?),
+            "refusal" if role == Role::Assistant => {
+                text.push_str(&refusal.ok_or_else(|| missing("refusal"))?)
+            }
             _ => {
                 let path = format!("{path}[{index}].type");
                 let kind: String = kind.chars().take(32).collect();
@@ -345,8 +348,12 @@ fn allow(allowed: AllowedTools, chat: &mut Chat) -> Result<(), ApiError> {
     let names: Vec<String> = allowed
         .tools
         .into_iter()
-        .filter_map(|tool| tool.function.map(|function| function.name))
-        .collect();
+        .enumerate()
+        .map(|(index, tool)| {
+            check_kind(tool.kind.as_deref(), &format!("{PATH}.tools[{index}]"))?;
+            Ok(tool.function.name)
+        })
+        .collect::<Result<_, ApiError>>()?;
     if let Some(unknown) = names
         .iter()
         .find(|&name| !chat.tools.iter().any(|tool| tool.name == *name))

@@ -155,7 +155,7 @@ fn response_format(format: ResponseFormat) -> Result<Format, ApiError> {
 }
 
 fn checked_schema(schema: Value, param: &str) -> Result<Value, ApiError> {
-    if matches!(schema, Value::Object(_) | Value::Bool(true)) {
+    if schema.is_object() {
         Ok(schema)
     } else {
         Err(ApiError::invalid(
@@ -226,12 +226,15 @@ fn narrow(value: f64) -> f32 {
 }
 
 fn repeat_penalty(common: &Common) -> Result<Option<f32>, ApiError> {
-    let (value, param) = match (common.repeat_penalty, common.repetition_penalty) {
-        (Some(value), _) => (Some(value), "repeat_penalty"),
-        (None, value) => (value, "repetition_penalty"),
-    };
-    // The penalty divides logits, so that zero is no value.
-    Ok(in_range(value, 0.01..=100.0, param)?.map(narrow))
+    // The penalty divides logits, so that zero is no value. Both names are checked: a wrong value
+    // is a mistake even where the other name wins.
+    let one = in_range(common.repeat_penalty, 0.01..=100.0, "repeat_penalty")?;
+    let other = in_range(
+        common.repetition_penalty,
+        0.01..=100.0,
+        "repetition_penalty",
+    )?;
+    Ok(one.or(other).map(narrow))
 }
 
 fn breakers(list: Option<Strings>) -> Result<Option<Vec<String>>, ApiError> {
@@ -289,9 +292,11 @@ fn logit_bias(
         .into_iter()
         .map(|(key, bias)| {
             let param = || format!("logit_bias.{}", shortened(&key));
+            let digits = key.bytes().all(|byte| byte.is_ascii_digit());
             let token = key
                 .parse::<TokenId>()
                 .ok()
+                .filter(|_| digits)
                 .filter(|&token| token >= 0 && token.cast_unsigned() < info.vocabulary_tokens)
                 .ok_or_else(|| {
                     ApiError::invalid(

@@ -166,9 +166,11 @@ pub struct AllowedTools {
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(remote = "Self")]
 pub struct AllowedTool {
+    /// `function`.
+    #[serde(default, rename = "type")]
+    pub kind: Option<String>,
     /// The function.
-    #[serde(default)]
-    pub function: Option<FunctionName>,
+    pub function: FunctionName,
 }
 
 /// A whole answer.

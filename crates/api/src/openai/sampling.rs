@@ -221,6 +221,9 @@ pub struct ResponseFormat {
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 #[serde(remote = "Self")]
 pub struct NamedSchema {
+    /// A name, which has no effect.
+    #[serde(default)]
+    pub name: Option<String>,
     /// The schema itself; left out: any object.
     #[serde(default)]
     pub schema: Option<Value>,

@@ -99,14 +99,20 @@ pub(crate) fn json_schema() -> RefOr<Schema> {
 
 pub(crate) fn response_format() -> RefOr<Schema> {
     let named = object(
-        json!({ "name": { "type": "string" }, "schema": schema_value() }),
+        json!({
+            "name": { "type": ["string", "null"] },
+            "schema": either(&[null(), schema_value()]),
+        }),
         &[],
     );
     parsed(either(&[
         null(),
         object(json!({ "type": word(&["text"]) }), &["type"]),
         object(
-            json!({ "type": word(&["json_object"]), "schema": schema_value() }),
+            json!({
+                "type": word(&["json_object"]),
+                "schema": either(&[null(), schema_value()]),
+            }),
             &["type"],
         ),
         object(

@@ -310,6 +310,27 @@ async fn wrong_values_are_refused_with_their_path() {
             "logit_bias.256",
         ),
         (
+            json!({ "logit_bias": { "+5": 1 } }),
+            "invalid_value",
+            "logit_bias.+5",
+        ),
+        (
+            json!({ "seed": 9_223_372_036_854_775_808_u64 }),
+            "invalid_json",
+            "seed",
+        ),
+        (json!({ "seed": 1e300 }), "invalid_json", "seed"),
+        (
+            json!({ "max_tokens": 0, "max_completion_tokens": 5 }),
+            "invalid_value",
+            "max_tokens",
+        ),
+        (
+            json!({ "repeat_penalty": 1.1, "repetition_penalty": 0 }),
+            "invalid_value",
+            "repetition_penalty",
+        ),
+        (
             json!({ "logit_bias": { "5": 101 } }),
             "invalid_value",
             "logit_bias.5",

@@ -12,7 +12,7 @@ import math
 import sys
 
 import openai
-from pydantic import BaseModel
+from pydantic import BaseModel, Field
 
 base_url, api_key, model, embedding_model = sys.argv[1:5]
 client = openai.OpenAI(base_url=base_url, api_key=api_key, max_retries=0, timeout=120)
@@ -35,7 +35,7 @@ tools = [
 
 
 class City(BaseModel):
-    name: str
+    name: str = Field(max_length=20)
     known: bool
 
 
@@ -131,7 +131,7 @@ def called():
 
 def structured():
     answer = client.chat.completions.parse(
-        model=model, messages=messages, response_format=City, max_tokens=128
+        model=model, messages=messages, response_format=City, max_tokens=400
     )
     choice = answer.choices[0]
     assert isinstance(choice.message.parsed, City), choice

@@ -1,6 +1,5 @@
 //! Plain answers: streamed and whole, seeds, stop strings, log-probabilities, reuse of prefixes.
 
-use engine::{Draft, LoadOptions};
 use serde_json::{Value, json};
 use testkit::model::Architecture;
 
@@ -37,25 +36,30 @@ async fn a_stream_says_what_a_whole_answer_says() {
     }
 }
 
-/// A random model says any bytes, so that characters break at any place.
+/// The model's tokens are mostly single bytes, so that every one of these characters is torn.
 #[tokio::test]
 async fn pieces_are_whole_characters() {
     let (_folder, options) = random(Architecture::Qwen3);
-    // Its probabilities are nearly equal: how tokens share a batch would change the choice.
-    let options = LoadOptions {
-        draft: Draft::None,
-        ..options
-    };
     let (server, _) = serve(options).await;
-    let body = json!({ "prompt": "a", "max_tokens": 200, "temperature": 2, "seed": 3,
-                       "ignore_eos": true, "cache_prompt": false });
-    let whole = ask(&server, "/v1/completions", &body).await;
-    let text: String = chunks(&server, "/v1/completions", body)
-        .await
-        .iter()
-        .map(|chunk| chunk["choices"][0]["text"].as_str().unwrap().to_owned())
-        .collect();
-    assert_eq!(text, whole["choices"][0]["text"].as_str().unwrap());
+    let check = |text: &str| {
+        assert_eq!(text.chars().count(), 30, "{text}");
+        assert!(
+            text.chars().all(|c| "\u{e9}\u{65e5}\u{1f980}".contains(c)),
+            "{text}"
+        );
+    };
+    for seed in 0..3 {
+        let body = json!({ "prompt": "a", "max_tokens": 200, "temperature": 2, "seed": seed,
+                           "grammar": "root ::= [\u{e9}\u{65e5}\u{1f980}]{30}" });
+        let whole = ask(&server, "/v1/completions", &body).await;
+        check(whole["choices"][0]["text"].as_str().unwrap());
+        let text: String = chunks(&server, "/v1/completions", body)
+            .await
+            .iter()
+            .map(|chunk| chunk["choices"][0]["text"].as_str().unwrap().to_owned())
+            .collect();
+        check(&text);
+    }
 }
 
 #[tokio::test]

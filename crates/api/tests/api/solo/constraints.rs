@@ -117,6 +117,7 @@ async fn required_calls_are_made() {
     let (_folder, servers) = servers().await;
     for server in &servers {
         let more = json!({ "max_tokens": 120, "tool_choice": "required",
+                           "parallel_tool_calls": false,
                            "tools": [tool("weather"), tool("clock")] });
         let answer = ask_chat(server, "How is the weather?", &more).await;
         let choice = &answer["choices"][0];
