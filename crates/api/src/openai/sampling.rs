@@ -202,6 +202,14 @@ pub struct StreamOptions {
     pub include_usage: Option<bool>,
 }
 
+/// One server-sent event of a streamed answer.
+#[derive(Debug, Clone, PartialEq, Eq, ToSchema)]
+pub struct StreamEvent {
+    /// A chunk as JSON text (`ChatChunk` or `Completion`); last of all `[DONE]`, or an
+    /// `ErrorBody` if something failed on the way.
+    pub data: String,
+}
+
 /// The shape of an answer.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 #[serde(remote = "Self")]

@@ -25,6 +25,8 @@ use crate::route;
         route::status::metrics,
         route::status::description,
     ),
+    // Only the text of events refers to it.
+    components(schemas(crate::openai::chat::ChatChunk)),
     security((), ("api_key" = [])),
     modifiers(&Key),
     tags(

@@ -11,8 +11,9 @@ use crate::body::Json;
 use crate::convert;
 use crate::error::ApiError;
 use crate::generation;
-use crate::openai::chat::{ChatChunk, ChatCompletion, ChatRequest};
+use crate::openai::chat::{ChatCompletion, ChatRequest};
 use crate::openai::error::ErrorBody;
+use crate::openai::sampling::StreamEvent;
 use crate::render::chat::{ChatChunks, whole};
 use crate::render::{Envelope, sse};
 use crate::state::App;
@@ -29,7 +30,7 @@ use crate::state::App;
     responses(
         (status = 200, description = "The answer", content(
             (ChatCompletion = "application/json"),
-            (ChatChunk = "text/event-stream"),
+            (StreamEvent = "text/event-stream"),
         )),
         (status = 400, description = "A value can't be used", body = ErrorBody),
         (status = 404, description = "No such model", body = ErrorBody),

@@ -14,6 +14,7 @@ use crate::error::ApiError;
 use crate::generation;
 use crate::openai::completion::{Completion, CompletionRequest};
 use crate::openai::error::ErrorBody;
+use crate::openai::sampling::StreamEvent;
 use crate::render::completion::{CompletionChunks, whole};
 use crate::render::{Envelope, sse};
 use crate::state::App;
@@ -30,7 +31,7 @@ use crate::state::App;
     responses(
         (status = 200, description = "The answer", content(
             (Completion = "application/json"),
-            (Completion = "text/event-stream"),
+            (StreamEvent = "text/event-stream"),
         )),
         (status = 400, description = "A value can't be used", body = ErrorBody),
         (status = 404, description = "No such model", body = ErrorBody),
