@@ -12,7 +12,7 @@ pub mod template;
 
 use std::collections::HashSet;
 
-use crate::{Chat, Error, Format, Input, Request, TokenId};
+use crate::{Chat, Error, Format, Input, Request, TokenId, ToolChoice};
 
 pub use constraint::{Constraint, ConstraintState, Vocabulary};
 pub use dialect::Dialect;
@@ -153,6 +153,14 @@ impl ChatFormat {
 
     fn prepare_chat(&self, chat: &Chat, format: &Format) -> Result<Prepared, Error> {
         check_tools(chat)?;
+        let forced = matches!(
+            chat.tool_choice,
+            ToolChoice::Required | ToolChoice::Named(_)
+        );
+        if forced && matches!(format, Format::Grammar(_)) {
+            let reason = "can't be combined with a `tool_choice` that forces a call";
+            return Err(Error::invalid("grammar", reason));
+        }
         let prompt = self.template.render(chat)?;
         let mut dialect = constraint::forced_dialect(self.dialect, format, chat);
         let start = match dialect::opens_reasoning(&prompt) {
@@ -178,7 +186,6 @@ const TOOL_NAME_BYTES_MAX: usize = 256;
 
 /// Checks what every dialect relies on.
 fn check_tools(chat: &Chat) -> Result<(), Error> {
-    use crate::ToolChoice;
     for (index, tool) in chat.tools.iter().enumerate() {
         if tool.name.is_empty() {
             return Err(Error::invalid(

@@ -125,6 +125,7 @@ impl DecodeLoop {
                     .try_recv()
                     .map_err(|e| e == TryRecvError::Disconnected)
             } else if self.state.deadline.is_some() {
+                self.refuse_late(commands);
                 return false;
             } else {
                 commands.recv().map_err(|_| true)
@@ -147,6 +148,18 @@ impl DecodeLoop {
             }
         }
         true
+    }
+
+    /// Requests that were on their way when the end was decided.
+    fn refuse_late(&self, commands: &Receiver<Command>) {
+        while let Ok(command) = commands.try_recv() {
+            if let Command::Submit(submission) = command {
+                self.shared.waiting.fetch_sub(1, Relaxed);
+                let _ = submission
+                    .pieces
+                    .try_send(Piece::Failed(Error::ShuttingDown));
+            }
+        }
     }
 
     fn submit(&mut self, submission: Submission) {
@@ -350,16 +363,14 @@ impl DecodeLoop {
             let Some((request, choice)) = self.state.choices.get_mut(key) else {
                 continue;
             };
-            let first_time = choice.progress.started.is_none();
             choice.progress.started.get_or_insert(now);
             let Some(running) = self.state.requests.get_mut(request) else {
                 continue;
             };
-            if first_time {
-                self.shared.cached_tokens.fetch_add(*cached as u64, Relaxed);
-            }
             if !running.announced {
                 running.announced = true;
+                // Once per request, as its prompt tokens are counted.
+                self.shared.cached_tokens.fetch_add(*cached as u64, Relaxed);
                 self.shared.waiting.fetch_sub(1, Relaxed);
                 let queue_ms = (now - running.submitted).as_secs_f64() * 1e3;
                 let cached_tokens = *cached as u32;

@@ -74,7 +74,8 @@ fn run(mut context: Context, queue: &Receiver<Job>, batch_tokens: usize, sequenc
         if job.answer.is_closed() {
             continue;
         }
-        let result = embed(&mut context, &job.inputs, batch_tokens, sequences);
+        let wanted = || !job.answer.is_closed();
+        let result = embed(&mut context, &job.inputs, batch_tokens, sequences, wanted);
         // Whoever asked may be gone by now.
         let _ = job.answer.send(result);
     }
@@ -85,11 +86,17 @@ fn embed(
     inputs: &[Vec<TokenId>],
     batch_tokens: usize,
     sequences: usize,
+    wanted: impl Fn() -> bool,
 ) -> Result<Embeddings, Error> {
     let mut vectors = Vec::with_capacity(inputs.len());
     let mut batch = Batch::new();
     let mut rest = inputs;
     while !rest.is_empty() {
+        if !wanted() {
+            return Err(Error::Inference(
+                "nobody waits for these embeddings any more".into(),
+            ));
+        }
         let (count, _) = rest
             .iter()
             .take(sequences)

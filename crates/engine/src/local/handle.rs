@@ -290,6 +290,7 @@ impl Inner {
                     seed.wrapping_add(index),
                     prepared.constraint.as_ref().map(|c| c.start()),
                     request.logprobs,
+                    self.room.context_tokens,
                 )?;
                 Ok(Choice {
                     index,
@@ -329,7 +330,12 @@ impl Inner {
                 shared.waiting.fetch_sub(1, Relaxed);
                 match e {
                     TrySendError::Full(_) => full(queue_max),
-                    TrySendError::Disconnected(_) => Error::ShuttingDown,
+                    TrySendError::Disconnected(_) if shared.closed.load(Relaxed) => {
+                        Error::ShuttingDown
+                    }
+                    TrySendError::Disconnected(_) => Error::Inference(
+                        "the model's thread has failed; hint: see the log, then restart".into(),
+                    ),
                 }
             })
     }

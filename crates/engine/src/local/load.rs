@@ -27,6 +27,8 @@ const BATCH_TOKENS: u32 = 512;
 const EMBED_BATCH_TOKENS_MAX: u32 = 2048;
 /// Waiting requests unless told otherwise.
 const QUEUE_DEFAULT: u32 = 128;
+/// Most waiting requests: each costs memory, and who waits behind so many has left.
+const QUEUE_MAX: u32 = 10_000;
 /// How long idle compute threads poll before they sleep (ggml's scale of 0 to 100).
 const POLL: u32 = 50;
 /// Buffers of llama.cpp beside weights and KV cache, bytes: graphs, thread stacks, small tensors.
@@ -124,7 +126,7 @@ pub fn memory_needed(options: &LoadOptions) -> Result<u64, Error> {
         let mut draft = LoadOptions::new(ModelSource::Path(path.clone()));
         draft.context_tokens = Some(header.room.context_tokens);
         draft.draft = Draft::None;
-        bytes += Header::read(&draft)?.memory_bytes()?;
+        bytes = bytes.saturating_add(Header::read(&draft)?.memory_bytes()?);
     }
     Ok(bytes)
 }
@@ -173,7 +175,7 @@ impl Header {
             sequences: slots.max(SEQUENCES_MIN),
             batch_tokens,
             threads: options.threads.unwrap_or_else(threads_default).max(1),
-            queue_max: options.queue_max.unwrap_or(QUEUE_DEFAULT),
+            queue_max: options.queue_max.unwrap_or(QUEUE_DEFAULT).min(QUEUE_MAX),
         };
         Ok(Self {
             gguf,
@@ -186,14 +188,16 @@ impl Header {
     fn memory_bytes(&self) -> Result<u64, Error> {
         let load = |e: gguf::KeyError| Error::Load(e.to_string());
         let weights = self.gguf.tensor_bytes().map_err(load)?;
-        let kv = self.gguf.metadata().kv_bytes_per_token().unwrap_or(0)
-            * u64::from(self.room.context_tokens);
+        // Saturating: the numbers are a file's, and may be anything.
+        let kv_token_bytes = self.gguf.metadata().kv_bytes_per_token().unwrap_or(0);
+        let kv = kv_token_bytes.saturating_mul(self.room.context_tokens.into());
         let width = u64::from(self.gguf.metadata().embedding_length().map_err(load)?);
         let vocabulary = self.gguf.metadata().vocab_size().unwrap_or(0);
         // Logits of the output rows, and activations of a batch: about 16 rows of the model's width.
-        let buffers = u64::from(self.room.outputs_max()) * vocabulary * 4
-            + u64::from(self.room.batch_tokens) * width * 4 * 16;
-        Ok(weights + kv + buffers + OVERHEAD_BYTES)
+        let outputs = (u64::from(self.room.outputs_max()) * 4).saturating_mul(vocabulary);
+        let activations = u64::from(self.room.batch_tokens) * width * 4 * 16;
+        let parts = [weights, kv, outputs, activations, OVERHEAD_BYTES];
+        Ok(parts.into_iter().fold(0, u64::saturating_add))
     }
 }
 
@@ -270,7 +274,9 @@ pub(super) fn load_weights(
 fn default_context(trained: u32, weights: u64, kv_token_bytes: u64) -> u32 {
     let mut tokens = trained.min(CONTEXT_TOKENS_DEFAULT);
     let kv_bytes_max = weights.max(KV_BYTES_SMALL);
-    while tokens / 2 >= CONTEXT_TOKENS_SMALL && u64::from(tokens) * kv_token_bytes > kv_bytes_max {
+    while tokens / 2 >= CONTEXT_TOKENS_SMALL
+        && u64::from(tokens).saturating_mul(kv_token_bytes) > kv_bytes_max
+    {
         tokens /= 2;
     }
     tokens
@@ -308,6 +314,12 @@ mod tests {
         assert_eq!(default_context(131_072, 1 << 20, 128 << 10), 8192);
         assert_eq!(default_context(131_072, 4 << 30, 128 << 10), 32 << 10);
         assert_eq!(default_context(131_072, 1 << 20, 10 << 20), 4096);
+    }
+
+    #[test]
+    fn absurd_headers_saturate() {
+        assert_eq!(default_context(u32::MAX, u64::MAX, u64::MAX), 32 << 10);
+        assert_eq!(default_context(u32::MAX, 0, u64::MAX), 4096);
     }
 
     #[test]

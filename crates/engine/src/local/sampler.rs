@@ -27,8 +27,9 @@ impl TokenSampler {
         seed: u32,
         constraint: Option<ConstraintState>,
         logprobs: Option<u32>,
+        context_tokens: u32,
     ) -> Result<Self, Error> {
-        let stages = stages(sampling, seed);
+        let stages = stages(sampling, seed, context_tokens);
         let chain = if stages == [SamplerStage::Greedy] {
             None
         } else {
@@ -96,11 +97,12 @@ impl TokenSampler {
     }
 }
 
-/// The chain for `sampling`, in llama.cpp's customary order.
-fn stages(sampling: &Sampling, seed: u32) -> Vec<SamplerStage> {
+/// The chain for `sampling`, in llama.cpp's customary order. Windows are cut to the context: longer
+/// ones change nothing, and llama.cpp allocates them.
+fn stages(sampling: &Sampling, seed: u32, context_tokens: u32) -> Vec<SamplerStage> {
     let mut stages = Vec::new();
     let penalties = PenaltyParams {
-        last_n: sampling.penalty_last_n,
+        last_n: sampling.penalty_last_n.min(context_tokens),
         repeat: sampling.repeat_penalty,
         frequency: sampling.frequency_penalty,
         presence: sampling.presence_penalty,
@@ -113,7 +115,7 @@ fn stages(sampling: &Sampling, seed: u32) -> Vec<SamplerStage> {
             multiplier: sampling.dry_multiplier,
             base: sampling.dry_base,
             allowed_length: sampling.dry_allowed_length,
-            last_n: sampling.dry_penalty_last_n,
+            last_n: sampling.dry_penalty_last_n.min(context_tokens),
             breakers: sampling.dry_sequence_breakers.clone(),
         }));
     }
@@ -265,7 +267,7 @@ mod tests {
             temperature: 0.0,
             ..Sampling::default()
         };
-        assert_eq!(stages(&sampling, 1), [SamplerStage::Greedy]);
-        assert_eq!(stages(&Sampling::default(), 1).len(), 5);
+        assert_eq!(stages(&sampling, 1, 64), [SamplerStage::Greedy]);
+        assert_eq!(stages(&Sampling::default(), 1, 64).len(), 5);
     }
 }

@@ -11,7 +11,10 @@ impl Scheduler {
     /// fit. Returns the admitted ones whose prefix is settled, with the tokens found in the cache.
     pub(super) fn admit(&mut self, ops: &mut Vec<CacheOp>) -> Vec<(JobKey, usize)> {
         let mut settled = Vec::new();
-        while self.running.len() < self.limits.slots {
+        if self.running.is_empty() {
+            self.admission_paused = false;
+        }
+        while self.running.len() < self.limits.slots && !self.admission_paused {
             let Some(job) = self.waiting.front() else {
                 break;
             };
@@ -152,11 +155,18 @@ impl Scheduler {
         if self.running.is_empty() {
             return true;
         }
-        let used: usize = self
-            .running
-            .iter()
-            .map(|j| j.tokens.len().saturating_sub(j.shared) + GROWTH_RESERVE_TOKENS)
-            .sum();
+        // Shared cells count once, but only as long as the other job that holds them runs.
+        let own = |(index, job): (usize, &Job)| {
+            if job.shared == 0 {
+                return job.tokens.len() + GROWTH_RESERVE_TOKENS;
+            }
+            let earlier = self.running[..index].iter();
+            let shared = earlier
+                .map(|j| super::prefix::common_prefix(&job.tokens, &j.tokens))
+                .max();
+            job.tokens.len() - shared.unwrap_or(0).min(job.shared) + GROWTH_RESERVE_TOKENS
+        };
+        let used: usize = self.running.iter().enumerate().map(own).sum();
         let shared = if job.reuse {
             self.running
                 .iter()

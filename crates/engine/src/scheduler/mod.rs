@@ -83,6 +83,9 @@ pub struct Scheduler {
     sequences: Vec<Sequence>,
     /// Counts plans; orders uses of sequences.
     clock: u64,
+    /// A job was sent back for lack of cells: nobody is admitted until another one has finished, or
+    /// the same job would come and go for ever.
+    admission_paused: bool,
 }
 
 impl Scheduler {
@@ -102,6 +105,7 @@ impl Scheduler {
             running: Vec::new(),
             sequences,
             clock: 0,
+            admission_paused: false,
         }
     }
 
@@ -196,7 +200,9 @@ impl Scheduler {
 
     /// Takes a job out of the steps while its consumer can't keep up.
     pub fn set_stalled(&mut self, key: JobKey, stalled: bool) {
-        if let Some(job) = self.running.iter_mut().find(|j| j.key == key) {
+        // A job that was sent back keeps the flag, and must be able to lose it.
+        let jobs = self.running.iter_mut().chain(&mut self.waiting);
+        for job in jobs.filter(|j| j.key == key) {
             job.stalled = stalled;
         }
     }
@@ -227,6 +233,7 @@ impl Scheduler {
     pub fn finish(&mut self, key: JobKey) -> Option<CacheOp> {
         if let Some(index) = self.running.iter().position(|j| j.key == key) {
             let mut job = self.running.remove(index);
+            self.admission_paused = false;
             let cut = (job.evaluated > job.tokens.len()).then_some(CacheOp::Cut {
                 sequence: job.sequence,
                 from: job.tokens.len(),
@@ -262,6 +269,7 @@ impl Scheduler {
         }
         job.reset();
         self.waiting.push_front(job);
+        self.admission_paused = true;
         Some(CacheOp::Cut { sequence, from: 0 })
     }
 

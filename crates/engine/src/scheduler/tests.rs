@@ -138,6 +138,7 @@ impl World {
                 self.scheduler.set_draft(key, draft);
             }
         }
+        let mut relieved = 0;
         let step = loop {
             let step = self.scheduler.plan(budget);
             assert!(
@@ -150,6 +151,11 @@ impl World {
             }
             let op = self.scheduler.relieve().expect("one job must fit alone");
             self.kv.apply(op);
+            relieved += 1;
+            assert!(
+                relieved <= 2 * self.limits.sequences,
+                "admits and sends back for ever"
+            );
         };
         self.rows_total += step.rows.len();
         self.scheduler.commit(&step);
@@ -353,6 +359,41 @@ fn a_long_prompt_leaves_room_for_running_jobs() {
         alone: 64,
     });
     assert_eq!(step.prefill_rows, 31);
+}
+
+#[test]
+fn a_job_that_was_sent_back_waits_for_another_to_finish() {
+    let tight = Limits {
+        slots: 4,
+        sequences: 4,
+        kv_tokens: 120,
+        batch_tokens: 64,
+        can_cut: true,
+    };
+    let shared: Vec<TokenId> = (0..60).map(|i| i % 7).collect();
+    let other: Vec<TokenId> = (0..50).map(|i| i % 5).collect();
+    // The first ends early and takes its claim to the shared cells along; the second keeps them.
+    let wishes = vec![
+        plain(shared.clone(), 1, 0),
+        plain(shared, 50, 1),
+        plain(other, 40, 45),
+    ];
+    run(tight, false, &wishes);
+}
+
+#[test]
+fn a_job_that_was_sent_back_can_lose_its_stall() {
+    let mut scheduler = Scheduler::new(limits());
+    let budget = PrefillBudget {
+        beside_decoding: 10,
+        alone: 64,
+    };
+    scheduler.submit(0, vec![1, 2], true);
+    scheduler.plan(budget);
+    scheduler.set_stalled(0, true);
+    scheduler.forget_all();
+    scheduler.set_stalled(0, false);
+    assert_eq!(scheduler.plan(budget).rows.len(), 2);
 }
 
 #[test]
