@@ -81,17 +81,19 @@ impl Server {
                 stream = self.accept(&listener) => self.spawn(stream, &mut connections),
             }
         }
-        drop(listener);
         self.app.drain();
-        // Until the last answer is out, idle connections stay open for a 503.
+        // Until the last answer is out, new and idle connections get a 503 that says why.
         let idle = self.app.idle();
         let mut idle = pin!(idle);
         loop {
             tokio::select! {
+                biased;
                 () = &mut idle => break,
                 Some(_) = connections.join_next() => {}
+                stream = self.accept(&listener) => self.spawn(stream, &mut connections),
             }
         }
+        drop(listener);
         self.stop.send_replace(true);
         while connections.join_next().await.is_some() {}
     }
