@@ -33,6 +33,8 @@ pub(crate) const ROUTES: [(&str, &str); 10] = [
     ("GET", "/openapi.json"),
 ];
 
+/// Status under which requests are counted whose client left before there was an answer: nginx's.
+const CLIENT_LEFT: u16 = 499;
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
 /// The routes with everything around them.
@@ -80,22 +82,22 @@ async fn account(State(app): State<Arc<App>>, request: Request, next: Next) -> R
         .get::<MatchedPath>()
         .map_or("(none)", MatchedPath::as_str)
         .to_owned();
-    let mut response = next.run(request).await;
-    let model = response
-        .extensions_mut()
-        .remove::<Answered>()
-        .map_or_else(String::new, |Answered(model)| model);
-    let id = uuid::Uuid::new_v4().simple().to_string();
-    let status = response.status().as_u16();
-    tracing::debug!(%id, route, model, status, "request answered");
-    app.metrics
-        .requests
-        .get_or_create(&RequestLabels {
+    let mut count = Count {
+        app,
+        labels: RequestLabels {
             route,
-            model,
-            status,
-        })
-        .inc();
+            model: String::new(),
+            status: CLIENT_LEFT,
+        },
+    };
+    let mut response = next.run(request).await;
+    if let Some(Answered(model)) = response.extensions_mut().remove() {
+        count.labels.model = model;
+    }
+    count.labels.status = response.status().as_u16();
+    let id = uuid::Uuid::new_v4().simple().to_string();
+    tracing::debug!(%id, request = ?count.labels, "request answered");
+    drop(count);
     if let Ok(id) = HeaderValue::from_str(&id) {
         response.headers_mut().insert(REQUEST_ID, id);
     }
@@ -105,6 +107,18 @@ async fn account(State(app): State<Arc<App>>, request: Request, next: Next) -> R
             _active: active,
         })
     })
+}
+
+/// Counts a request when dropped, be it that it was answered or that its client left before.
+struct Count {
+    app: Arc<App>,
+    labels: RequestLabels,
+}
+
+impl Drop for Count {
+    fn drop(&mut self) {
+        self.app.metrics.requests.get_or_create(&self.labels).inc();
+    }
 }
 
 /// A body that counts as an answer under way until it is dropped.

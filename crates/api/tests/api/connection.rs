@@ -36,6 +36,14 @@ async fn a_client_that_leaves_cancels_its_request() {
         }
         drop(connection);
         model.until_live(0).await;
+        let status = if stream { 200 } else { 499 };
+        let line = format!("status=\"{status}\"}} 1\n");
+        loop {
+            let metrics = server.get("/metrics").send().await.unwrap();
+            if metrics.text().await.unwrap().contains(&line) {
+                break;
+            }
+        }
     }
 }
 
