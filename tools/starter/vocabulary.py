@@ -4,6 +4,7 @@ Merges never cross the border between a space (or a quote, or an underscore) and
 the same pieces in a question and inside JSON: copying an argument is then plain repetition. Only after
 all of these come merges that fuse a space with a frequent whole word, to keep answers short in tokens.
 """
+import json
 import re
 from collections import Counter
 
@@ -38,8 +39,6 @@ def train_pieces(texts, size):
         min_frequency=5,
     )
     tokenizer.train_from_iterator(texts, trainer)
-    import json
-
     model = json.loads(tokenizer.to_str())["model"]
     tokens = [t for t, _ in sorted(model["vocab"].items(), key=lambda kv: kv[1])]
     return tokens, [tuple(m) for m in model["merges"]]
@@ -54,6 +53,11 @@ def build(texts, spoken, pieces=2000, spaced=1000):
     for word, _ in [kv for kv in ranked if kv[0] in known][:spaced]:
         merges.append(("Ġ", word))
         tokens.append("Ġ" + word)
+    return assemble(tokens, merges)
+
+
+def assemble(tokens, merges):
+    """A `Tokenizer` of these tokens and merges, special tokens after them."""
     vocab = {t: i for i, t in enumerate(tokens)}
     tokenizer = Tokenizer(models.BPE(vocab=vocab, merges=merges))
     tokenizer.pre_tokenizer = splitter(QWEN2)
