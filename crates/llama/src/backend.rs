@@ -2,11 +2,17 @@
 
 use std::cell::RefCell;
 use std::ffi::{CStr, c_char, c_void};
-use std::sync::Once;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Once, PoisonError, RwLock, RwLockReadGuard};
 
 use llama_cpp_sys_2 as sys;
 
 static INIT: Once = Once::new();
+static CONTEXT_MADE: Once = Once::new();
+
+/// Held by every computation, and for ever by the end of the process.
+static COMPUTING: RwLock<()> = RwLock::new(());
+static ENDING: AtomicBool = AtomicBool::new(false);
 
 /// Longest tail of llama.cpp's error log kept for error messages, bytes.
 const ERROR_TAIL_BYTES_MAX: usize = 2048;
@@ -25,7 +31,41 @@ pub fn init() {
         unsafe { sys::llama_log_set(Some(log), std::ptr::null_mut()) };
         // SAFETY: called once, before any other use of llama.cpp.
         unsafe { sys::llama_backend_init() };
+        guard_end();
     });
+}
+
+/// Registers [`wait_for_computations`] to run before the destructors of everything made so far.
+fn guard_end() {
+    // SAFETY: the function lives as long as the process and takes no state. A refusal (no memory)
+    // leaves things as they are without it.
+    unsafe { libc::atexit(wait_for_computations) };
+}
+
+/// To be called when a context has been made: by then llama.cpp has made all its global objects.
+pub(crate) fn context_made() {
+    CONTEXT_MADE.call_once(guard_end);
+}
+
+/// While the process ends, the C++ runtime destroys ggml's global objects: a thread that computes
+/// then would crash. So the end waits for the computations that run, a step each, and keeps others
+/// from starting.
+extern "C" fn wait_for_computations() {
+    if ENDING.swap(true, Ordering::AcqRel) {
+        // Registered twice; the first call holds the lock for good.
+        return;
+    }
+    std::mem::forget(COMPUTING.write().unwrap_or_else(PoisonError::into_inner));
+}
+
+/// Whether the process is ending.
+pub(crate) fn is_ending() -> bool {
+    ENDING.load(Ordering::Acquire)
+}
+
+/// To be held while llama.cpp computes or loads.
+pub(crate) fn computing() -> RwLockReadGuard<'static, ()> {
+    COMPUTING.read().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// The error lines logged on this thread since the last call, and forgets them.

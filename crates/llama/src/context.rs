@@ -116,6 +116,7 @@ impl Context {
         let raw = NonNull::new(raw).ok_or_else(|| Error::Context(backend::take_errors()))?;
         // SAFETY: the context is alive.
         let memory = unsafe { sys::llama_get_memory(raw.as_ptr()) };
+        backend::context_made();
         let pool = Threadpool::new(params.threads, params.poll);
         if let Some(pool) = &pool {
             // SAFETY: both are alive; the pool outlives its use (see `drop`).
@@ -175,6 +176,7 @@ impl Context {
         if !in_range || batch.is_empty() {
             return Err(DecodeError::InvalidBatch);
         }
+        let _computing = backend::computing();
         // SAFETY: the arrays of the view live in `batch` and are as long as `n_tokens`; tokens and
         // sequences are in range. llama.cpp copies what it keeps.
         match unsafe { sys::llama_decode(self.raw.as_ptr(), batch.raw()) } {

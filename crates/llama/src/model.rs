@@ -80,7 +80,7 @@ impl Model {
 
         let mut cancelled = false;
         let mut guarded = |progress: f32| {
-            let go_on = on_progress(progress);
+            let go_on = on_progress(progress) && !backend::is_ending();
             cancelled |= !go_on;
             go_on
         };
@@ -100,6 +100,7 @@ impl Model {
             raw_params.devices = devices.as_mut_ptr();
         }
         backend::take_errors();
+        let _computing = backend::computing();
         // SAFETY: the paths, the device list and the callback's state live until the call returns;
         // llama.cpp keeps none of them. It catches its own exceptions and returns null.
         let raw = unsafe {

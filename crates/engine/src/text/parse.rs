@@ -336,19 +336,22 @@ impl OutputParser {
             return true;
         };
         if self.fresh {
-            // A repeated opening tag after one in the prompt.
-            let trimmed = self.pending.trim_start();
-            if trimmed.is_empty() {
-                self.pending.clear();
-                return false;
-            }
-            if tags.open.starts_with(trimmed) && trimmed != tags.open {
-                return false;
-            }
-            let trimmed = trimmed.strip_prefix(tags.open).unwrap_or(trimmed);
-            self.pending = trimmed.trim_start().to_owned();
-            if self.pending.is_empty() {
-                return false;
+            // Repeated opening tags after one in the prompt.
+            loop {
+                let trimmed = self.pending.trim_start();
+                if trimmed.is_empty() {
+                    self.pending.clear();
+                    return false;
+                }
+                if tags.open.starts_with(trimmed) && trimmed != tags.open {
+                    return false;
+                }
+                let rest = trimmed.strip_prefix(tags.open);
+                let done = rest.is_none();
+                self.pending = rest.unwrap_or(trimmed).to_owned();
+                if done {
+                    break;
+                }
             }
             self.fresh = false;
         }
