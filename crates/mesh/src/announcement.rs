@@ -1,0 +1,1 @@
+//! Owns what a node says of itself, and its bytes. (Filled by the protocol.)

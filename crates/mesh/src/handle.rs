@@ -1,0 +1,1 @@
+//! Owns `Mesh`, the cheap handle that other crates hold.

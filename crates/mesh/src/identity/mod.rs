@@ -1,0 +1,1 @@
+//! Owns the node key file and the mesh files under the state directory.

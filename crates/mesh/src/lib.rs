@@ -1,0 +1,28 @@
+//! The mesh: who a node is, whom it trusts, which nodes there are, and streams to them.
+//!
+//! - [`identity`]: the node key and the mesh files under the state directory.
+//! - [`ticket`] and [`admission`]: invitations, certificates, revocation; pure.
+//! - [`announcement`] and [`proto`]: what nodes say of themselves and who is alive; pure, simulated.
+//! - [`net`]: iroh endpoint and connections; [`handle`]: the [`Mesh`] that other crates hold.
+//!
+//! The crate knows models only as opaque names and fingerprints, and no HTTP.
+
+#![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used))]
+
+pub mod admission;
+pub mod announcement;
+pub mod codec;
+pub mod handle;
+pub mod identity;
+mod mesh_id;
+pub mod net;
+mod node_id;
+pub mod proto;
+mod role;
+#[cfg(feature = "simulation")]
+pub mod sim;
+pub mod ticket;
+
+pub use mesh_id::{MeshId, MeshIdParseError};
+pub use node_id::{NodeId, NodeIdParseError};
+pub use role::Role;

@@ -1,0 +1,1 @@
+//! Owns the iroh endpoint, connections and streams. Decides nothing about membership.

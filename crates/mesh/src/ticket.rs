@@ -1,0 +1,1 @@
+//! Owns the invitation string that one user passes to another.
