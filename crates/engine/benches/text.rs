@@ -8,7 +8,7 @@ use std::hint::black_box;
 
 use criterion::{BatchSize, Criterion, criterion_group, criterion_main};
 use engine::text::{ChatTemplate, Constraint, Dialect, OutputParser, Start, Vocabulary};
-use engine::{Chat, Format, Message, Tool, ToolChoice};
+use engine::{Chat, FinishReason, Format, Message, Tool, ToolChoice};
 use serde_json::json;
 
 /// As large as the vocabulary of current models.
@@ -149,7 +149,7 @@ fn parser(criterion: &mut Criterion) {
                     for piece in &pieces {
                         black_box(parser.push(piece));
                     }
-                    black_box(parser.finish());
+                    black_box(parser.finish(FinishReason::Stop));
                 },
                 BatchSize::SmallInput,
             );

@@ -1,7 +1,9 @@
 //! Chat answers: one JSON object, or chunks.
 
 use bytes::BytesMut;
-use engine::{Delta, Event, FinishReason, Summary, TokenLogprob, ToolCallDelta};
+use engine::{
+    Delta, Event, FinishReason, Input, Request, Summary, TokenLogprob, ToolCallDelta, ToolChoice,
+};
 use futures::StreamExt;
 
 use super::sse::{Chunks, Head};
@@ -14,21 +16,46 @@ use crate::openai::chat::{
     ChatTopLogprob,
 };
 
+/// What a request asked for, as far as it shapes the answer.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Asked {
+    pub(crate) choices: u32,
+    pub(crate) logprobs: bool,
+    /// The answer must be a call: it has no text, not even an empty one.
+    pub(crate) call: bool,
+}
+
+impl Asked {
+    pub(crate) fn of(request: &Request) -> Self {
+        let call = match &request.input {
+            Input::Chat(chat) => matches!(
+                chat.tool_choice,
+                ToolChoice::Required | ToolChoice::Named(_)
+            ),
+            Input::Text(_) | Input::Tokens(_) => false,
+        };
+        Self {
+            choices: request.n,
+            logprobs: request.logprobs.is_some(),
+            call,
+        }
+    }
+}
+
 /// Waits for the end of `events` and puts the whole answer together.
 pub(crate) async fn whole(
     mut events: Observed,
     envelope: Envelope,
-    choices: u32,
-    with_logprobs: bool,
+    asked: Asked,
 ) -> Result<ChatCompletion, ApiError> {
-    let mut drafts: Vec<Draft> = (0..choices).map(|_| Draft::default()).collect();
+    let mut drafts: Vec<Draft> = (0..asked.choices).map(|_| Draft::default()).collect();
     let mut summary = Summary::default();
     while let Some(event) = events.next().await {
         match event? {
             Event::Started { .. } => {}
             Event::Delta { choice, delta } => {
                 if let Some(draft) = drafts.get_mut(choice as usize) {
-                    draft.push(delta, with_logprobs);
+                    draft.push(delta, asked.logprobs);
                 }
             }
             Event::Finished { choice, reason } => {
@@ -47,7 +74,7 @@ pub(crate) async fn whole(
         system_fingerprint: envelope.fingerprint,
         choices: (0..)
             .zip(drafts)
-            .map(|(index, draft)| draft.finish(index, with_logprobs))
+            .map(|(index, draft)| draft.finish(index, asked))
             .collect(),
         usage: (&summary.usage).into(),
         timings: (&summary).into(),
@@ -98,8 +125,8 @@ impl Draft {
         call.function.arguments.push_str(&piece.arguments);
     }
 
-    fn finish(self, index: u32, with_logprobs: bool) -> ChatChoice {
-        let only_calls = self.content.is_empty() && !self.calls.is_empty();
+    fn finish(self, index: u32, asked: Asked) -> ChatChoice {
+        let only_calls = self.content.is_empty() && (asked.call || !self.calls.is_empty());
         ChatChoice {
             index,
             message: AnswerMessage {
@@ -109,7 +136,7 @@ impl Draft {
                 refusal: None,
                 tool_calls: self.calls,
             },
-            logprobs: with_logprobs.then_some(ChatLogprobs {
+            logprobs: asked.logprobs.then_some(ChatLogprobs {
                 content: self.logprobs,
                 refusal: None,
             }),
@@ -138,21 +165,14 @@ fn token_logprob(token: TokenLogprob) -> ChatTokenLogprob {
 /// Writes chat chunks.
 pub(crate) struct ChatChunks {
     head: Head,
-    choices: u32,
-    with_logprobs: bool,
+    asked: Asked,
 }
 
 impl ChatChunks {
-    pub(crate) fn new(
-        envelope: &Envelope,
-        choices: u32,
-        with_logprobs: bool,
-        with_usage: bool,
-    ) -> Self {
+    pub(crate) fn new(envelope: &Envelope, asked: Asked, with_usage: bool) -> Self {
         Self {
             head: Head::new(envelope, "chat.completion.chunk", with_usage),
-            choices,
-            with_logprobs,
+            asked,
         }
     }
 
@@ -177,10 +197,10 @@ impl Chunks for ChatChunks {
     }
 
     fn open(&mut self, out: &mut BytesMut) {
-        for index in 0..self.choices {
+        for index in 0..self.asked.choices {
             let delta = ChatDelta {
                 role: Some("assistant"),
-                content: Some(String::new()),
+                content: (!self.asked.call).then(String::new),
                 ..ChatDelta::default()
             };
             self.head.write(&self.choice(index, delta, None), None, out);
@@ -188,7 +208,7 @@ impl Chunks for ChatChunks {
     }
 
     fn delta(&mut self, index: u32, delta: Delta, out: &mut BytesMut) {
-        let logprobs = (self.with_logprobs && !delta.logprobs.is_empty()).then(|| ChatLogprobs {
+        let logprobs = (self.asked.logprobs && !delta.logprobs.is_empty()).then(|| ChatLogprobs {
             content: delta.logprobs.into_iter().map(token_logprob).collect(),
             refusal: None,
         });

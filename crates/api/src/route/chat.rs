@@ -14,7 +14,7 @@ use crate::generation;
 use crate::openai::chat::{ChatCompletion, ChatRequest};
 use crate::openai::error::ErrorBody;
 use crate::openai::sampling::StreamEvent;
-use crate::render::chat::{ChatChunks, whole};
+use crate::render::chat::{Asked, ChatChunks, whole};
 use crate::render::{Envelope, sse};
 use crate::state::App;
 
@@ -53,15 +53,15 @@ pub(crate) async fn chat(
         .and_then(|options| options.include_usage);
     let answer = async {
         let request = convert::chat::request(wire, &info)?;
-        let (choices, with_logprobs) = (request.n, request.logprobs.is_some());
+        let asked = Asked::of(&request);
         let events = generation::run(&app, vec![request], arrived).await?;
         let envelope = Envelope::new("chatcmpl", &info);
         if streamed {
             let with_usage = with_usage.unwrap_or(false);
-            let chunks = ChatChunks::new(&envelope, choices, with_logprobs, with_usage);
+            let chunks = ChatChunks::new(&envelope, asked, with_usage);
             sse::respond(&app, events, chunks).await
         } else {
-            let answer = whole(events, envelope, choices, with_logprobs).await?;
+            let answer = whole(events, envelope, asked).await?;
             Ok(json_by(&info.name, &answer))
         }
     };

@@ -116,7 +116,7 @@ impl Generation {
         };
         let mut delta = Delta::default();
         collect(&mut delta, parser.push(text));
-        collect(&mut delta, parser.finish());
+        collect(&mut delta, parser.finish(reason));
         if delta != Delta::default() {
             self.ready.push_back(Ok(Event::Delta { choice, delta }));
         }

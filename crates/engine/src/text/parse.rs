@@ -1,8 +1,9 @@
 //! Reads a model's answer as it is generated: content, reasoning and tool calls apart.
 //!
 //! Owns the streaming state. Text is passed on as soon as it can't be part of a marker; whatever
-//! can't be read as a call comes back as content, so nothing is lost. The syntaxes themselves
-//! are in `dialect`.
+//! can't be read as a call comes back as content, so nothing is lost. Only where an answer is cut
+//! off inside a call, the call's own markup is not content. The syntaxes themselves are in
+//! `dialect`.
 
 mod block;
 mod calls;
@@ -12,7 +13,7 @@ mod markers;
 
 use std::sync::Arc;
 
-use crate::{Chat, ToolCallDelta, ToolChoice};
+use crate::{Chat, FinishReason, ToolCallDelta, ToolChoice};
 
 use super::dialect::{CallSyntax, Dialect};
 use calls::{CallScanner, Scan};
@@ -68,6 +69,8 @@ pub struct OutputParser {
 struct Tools {
     names: Arc<[String]>,
     definitions: Arc<[block::Definition]>,
+    /// The answer must be a call, by grammar.
+    forced: bool,
 }
 
 #[derive(Debug, Clone)]
@@ -92,6 +95,7 @@ impl OutputParser {
         let tools = offered.then(|| Tools {
             names: chat.tools.iter().map(|tool| tool.name.clone()).collect(),
             definitions: chat.tools.iter().map(block::definition).collect(),
+            forced: chat.tool_choice != ToolChoice::Auto,
         });
         let mode = match (dialect.calls, start) {
             (CallSyntax::Harmony, _) => Mode::Harmony(Box::default()),
@@ -132,31 +136,57 @@ impl OutputParser {
         self.take_out()
     }
 
-    /// The answer has ended: returns what was held back.
-    pub fn finish(&mut self) -> Vec<Piece> {
+    /// The answer has ended for `reason`: returns what was held back.
+    ///
+    /// Where it was cut off ([`FinishReason::Length`]) or had to be a call, the beginning of a
+    /// call is no content: it is a call if its name has come, else nothing.
+    pub fn finish(&mut self, reason: FinishReason) -> Vec<Piece> {
         while self.step() {}
-        let rest = std::mem::take(&mut self.pending);
+        let forced = self.tools.as_ref().is_some_and(|tools| tools.forced);
+        let cut = forced || reason == FinishReason::Length;
+        let mut rest = std::mem::take(&mut self.pending);
         match std::mem::replace(&mut self.mode, Mode::Plain) {
-            Mode::Plain | Mode::Content => {
+            Mode::Plain => self.content(&rest),
+            Mode::Content => {
+                if cut && self.tools.is_some() {
+                    rest.truncate(self.before_marker(&rest));
+                }
                 // White space after calls is not an answer.
                 if !(self.calls.any() && rest.trim().is_empty()) {
                     self.content(&rest);
                 }
             }
-            Mode::Reasoning => self.reasoning(rest.trim_end()),
-            Mode::AfterCall => {
-                let rest = rest.trim();
-                self.content(rest);
+            Mode::Reasoning => {
+                let close = self.dialect.reasoning.map(|tags| tags.close);
+                if let (true, Found::Perhaps(at)) = (cut, find_first(&rest, close.as_slice())) {
+                    rest.truncate(at);
+                }
+                self.reasoning(rest.trim_end());
             }
+            // Only separators and the beginning of a marker wait here.
+            Mode::AfterCall if cut => {}
+            Mode::AfterCall => self.content(rest.trim()),
             Mode::Call(mut scanner) => {
-                let scan = scanner.end();
+                let scan = scanner.end(cut, forced || self.calls.any());
                 self.apply(scan);
                 self.content(&rest);
             }
-            Mode::Block(_) => self.block(&rest, true),
-            Mode::Harmony(mut harmony) => harmony.finish(&rest, &mut self.calls, &mut self.out),
+            Mode::Block(_) => self.block(&rest, Some(cut)),
+            Mode::Harmony(mut harmony) => {
+                harmony.finish(&rest, cut, &mut self.calls, &mut self.out);
+            }
         }
         self.take_out()
+    }
+
+    /// Length of `rest` without the beginning of a call or of reasoning at its end.
+    fn before_marker(&self, rest: &str) -> usize {
+        if self.bare_call(rest.trim_start()) == Bare::Perhaps {
+            return 0;
+        }
+        match find_first(rest, &self.content_markers().0) {
+            Found::At(at, _) | Found::Perhaps(at) => at,
+        }
     }
 
     /// Whether any tool call was read.
@@ -264,21 +294,25 @@ impl OutputParser {
 
     /// Markers that matter in content, and which of them opens reasoning.
     fn content_markers(&self) -> (Vec<&'static str>, Option<&'static str>) {
-        let mut markers = Vec::new();
-        if self.tools.is_some() {
-            match self.dialect.calls {
-                CallSyntax::Json { open, .. } | CallSyntax::Block { open, .. } => {
-                    markers.extend_from_slice(open);
-                }
-                CallSyntax::Pythonic | CallSyntax::Harmony => {}
-            }
-        }
+        let mut markers = self.call_markers().to_vec();
         let open = match self.dialect.reasoning {
             Some(tags) if !self.answered && !self.thought => Some(tags.open),
             _ => None,
         };
         markers.extend(open);
         (markers, open)
+    }
+
+    /// Markers that open a call; none if no call is possible.
+    fn call_markers(&self) -> &'static [&'static str] {
+        match self.dialect.calls {
+            CallSyntax::Json { open, .. } | CallSyntax::Block { open, .. }
+                if self.tools.is_some() =>
+            {
+                open
+            }
+            _ => &[],
+        }
     }
 
     /// Whether the answer starts with a call that has no marker.
@@ -382,7 +416,7 @@ impl OutputParser {
         let scan = scanner.push(&text);
         let over = scan.over;
         if !over && scanner.held_bytes() > HELD_BYTES_MAX {
-            let scan = scanner.end();
+            let scan = scanner.end(false, false);
             self.mode = Mode::Content;
             self.apply(scan);
             return false;
@@ -463,7 +497,7 @@ impl OutputParser {
             Found::At(at, marker) => {
                 let text: String = self.pending.drain(..from + at + marker.len()).collect();
                 self.mode = Mode::Content;
-                self.block(&text, false);
+                self.block(&text, None);
                 true
             }
             Found::Perhaps(_) if self.pending.len() > HELD_BYTES_MAX => {
@@ -479,8 +513,8 @@ impl OutputParser {
         }
     }
 
-    /// Reads a whole block.
-    fn block(&mut self, text: &str, ended: bool) {
+    /// Reads a whole block, or with `Some(cut)` one that the answer ended in.
+    fn block(&mut self, text: &str, ended: Option<bool>) {
         let (parser, open, close) = match self.dialect.calls {
             CallSyntax::Block {
                 parser,
@@ -490,7 +524,8 @@ impl OutputParser {
             _ => ("pythonic", &[][..], &[][..]),
         };
         let definitions = self.tools.as_ref().map(|tools| &tools.definitions[..]);
-        match block::read(parser, text, definitions.unwrap_or(&[]), ended) {
+        match block::read(parser, text, definitions.unwrap_or(&[]), ended.is_some()) {
+            None if ended == Some(true) => {}
             Some(read) => {
                 // Not every parser takes the block's own markers out.
                 let markers = open.iter().chain(close);

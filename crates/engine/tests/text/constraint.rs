@@ -6,7 +6,7 @@
 use engine::text::{
     Constraint, ConstraintState, Dialect, OutputParser, Piece, Start, Vocabulary, constraint,
 };
-use engine::{Chat, Error, Format, TokenId, Tool, ToolChoice};
+use engine::{Chat, Error, FinishReason, Format, TokenId, Tool, ToolChoice};
 use serde_json::{Value, json};
 
 use crate::vocabulary::{END, token_bytes, vocabulary};
@@ -314,7 +314,7 @@ fn check_calls(choice: &ToolChoice, parallel: bool, start: Start) -> Vec<usize> 
         for seed in 0..6 {
             let text = walk_after_reasoning(&model, &constraint, seed, start);
             let mut parser = OutputParser::new(dialect, &chat, start);
-            let pieces = [parser.push(&text), parser.finish()].concat();
+            let pieces = [parser.push(&text), parser.finish(FinishReason::Stop)].concat();
             let calls = check_pieces(&pieces, choice, &format!("{template}: {text:?}"));
             assert!(calls == 1 || parallel, "{template}: {text:?}");
             counts.push(calls);
@@ -422,7 +422,7 @@ fn answers_in_json_may_call_tools_instead() {
     for seed in 0..30 {
         let text = model.walk(&constraint, seed);
         let mut parser = OutputParser::new(Dialect::default(), &chat, Start::Content);
-        let pieces = [parser.push(&text), parser.finish()].concat();
+        let pieces = [parser.push(&text), parser.finish(FinishReason::Stop)].concat();
         if parser.called_tools() {
             calls += check_pieces(&pieces, &ToolChoice::Required, &text);
         } else {

@@ -2,7 +2,7 @@
 //! price.
 
 use engine::text::{ConstraintState, Dialect, OutputParser, Start};
-use engine::{Chat, Error, Format, Tool, ToolChoice};
+use engine::{Chat, Error, FinishReason, Format, Tool, ToolChoice};
 use serde_json::{Map, Value, json};
 
 use crate::constraint::{Model, Random};
@@ -333,7 +333,7 @@ fn endless_answers_are_read_once() {
         for _ in 0..(2 << 20) / piece.len() {
             pieces += parser.push(piece).len();
         }
-        pieces += parser.push(end).len() + parser.finish().len();
+        pieces += parser.push(end).len() + parser.finish(FinishReason::Stop).len();
         assert!(pieces > 0, "{template}: {begin}");
     }
 }

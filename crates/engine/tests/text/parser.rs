@@ -2,7 +2,7 @@
 //! the same.
 
 use engine::text::{Dialect, OutputParser, Piece, Start};
-use engine::{Chat, Tool, ToolChoice};
+use engine::{Chat, FinishReason, Tool, ToolChoice};
 use proptest::prelude::*;
 use serde_json::{Value, json};
 
@@ -185,7 +185,15 @@ fn chat(parallel: bool) -> Chat {
 }
 
 /// Reads pieces, checking that calls are numbered and named as they must be.
-fn read<'a>(mut parser: OutputParser, pieces: impl IntoIterator<Item = &'a str>) -> Read {
+fn read<'a>(parser: OutputParser, pieces: impl IntoIterator<Item = &'a str>) -> Read {
+    read_ended(parser, pieces, FinishReason::Stop)
+}
+
+fn read_ended<'a>(
+    mut parser: OutputParser,
+    pieces: impl IntoIterator<Item = &'a str>,
+    reason: FinishReason,
+) -> Read {
     let mut read = Read::default();
     let mut ids = std::collections::BTreeSet::new();
     let mut take = |parts: Vec<Piece>| {
@@ -216,7 +224,7 @@ fn read<'a>(mut parser: OutputParser, pieces: impl IntoIterator<Item = &'a str>)
     for piece in pieces {
         take(parser.push(piece));
     }
-    take(parser.finish());
+    take(parser.finish(reason));
     assert_eq!(parser.called_tools(), !read.calls.is_empty());
     read
 }
@@ -299,6 +307,96 @@ fn answers_cut_in_two_anywhere() {
     }
 }
 
+/// Wherever an answer with calls is cut off, its content is a beginning of the whole content, and
+/// its calls are a beginning of the whole calls: nothing of the markup shows.
+#[test]
+fn answers_cut_off_by_a_limit() {
+    for case in CASES.iter().filter(|case| !case.calls.is_empty()) {
+        let whole = expected(case);
+        // Without a marker, what starts like a call may also be an answer in JSON.
+        let bare = case.template == LLAMA;
+        for forced in [false, true] {
+            if forced && !case.content.is_empty() || bare && !forced {
+                continue;
+            }
+            let mut chat = chat(case.parallel);
+            if forced {
+                chat.tool_choice = ToolChoice::Required;
+            }
+            let parser = OutputParser::new(Dialect::detect(case.template), &chat, case.start);
+            for (at, _) in case.text.char_indices() {
+                let text = &case.text[..at];
+                // A stop string ends a forced call in the same way.
+                let reason = if forced && at % 2 == 0 {
+                    FinishReason::Stop
+                } else {
+                    FinishReason::Length
+                };
+                let got = read_ended(parser.clone(), [text], reason);
+                let pieces = text.split("").filter(|piece| !piece.is_empty());
+                let piecewise = read_ended(parser.clone(), pieces, reason);
+                assert_eq!(got, piecewise, "{}: {text:?}", case.template);
+                check_beginning(&got, &whole, case, text);
+            }
+        }
+    }
+}
+
+fn check_beginning(got: &Read, whole: &Read, case: &Case, text: &str) {
+    let said = format!("{}: {text:?}\n  read as {got:?}", case.template);
+    assert!(whole.content.starts_with(got.content.trim()), "{said}");
+    assert!(whole.reasoning.starts_with(&got.reasoning), "{said}");
+    assert!(got.calls.len() <= whole.calls.len(), "{said}");
+    // Other syntaxes are turned into JSON by their parsers, and so are calls in other orders.
+    let streams = matches!(
+        case.template,
+        HERMES | LLAMA | MISTRAL | HARMONY | PHI | NEMOTRON | GRANITE
+    );
+    for (call, whole) in got.calls.iter().zip(&whole.calls) {
+        assert_eq!(call.0, whole.0, "{said}");
+        assert!(!streams || whole.1.starts_with(&call.1), "{said}");
+    }
+}
+
+/// What is known of a call when its answer is cut off.
+#[test]
+fn calls_cut_off_by_a_limit() {
+    let whole =
+        "<tool_call>\n{\"name\": \"weather\", \"arguments\": {\"city\": \"Paris\"}}\n</tool_call>";
+    let second = format!("{whole}\n{whole}");
+    let weather = |arguments: &str| ("weather".to_owned(), arguments.to_owned());
+    let paris = weather("{\"city\": \"Paris\"}");
+    for (text, calls) in [
+        ("<", vec![]),
+        ("<tool_call>\n{\"name\": \"wea", vec![]),
+        ("<tool_call>\n{\"name\": \"weather\"", vec![weather("")]),
+        (
+            "<tool_call>\n{\"name\": \"weather\", \"arguments\": {\"ci",
+            vec![weather("{\"ci")],
+        ),
+        (&whole[..whole.len() - 3], vec![paris.clone()]),
+        (&second[..whole.len() + 2], vec![paris.clone()]),
+        (&second[..whole.len() + 14], vec![paris.clone()]),
+        (
+            &second[..whole.len() + 33],
+            vec![paris.clone(), weather("")],
+        ),
+    ] {
+        for tool_choice in [
+            ToolChoice::Auto,
+            ToolChoice::Required,
+            ToolChoice::Named("weather".into()),
+        ] {
+            let mut chat = chat(true);
+            chat.tool_choice = tool_choice;
+            let parser = OutputParser::new(Dialect::default(), &chat, Start::Content);
+            let got = read_ended(parser, [text], FinishReason::Length);
+            assert_eq!(got.content, "", "{text:?}");
+            assert_eq!(got.calls, calls, "{text:?}");
+        }
+    }
+}
+
 #[test]
 fn calls_that_were_not_offered_stay_text() {
     let text = "<tool_call>{\"name\": \"weather\", \"arguments\": {}}</tool_call>";
@@ -347,7 +445,7 @@ fn arguments_are_passed_on_while_they_come() {
         deltas,
         expected.map(|(name, arguments)| (name, arguments.to_owned()))
     );
-    assert_eq!(parser.finish(), []);
+    assert_eq!(parser.finish(FinishReason::Stop), []);
 }
 
 #[test]

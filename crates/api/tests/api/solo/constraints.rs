@@ -157,6 +157,54 @@ async fn named_calls_are_streamed() {
     }
 }
 
+/// Wherever a limit cuts a forced call off, the markup around it is no content, and the stream
+/// says the same as the whole answer.
+#[tokio::test]
+async fn cut_calls_are_no_content() {
+    let (_folder, servers) = servers().await;
+    for server in &servers {
+        for max_tokens in [1, 2, 3, 5, 8, 13, 20, 27, 34] {
+            let more = json!({ "max_tokens": max_tokens, "tool_choice": "required",
+                               "parallel_tool_calls": true, "tools": [tool("weather")] });
+            let answer = ask_chat(server, "How is the weather?", &more).await;
+            let choice = &answer["choices"][0];
+            assert!(choice["message"]["content"].is_null(), "{answer}");
+            let calls = choice["message"]["tool_calls"].as_array();
+            let calls: Vec<(&str, &str)> = (calls.into_iter().flatten())
+                .map(|call| &call["function"])
+                .map(|call| {
+                    let text = |key: &str| call[key].as_str().unwrap();
+                    (text("name"), text("arguments"))
+                })
+                .collect();
+            assert!(calls.iter().all(|(name, _)| *name == "weather"), "{answer}");
+
+            let body = chat("How is the weather?", &more);
+            let chunks = chunks(server, "/v1/chat/completions", body).await;
+            let mut streamed: Vec<(String, String)> = Vec::new();
+            for chunk in &chunks {
+                let delta = &chunk["choices"][0]["delta"];
+                assert!(delta.get("content").is_none_or(Value::is_null), "{chunk}");
+                for piece in delta["tool_calls"].as_array().into_iter().flatten() {
+                    let function = &piece["function"];
+                    if let Some(name) = function["name"].as_str() {
+                        streamed.push((name.to_owned(), String::new()));
+                    }
+                    let arguments = function["arguments"].as_str().unwrap();
+                    streamed.last_mut().unwrap().1.push_str(arguments);
+                }
+            }
+            let streamed: Vec<(&str, &str)> = streamed
+                .iter()
+                .map(|(n, a)| (n.as_str(), a.as_str()))
+                .collect();
+            assert_eq!(streamed, calls, "{answer}");
+            let last = &chunks.last().unwrap()["choices"][0];
+            assert_eq!(last["finish_reason"], choice["finish_reason"]);
+        }
+    }
+}
+
 /// A tool that may not be called is not called, and its result is understood.
 #[tokio::test]
 async fn results_go_back_without_a_new_call() {

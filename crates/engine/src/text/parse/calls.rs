@@ -213,15 +213,23 @@ impl CallScanner {
         scan
     }
 
-    /// No more text comes: what is not a call comes back.
-    pub(super) fn end(&mut self) -> Scan {
+    /// No more text comes: what is not a call comes back. If the answer was `cut` off, a call
+    /// whose name has come is one, and what else belongs to a call is dropped; `certain` says
+    /// that only calls can stand here.
+    pub(super) fn end(&mut self, cut: bool, certain: bool) -> Scan {
         let mut scan = Scan::default();
-        if !self.announced {
-            scan.raw = std::mem::take(&mut self.raw);
-        } else if self.state == State::Copy && self.using == Use::Arguments {
-            let value = std::mem::take(&mut self.value);
-            self.early.push_str(&value);
+        if cut && self.name.is_some() && self.is_known() {
+            self.announce(&mut scan);
+        }
+        if self.announced {
+            // Half an encoded JSON text can't be decoded: those arguments are left out.
             self.flush_arguments(&mut scan);
+        } else {
+            let raw = std::mem::take(&mut self.raw);
+            // Only without a marker the names decide.
+            if !(cut && (certain || self.any || self.known.is_none())) {
+                scan.raw = raw;
+            }
         }
         scan.over = true;
         scan.failed = true;

@@ -63,10 +63,19 @@ impl Harmony {
         }
     }
 
-    /// The answer has ended; `rest` is what was held back.
-    pub(super) fn finish(&mut self, rest: &str, calls: &mut CallCounter, out: &mut Vec<Piece>) {
-        self.text(rest, calls, out);
-        self.end_message(calls, out);
+    /// The answer has ended; `rest` is what was held back: the beginning of a marker, which is
+    /// no text if the answer was `cut` off.
+    pub(super) fn finish(
+        &mut self,
+        rest: &str,
+        cut: bool,
+        calls: &mut CallCounter,
+        out: &mut Vec<Piece>,
+    ) {
+        if !cut {
+            self.text(rest, calls, out);
+            self.end_message(calls, out);
+        }
     }
 
     pub(super) fn in_reasoning(&self) -> bool {
