@@ -9,6 +9,7 @@
 
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used))]
 
+mod addresses;
 pub mod admission;
 pub mod announcement;
 pub mod codec;
@@ -21,8 +22,10 @@ pub mod proto;
 mod role;
 #[cfg(feature = "simulation")]
 pub mod sim;
+pub mod signature;
 pub mod ticket;
 
+pub use addresses::{Addresses, AddressesWire, DIRECT_MAX, RELAY_BYTES_MAX};
 pub use mesh_id::{MeshId, MeshIdParseError};
 pub use node_id::{NodeId, NodeIdParseError};
-pub use role::Role;
+pub use role::{Role, RoleParseError};
