@@ -13,6 +13,7 @@ mod trust;
 
 pub use certificate::{CERTIFICATE_BYTES_MAX, Certificate, Grant};
 pub(crate) use certificate::{role_number, role_of};
+pub(crate) use invitations::BOOK_BYTES_MAX;
 pub use invitations::{
     INVITATIONS_MAX, InvitationState, Invitations, Invite, REDEEMERS_MAX, Redemption,
     TICKET_HOURS_DEFAULT,
