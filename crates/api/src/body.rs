@@ -124,7 +124,7 @@ fn wrong(path: &str, error: &serde_json::Error) -> ApiError {
         return ApiError::malformed(None, format!("the request body is not valid JSON: {text}"));
     }
     let text = text.split(" at line ").next().unwrap_or(&text);
-    let text: String = text.chars().take(300).collect();
+    let text: String = plain_words(text).chars().take(300).collect();
     let parent = if path == "." { "" } else { path };
     let path = match missing_field(&text) {
         Some(field) if parent.is_empty() => field.to_owned(),
@@ -136,6 +136,20 @@ fn wrong(path: &str, error: &serde_json::Error) -> ApiError {
     }
     let message = format!("{path}: {text}");
     ApiError::malformed(Some(path), message)
+}
+
+/// serde's message in the words of JSON: its own are those of Rust and of other formats.
+fn plain_words(text: &str) -> String {
+    let words = [
+        ("expected f64", "expected a number"),
+        ("expected a map", "expected an object"),
+        ("expected a sequence", "expected an array"),
+        ("invalid type: map", "invalid type: object"),
+        ("invalid type: sequence", "invalid type: array"),
+    ];
+    (words.iter()).fold(text.to_owned(), |text, (serde, json)| {
+        text.replace(serde, json)
+    })
 }
 
 /// Name of the field that serde misses.

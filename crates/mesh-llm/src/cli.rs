@@ -1,14 +1,20 @@
 //! What can be typed. The structs of settings double as the schema of `config.toml` and of the
 //! `MESH_LLM_*` variables, so that a setting is declared once.
 
+use std::ffi::OsString;
 use std::io::Write;
 use std::path::PathBuf;
 
-use clap::{Args, CommandFactory, Parser, Subcommand};
+use clap::error::ErrorKind;
+use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand};
 use clap_complete::Shell;
 
 use crate::failure::Failure;
 use crate::settings::LogFormat;
+
+/// The engine's bounds, so that a larger number is told and not silently cut.
+const SLOTS_MAX: i64 = 256;
+const QUEUE_MAX: i64 = 10_000;
 
 const AFTER_HELP: &str = "\
 Settings: a flag wins over a variable (--ctx-size: MESH_LLM_CTX_SIZE), a variable over the
@@ -21,7 +27,7 @@ Exit codes: 0 stopped as asked, 1 failed, 2 wrong flag or setting, 3 a model can
 ///
 /// Without --model, the small model inside the program is served: it explains mesh-llm.
 #[derive(Debug, Parser)]
-#[command(name = "mesh-llm", version, after_help = AFTER_HELP, max_term_width = 100)]
+#[command(name = "mesh-llm", bin_name = "mesh-llm", version, after_help = AFTER_HELP, max_term_width = 100)]
 pub(crate) struct Cli {
     #[command(flatten)]
     layer: Layer,
@@ -121,6 +127,20 @@ impl ChatArguments {
 }
 
 impl Cli {
+    /// Reads what was typed; the first argument is the program's name.
+    pub(crate) fn read(arguments: &[OsString]) -> Result<Self, clap::Error> {
+        let matches = match with_values(Self::command()).try_get_matches_from(arguments) {
+            Err(error) if error.kind() == ErrorKind::DisplayHelp => {
+                // The help of the plain flags: `--listen-all`, not `--listen-all[=<BOOL>]`.
+                let plain = Self::command().try_get_matches_from(arguments).err();
+                let plain = plain.filter(|plain| plain.kind() == ErrorKind::DisplayHelp);
+                return Err(plain.unwrap_or(error));
+            }
+            result => result?,
+        };
+        Self::from_arg_matches(&matches)
+    }
+
     /// The settings among all flags. Those after a command win over those before it.
     pub(crate) fn layer(&self) -> Layer {
         let root = self.layer.clone();
@@ -156,8 +176,8 @@ pub(crate) struct ModelFlags {
     /// Tokens of context that running requests share; the most that one of them can hold.
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     pub(crate) ctx_size: Option<u32>,
-    /// Requests that are answered at the same time, per model.
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    /// Requests that are answered at the same time, per model, at most 256.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=SLOTS_MAX))]
     pub(crate) parallel: Option<u32>,
     /// Layers to keep on the GPU [default: all that fit].
     #[arg(long, value_name = "N")]
@@ -169,7 +189,12 @@ pub(crate) struct ModelFlags {
     #[arg(long, value_name = "PATH", conflicts_with = "no_draft")]
     pub(crate) draft: Option<String>,
     /// No speculation, not even with words of the prompt.
-    #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", value_name = "BOOL", hide_possible_values = true)]
+    #[arg(
+        long,
+        num_args = 0,
+        default_missing_value = "true",
+        hide_possible_values = true
+    )]
     pub(crate) no_draft: Option<bool>,
     /// Threads that compute [default: one per core].
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
@@ -184,7 +209,12 @@ pub(crate) struct ServerFlags {
     #[arg(long, value_name = "PORT")]
     pub(crate) port: Option<u16>,
     /// Let other machines reach the API. They need a key, which is printed once when it is made.
-    #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", value_name = "BOOL", hide_possible_values = true)]
+    #[arg(
+        long,
+        num_args = 0,
+        default_missing_value = "true",
+        hide_possible_values = true
+    )]
     pub(crate) listen_all: Option<bool>,
     /// Key that requests must carry. Better set as MESH_LLM_API_KEY: others can see flags.
     #[arg(long, value_name = "KEY")]
@@ -195,8 +225,8 @@ pub(crate) struct ServerFlags {
     /// Web origin whose pages may call the API, such as https://example.org. May be repeated.
     #[arg(long, value_name = "ORIGIN")]
     pub(crate) cors_origin: Option<Vec<String>>,
-    /// Requests that may wait for a free place, per model.
-    #[arg(long, value_name = "N")]
+    /// Requests that may wait for a free place, per model, at most 10000 [default: 128].
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=QUEUE_MAX))]
     pub(crate) queue: Option<u32>,
     /// Time that running answers get to finish after Ctrl-C, s [default: 30].
     #[arg(long, value_name = "N")]
@@ -220,6 +250,19 @@ pub(crate) struct TalkFlags {
     /// [default: warn; with json info].
     #[arg(long, value_name = "LEVEL", global = true)]
     pub(crate) log_level: Option<String>,
+}
+
+/// `command` with flags that also take `=true` and `=false`, as variables and files have them,
+/// and as a flag that takes back what the file says.
+pub(crate) fn with_values(command: clap::Command) -> clap::Command {
+    let command = command.mut_args(|argument| match argument.get_id().as_str() {
+        "no_draft" | "listen_all" => argument
+            .num_args(0..=1)
+            .require_equals(true)
+            .value_name("BOOL"),
+        _ => argument,
+    });
+    command.mut_subcommands(with_values)
 }
 
 /// Prints the completion script.
@@ -251,10 +294,59 @@ pub(crate) fn print(data: &[u8]) -> Result<(), Failure> {
 
 #[cfg(test)]
 mod tests {
+    use std::ffi::OsString;
+
     use clap::CommandFactory;
+
+    use super::{Cli, with_values};
 
     #[test]
     fn flags_are_consistent() {
         super::Cli::command().debug_assert();
+        with_values(Cli::command()).debug_assert();
+    }
+
+    /// What a switch is set to by these arguments.
+    #[test]
+    fn switches_take_a_value_but_do_not_show_it() {
+        for (arguments, listen_all, no_draft) in [
+            (&[][..], None, None),
+            (&["--listen-all", "--no-draft"], Some(true), Some(true)),
+            (
+                &["--listen-all=false", "--no-draft=true"],
+                Some(false),
+                Some(true),
+            ),
+            (
+                &["--no-draft", "chat", "--no-draft=false"],
+                None,
+                Some(false),
+            ),
+        ] {
+            let arguments = [&["mesh-llm"], arguments].concat();
+            let arguments: Vec<OsString> = arguments.iter().map(OsString::from).collect();
+            let layer = Cli::read(&arguments).unwrap().layer();
+            assert_eq!(layer.server.listen_all, listen_all, "{arguments:?}");
+            assert_eq!(layer.models.no_draft, no_draft, "{arguments:?}");
+        }
+        for arguments in [["m", "--help"], ["m", "-h"], ["/x/m", "chat"]] {
+            let mut arguments: Vec<OsString> = arguments.iter().map(OsString::from).collect();
+            arguments.push("-h".into());
+            let help = Cli::read(&arguments).unwrap_err().to_string();
+            assert!(help.contains("Usage: mesh-llm"), "{help}");
+            assert!(help.contains("--no-draft"), "{help}");
+            assert!(!help.contains("BOOL"), "{help}");
+        }
+    }
+
+    /// Numbers beyond what the engine takes are refused, not cut.
+    #[test]
+    fn bounds_are_told() {
+        for (flag, most) in [("--queue", 10_000), ("--parallel", 256)] {
+            for (value, taken) in [(0, false), (1, true), (most, true), (most + 1, false)] {
+                let arguments = ["mesh-llm".into(), format!("{flag}={value}").into()];
+                assert_eq!(Cli::read(&arguments).is_ok(), taken, "{flag} {value}");
+            }
+        }
     }
 }

@@ -8,13 +8,12 @@ mod failure;
 mod key;
 mod log;
 mod models;
+mod panic;
 mod serve;
 mod settings;
 
 use std::process::ExitCode;
 use std::time::Duration;
-
-use clap::{CommandFactory, FromArgMatches};
 
 use crate::cli::{Cli, Command};
 use crate::console::Console;
@@ -29,15 +28,12 @@ const RUNTIME_STOP_MAX: Duration = Duration::from_secs(1);
 fn main() -> ExitCode {
     let environment = Environment::of_process();
     let arguments: Vec<_> = std::env::args_os().collect();
-    let matches = match Cli::command().try_get_matches_from(&arguments) {
-        Ok(matches) => matches,
-        Err(error) => return failure::usage(&error, &arguments, &environment),
-    };
-    let cli = match Cli::from_arg_matches(&matches) {
+    let console = Console::new(settings::early_log_format(&arguments, &environment));
+    panic::report_to(console);
+    let cli = match Cli::read(&arguments) {
         Ok(cli) => cli,
         Err(error) => return failure::usage(&error, &arguments, &environment),
     };
-    let console = Console::new(settings::early_log_format(&arguments, &environment));
     match start(cli, &environment) {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => failure.report(console),

@@ -143,7 +143,7 @@ fn server_failure(ended: Result<std::io::Result<()>, tokio::task::JoinError>) ->
     match ended {
         Ok(Ok(())) => Failure::other("the API stopped by itself"),
         Ok(Err(error)) => Failure::other(format!("the API stopped: {error}")),
-        Err(error) => Failure::other(format!("the API failed: {error}")),
+        Err(_) => Failure::other("the API failed; hint: what went wrong is told above"),
     }
 }
 

@@ -48,7 +48,7 @@ pub enum StartError {
         .models.join(" and "), ByteSize(*.needed_bytes), ByteSize(*.free_bytes)
     )]
     Memory {
-        /// Names of the models, with the need of each.
+        /// Names of the models; of several, with the need of each.
         models: Vec<String>,
         /// Needed by all of them, bytes.
         needed_bytes: u64,

@@ -437,15 +437,19 @@ fn publish_progress(shared: Weak<Shared>, index: usize) -> Box<dyn FnMut(f32) + 
     })
 }
 
-/// Runs `work` where blocking is allowed. A panic in it becomes an error of `what`.
+/// Runs `work` where blocking is allowed. A panic in it becomes an error of `what`; the program
+/// has told of the panic itself.
 async fn blocking<T: Send + 'static>(
     what: &str,
     work: impl FnOnce() -> T + Send + 'static,
 ) -> Result<T, StartError> {
-    tokio::task::spawn_blocking(work)
-        .await
-        .map_err(|error| StartError::Load {
+    tokio::task::spawn_blocking(work).await.map_err(|error| {
+        if error.is_cancelled() {
+            return StartError::ShutDown;
+        }
+        StartError::Load {
             model: what.to_owned(),
-            reason: format!("the loader failed: {error}"),
-        })
+            reason: "mesh-llm itself failed; hint: what went wrong is told above".to_owned(),
+        }
+    })
 }

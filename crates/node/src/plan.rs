@@ -97,7 +97,10 @@ fn check_memory(plans: &[Plan], loader: &dyn Loader) -> Result<(), StartError> {
             .memory_needed(plan)
             .map_err(|error| load_error(plan, &error))?;
         needed_bytes = needed_bytes.saturating_add(needed);
-        models.push(format!("`{}` ({})", plan.name, ByteSize(needed)));
+        models.push(match plans.len() {
+            1 => format!("`{}`", plan.name),
+            _ => format!("`{}` ({})", plan.name, ByteSize(needed)),
+        });
     }
     let free_bytes = loader.memory_available();
     if needed_bytes <= free_bytes {

@@ -489,6 +489,41 @@ async fn bodies_that_are_no_json_object_are_refused() {
     check_error(request.send().await.unwrap(), 400, "invalid_json", None).await;
 }
 
+/// Messages speak of JSON, not of Rust.
+#[tokio::test]
+async fn wrong_types_are_told_in_plain_words() {
+    let server = Server::start(Scripted::new(|_| Ok(say(&["never"])))).await;
+    for (more, message) in [
+        (
+            json!({ "temperature": "hot" }),
+            "temperature: invalid type: string \"hot\", expected a number",
+        ),
+        (
+            json!({ "logit_bias": { "5": [] } }),
+            "logit_bias.5: invalid type: array, expected a number",
+        ),
+        (
+            json!({ "logit_bias": 5 }),
+            "logit_bias: invalid type: integer `5`, expected an object",
+        ),
+        (
+            json!({ "tools": { "a": 1 } }),
+            "tools: invalid type: object, expected an array",
+        ),
+        (
+            json!({ "stream": [] }),
+            "stream: invalid type: array, expected a boolean",
+        ),
+        (
+            json!({ "n": 1.5 }),
+            "n: invalid type: floating point `1.5`, expected an integer",
+        ),
+    ] {
+        let (_, body) = json(server.chat(&with(&more)).await).await;
+        assert_eq!(body["error"]["message"], message);
+    }
+}
+
 #[tokio::test]
 async fn engine_errors_have_their_status() {
     let failing = |error: Error| Scripted::new(move |_| Err(error.clone()));

@@ -8,7 +8,7 @@ use std::path::Path;
 use clap::{Args, FromArgMatches};
 
 use super::{Environment, SettingsError};
-use crate::cli::{Layer, ModelFlags, ServerFlags, TalkFlags};
+use crate::cli::{Layer, ModelFlags, ServerFlags, TalkFlags, with_values};
 
 const PREFIX: &str = "MESH_LLM_";
 /// Variables of ours that are no settings: they say where the settings are.
@@ -119,7 +119,20 @@ fn parse(
     origin: &str,
     spell: impl Fn(&str) -> String,
 ) -> Result<Layer, SettingsError> {
-    let command = Layer::augment_args(clap::Command::new("settings").no_binary_name(true));
+    let command = clap::Command::new("settings")
+        .no_binary_name(true)
+        .disable_help_flag(true);
+    let mut command = with_values(Layer::augment_args(command));
+    // Arguments can only be spelled once the command is built.
+    command.build();
+    // As clap spells the flags, and as the user spelled the keys.
+    let spellings: Vec<(String, String)> = command
+        .get_arguments()
+        .filter_map(|argument| {
+            let key = argument.get_long()?.replace('-', "_");
+            Some((format!("'{argument}'"), format!("`{}`", spell(&key))))
+        })
+        .collect();
     let known: Vec<String> = command
         .get_arguments()
         .filter_map(clap::Arg::get_long)
@@ -144,7 +157,9 @@ fn parse(
     let layer = matches.and_then(|matches| Layer::from_arg_matches(&matches));
     layer.map_err(|error| {
         let text = error.to_string();
-        let reason = text.lines().next().unwrap_or_default();
+        let reason = text.lines().next().unwrap_or_default().to_owned();
+        let reason =
+            (spellings.iter()).fold(reason, |reason, (flag, key)| reason.replace(flag, key));
         SettingsError::Invalid {
             origin: origin.to_owned(),
             reason: reason.trim_start_matches("error: ").to_owned(),

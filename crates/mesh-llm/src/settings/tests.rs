@@ -187,12 +187,22 @@ fn mistakes_are_told_with_a_hint() {
     check(
         Some("port = 99999"),
         &[],
-        "HOME/config.toml: invalid value '99999' for '--port <PORT>': 99999 is not in 0..=65535",
+        "HOME/config.toml: invalid value '99999' for `port`: 99999 is not in 0..=65535",
     );
     check(
         None,
         &[("MESH_LLM_LISTEN_ALL", "maybe")],
-        "the environment: invalid value 'maybe' for '--listen-all[=<BOOL>]'",
+        "the environment: invalid value 'maybe' for `MESH_LLM_LISTEN_ALL`",
+    );
+    check(
+        Some("queue = 10001"),
+        &[],
+        "HOME/config.toml: invalid value '10001' for `queue`: 10001 is not in 1..=10000",
+    );
+    check(
+        Some("draft = 'small'\nno_draft = true"),
+        &[],
+        "HOME/config.toml: the argument `draft` cannot be used with `no_draft`",
     );
     check(
         Some("[port]\nnumber = 1"),

@@ -115,7 +115,7 @@ fn models_that_need_too_much_memory_are_refused_before_loading() {
     let error = run.events().pop().unwrap();
     let message = error["message"].as_str().unwrap();
     assert!(
-        message.starts_with("not enough memory for `starter` ("),
+        message.starts_with("not enough memory for `starter`: "),
         "{message}"
     );
     assert!(
