@@ -337,3 +337,91 @@ fn endless_answers_are_read_once() {
         assert!(pieces > 0, "{template}: {begin}");
     }
 }
+
+/// Bytes of white space between two JSON tokens: a line break and its indentation.
+const BLANK_BYTES_MAX: usize = 21;
+
+/// Longest run of white space outside of JSON strings.
+fn longest_blank(text: &[u8]) -> usize {
+    let (mut longest, mut run) = (0, 0);
+    let (mut in_string, mut escaped) = (false, false);
+    for byte in text {
+        run = if byte.is_ascii_whitespace() && !in_string {
+            run + 1
+        } else {
+            0
+        };
+        longest = longest.max(run);
+        match byte {
+            _ if escaped => escaped = false,
+            b'\\' => escaped = in_string,
+            b'"' => in_string = !in_string,
+            _ => {}
+        }
+    }
+    longest
+}
+
+/// A model that writes white space wherever it may, before, between and after JSON tokens, gets
+/// no further than one indented line each time.
+#[test]
+fn white_space_has_an_end() {
+    let model = Model::new();
+    let object = json!({"type": "object", "properties": {"a": {"type": "integer"},
+        "b": {"type": "array", "items": {"type": "boolean"}}, "c": {"enum": ["x y", null]}}});
+    let schemas = [
+        json!({}),
+        object.clone(),
+        json!({"type": "array", "items": object}),
+        json!({"type": "number"}),
+        json!({"type": "string"}),
+        json!({"anyOf": [{"type": "integer"}, {"const": {"k": [1, 2]}}]}),
+    ];
+    let tool = |(index, schema): (usize, &Value)| Tool {
+        name: format!("tool_{index}"),
+        description: None,
+        parameters: Some(schema.clone()),
+    };
+    let forced = Chat {
+        tools: schemas[..2].iter().enumerate().map(tool).collect(),
+        tool_choice: ToolChoice::Required,
+        parallel_tool_calls: true,
+        ..Chat::default()
+    };
+    let mut constraints = vec![
+        model.format(&Format::JsonObject).unwrap(),
+        model.constraint(&Format::Text, &forced).unwrap().unwrap(),
+    ];
+    for schema in schemas {
+        constraints.push(model.format(&Format::JsonSchema(schema)).unwrap());
+    }
+    for (constraint, seed) in constraints.iter().flat_map(|c| [(c, 1), (c, 2), (c, 3)]) {
+        let mut state = constraint.start();
+        let mut random = Random(seed);
+        let mut text = Vec::new();
+        for _ in 0..150 {
+            let mut logits = vec![0.0; model.bytes.len()];
+            state.mask(&mut logits).unwrap();
+            let allowed: Vec<usize> = (0..logits.len()).filter(|t| logits[*t] == 0.0).collect();
+            let blank = |token: &&usize| {
+                let bytes = &model.bytes[**token];
+                bytes.iter().all(u8::is_ascii_whitespace)
+            };
+            let blanks: Vec<usize> = allowed.iter().filter(blank).copied().collect();
+            let token = match blanks.len() {
+                0 => allowed[random.below(allowed.len())],
+                count => blanks[random.below(count)],
+            };
+            text.extend_from_slice(&model.bytes[token]);
+            state.accept(token as i32).unwrap();
+            if state.is_finished() {
+                break;
+            }
+        }
+        let shown = String::from_utf8_lossy(&text);
+        assert!(
+            longest_blank(&text) <= BLANK_BYTES_MAX,
+            "{constraint:?}: {shown:?}"
+        );
+    }
+}
