@@ -470,6 +470,31 @@ fn a_template_that_never_ends_is_given_up() {
     assert!(error.to_string().contains("too much work"), "{error}");
 }
 
+/// What the first conversation does not show, a later one meets.
+#[test]
+fn a_rendering_that_never_ends_is_given_up() {
+    let late = format!(
+        "{{% if messages | length > 2 %}}{{% set x = [1] %}}{}{{{{ x }}}}{{% endif %}}{{{{ messages[0].content }}}}",
+        "{% set x = x + x %}".repeat(64)
+    );
+    let template = ChatTemplate::new(&late, "", "").unwrap();
+    let short = chat(&[Message::user("x")]);
+    let long = chat(&["a", "b", "c"].map(Message::user));
+    for _ in 0..2 {
+        assert_eq!(template.render(&short).unwrap(), "x");
+        match template.render(&long) {
+            Err(Error::InvalidRequest { field, reason }) => {
+                assert_eq!(field, "messages");
+                assert!(reason.contains("too much work"), "{reason}");
+            }
+            other => panic!("{other:?}"),
+        }
+    }
+    // Both keep a core busy: no more of them.
+    let error = template.render(&short).unwrap_err().to_string();
+    assert!(error.contains("earlier conversations"), "{error}");
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { cases: 300, failure_persistence: None, ..ProptestConfig::default() })]
 
