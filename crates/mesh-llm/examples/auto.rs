@@ -1,5 +1,5 @@
 //! The node on this machine if one runs, else a model of our own:
-//! `cargo run --release --example auto FILE.gguf`.
+//! `cargo run --release --example auto FILE.gguf [URL]`.
 
 #![expect(clippy::print_stdout, reason = "an example talks to a person")]
 
@@ -7,11 +7,17 @@ use mesh_llm::{Engine, Error, Message};
 
 #[tokio::main]
 async fn main() -> Result<(), Error> {
-    let Some(path) = std::env::args().nth(1) else {
-        println!("usage: auto FILE.gguf");
+    let mut arguments = std::env::args().skip(1);
+    let Some(path) = arguments.next() else {
+        println!("usage: auto FILE.gguf [URL]");
         return Ok(());
     };
-    let engine = Engine::auto(path).await?;
+    let mut engine = Engine::auto(path);
+    if let Some(url) = arguments.next() {
+        // Another place than this machine's port 9337.
+        engine = engine.at(Engine::connect(url));
+    }
+    let engine = engine.await?;
     let place = if engine.is_remote() {
         "the running node"
     } else {

@@ -27,7 +27,8 @@ async fn main() -> Result<(), mesh_llm::Error> {
                 "\n({} tokens in, {} out)\n",
                 usage.prompt_tokens, usage.completion_tokens
             )),
-            Event::Reasoning(_) | Event::ToolCall(_) | Event::Finished(_) => {}
+            // Reasoning, tool calls, log-probabilities and the reason of the end.
+            _ => {}
         }
     }
     Ok(())

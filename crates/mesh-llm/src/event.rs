@@ -11,6 +11,13 @@ use crate::{Error, FinishReason, ToolCall, ToolCallDelta, Usage};
 /// from growing [`Reply::tool_calls`] with one huge index.
 const TOOL_CALLS_MAX: u32 = 256;
 
+/// Most choices of one request: OpenAI's limit.
+pub(crate) const CHOICES_MAX: u32 = 128;
+/// Most alternatives per token that can be reported: OpenAI's limit.
+pub(crate) const TOP_LOGPROBS_MAX: u32 = 20;
+/// Stands for minus infinity, as in OpenAI's API.
+pub(crate) const LOGPROB_MIN: f32 = -9999.0;
+
 /// One step of an answer.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Event {
@@ -20,10 +27,24 @@ pub enum Event {
     Reasoning(String),
     /// A piece of a tool call.
     ToolCall(ToolCallDelta),
+    /// Log-probabilities of the next tokens, if asked for with
+    /// [`Generation::logprobs`](crate::Generation::logprobs).
+    Logprobs(Vec<TokenLogprob>),
     /// The answer is complete. Only [`Event::Usage`] follows.
     Finished(FinishReason),
     /// Token counts; always the last event. Zeros if the server does not count.
     Usage(Usage),
+}
+
+/// Log-probability of a token that was drawn.
+#[derive(Debug, Clone, PartialEq)]
+pub struct TokenLogprob {
+    /// The token's text; may be part of a character.
+    pub bytes: Vec<u8>,
+    /// Natural logarithm of its probability; -9999 stands for minus infinity.
+    pub logprob: f32,
+    /// The likeliest tokens at this place, likeliest first, with their log-probabilities.
+    pub top: Vec<(Vec<u8>, f32)>,
 }
 
 /// An answer as it comes, a [`Stream`] of [`Event`]s. An error is its last item.
@@ -42,10 +63,83 @@ pub struct Reply {
     pub reasoning: String,
     /// Tools it wants called.
     pub tool_calls: Vec<ToolCall>,
+    /// Log-probabilities of its tokens; empty unless asked for.
+    pub logprobs: Vec<TokenLogprob>,
     /// Why it ended.
     pub finish: FinishReason,
-    /// Token counts.
+    /// Token counts; of a request for several answers, those of all together.
     pub usage: Usage,
+}
+
+/// Events of all choices of a request, each with the index of its choice. The last one,
+/// [`Event::Usage`], belongs to all.
+pub(crate) type ChoiceEvents = Pin<Box<dyn Stream<Item = Result<(u32, Event), Error>> + Send>>;
+
+/// A reply that grows.
+struct Draft {
+    reply: Reply,
+    is_finished: bool,
+}
+
+impl Draft {
+    fn new() -> Self {
+        Self {
+            reply: Reply {
+                content: String::new(),
+                reasoning: String::new(),
+                tool_calls: Vec::new(),
+                logprobs: Vec::new(),
+                finish: FinishReason::Stop,
+                usage: Usage::default(),
+            },
+            is_finished: false,
+        }
+    }
+
+    fn take(&mut self, event: Event) -> Result<(), Error> {
+        let reply = &mut self.reply;
+        match event {
+            Event::Content(text) => reply.content.push_str(&text),
+            Event::Reasoning(text) => reply.reasoning.push_str(&text),
+            Event::ToolCall(delta) => add_tool_call(&mut reply.tool_calls, delta)?,
+            Event::Logprobs(tokens) => reply.logprobs.extend(tokens),
+            Event::Finished(reason) => {
+                reply.finish = reason;
+                self.is_finished = true;
+            }
+            Event::Usage(usage) => reply.usage = usage,
+        }
+        Ok(())
+    }
+
+    fn end(self) -> Result<Reply, Error> {
+        if self.is_finished {
+            Ok(self.reply)
+        } else {
+            Err(Error::BrokenOff("it has no end".to_owned()))
+        }
+    }
+}
+
+/// Waits for the replies of all `n` choices.
+pub(crate) async fn replies(mut events: ChoiceEvents, n: u32) -> Result<Vec<Reply>, Error> {
+    let mut drafts: Vec<Draft> = (0..n).map(|_| Draft::new()).collect();
+    while let Some(event) = events.next().await {
+        match event? {
+            (_, Event::Usage(usage)) => {
+                drafts
+                    .iter_mut()
+                    .for_each(|draft| draft.reply.usage = usage);
+            }
+            (choice, event) => {
+                let draft = drafts.get_mut(choice as usize);
+                draft
+                    .ok_or_else(|| Error::Protocol(format!("choice number {choice}")))?
+                    .take(event)?;
+            }
+        }
+    }
+    drafts.into_iter().map(Draft::end).collect()
 }
 
 impl Events {
@@ -53,6 +147,11 @@ impl Events {
         Self {
             inner: Box::pin(events),
         }
+    }
+
+    /// The events of the only choice.
+    pub(crate) fn of_one(events: ChoiceEvents) -> Self {
+        Self::new(events.map(|event| event.map(|(_, event)| event)))
     }
 
     /// The next event; `None` after the last.
@@ -65,31 +164,11 @@ impl Events {
     /// # Errors
     /// The error that ended the stream; [`Error::BrokenOff`] if it ended too early.
     pub async fn reply(mut self) -> Result<Reply, Error> {
-        let mut reply = Reply {
-            content: String::new(),
-            reasoning: String::new(),
-            tool_calls: Vec::new(),
-            finish: FinishReason::Stop,
-            usage: Usage::default(),
-        };
-        let mut is_finished = false;
+        let mut draft = Draft::new();
         while let Some(event) = self.next().await {
-            match event? {
-                Event::Content(text) => reply.content.push_str(&text),
-                Event::Reasoning(text) => reply.reasoning.push_str(&text),
-                Event::ToolCall(delta) => add_tool_call(&mut reply.tool_calls, delta)?,
-                Event::Finished(reason) => {
-                    reply.finish = reason;
-                    is_finished = true;
-                }
-                Event::Usage(usage) => reply.usage = usage,
-            }
+            draft.take(event?)?;
         }
-        if is_finished {
-            Ok(reply)
-        } else {
-            Err(Error::BrokenOff("it has no end".to_owned()))
-        }
+        draft.end()
     }
 
     /// Waits for the whole answer and returns its text alone.

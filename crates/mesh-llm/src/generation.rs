@@ -6,6 +6,7 @@ use std::pin::Pin;
 use serde_json::{Map, Value};
 
 use crate::engine::Inner;
+use crate::event::{self, CHOICES_MAX, ChoiceEvents};
 use crate::{Engine, Error, Events, Message, Reply, Tool, ToolChoice};
 
 /// A request to generate, made by [`Engine::chat`], [`Engine::chat_with_tools`] or
@@ -45,6 +46,9 @@ pub(crate) struct Options {
     pub(crate) frequency_penalty: Option<f32>,
     pub(crate) seed: Option<u32>,
     pub(crate) max_tokens: Option<u32>,
+    pub(crate) ignore_eos: Option<bool>,
+    pub(crate) n: Option<u32>,
+    pub(crate) logprobs: Option<u32>,
     pub(crate) stop: Vec<String>,
     pub(crate) format: Option<::engine::Format>,
     pub(crate) tool_choice: Option<ToolChoice>,
@@ -65,8 +69,13 @@ impl Options {
         ]
     }
 
-    /// JSON has no infinity and would turn it into "not set".
-    fn check_finite(&self) -> Result<(), Error> {
+    /// Refuses what no server need see: numbers of answers that this side could not hold, and
+    /// infinity, which JSON has not and would turn into "not set".
+    fn check(&self) -> Result<(), Error> {
+        if !(1..=CHOICES_MAX).contains(&self.n.unwrap_or(1)) {
+            let reason = format!("must be 1 to {CHOICES_MAX}");
+            return Err(::engine::Error::invalid("n", reason).into());
+        }
         let is_wrong = |value: Option<f32>| value.is_some_and(|value| !value.is_finite());
         match self
             .numbers()
@@ -148,6 +157,26 @@ impl Generation {
         self
     }
 
+    /// Go on where the model would end, to the limit of tokens. mesh-llm, llama.cpp and vLLM only.
+    pub fn ignore_eos(mut self) -> Self {
+        self.options.ignore_eos = Some(true);
+        self
+    }
+
+    /// Generate so many answers, which share the prompt's work; get them with
+    /// [`Generation::replies`].
+    pub fn n(mut self, n: u32) -> Self {
+        self.options.n = Some(n);
+        self
+    }
+
+    /// Report the log-probability of each token, with the `top` likeliest alternatives (at most
+    /// 20): see [`Event::Logprobs`](crate::Event::Logprobs) and [`Reply::logprobs`].
+    pub fn logprobs(mut self, top: u32) -> Self {
+        self.options.logprobs = Some(top);
+        self
+    }
+
     /// End the answer before this text. May be called several times.
     pub fn stop(mut self, text: impl Into<String>) -> Self {
         self.options.stop.push(text.into());
@@ -195,9 +224,19 @@ impl Generation {
     /// Sends the request. The same as awaiting it.
     ///
     /// # Errors
-    /// What is known before the first event.
+    /// What is known before the first event; [`Error::InvalidRequest`] for several answers, which
+    /// have no one stream.
     pub async fn stream(self) -> Result<Events, Error> {
-        self.options.check_finite()?;
+        if self.options.n.is_some_and(|n| n > 1) {
+            let reason = "several answers have no one stream; hint: call `replies`";
+            return Err(::engine::Error::invalid("n", reason).into());
+        }
+        Ok(Events::of_one(self.choices().await?))
+    }
+
+    /// The events of all choices.
+    async fn choices(self) -> Result<ChoiceEvents, Error> {
+        self.options.check()?;
         let model = self
             .options
             .model
@@ -218,6 +257,15 @@ impl Generation {
     /// What ended the answer.
     pub async fn reply(self) -> Result<Reply, Error> {
         self.stream().await?.reply().await
+    }
+
+    /// Sends the request and waits for all answers that [`Generation::n`] asks for.
+    ///
+    /// # Errors
+    /// What ended one of them.
+    pub async fn replies(self) -> Result<Vec<Reply>, Error> {
+        let n = self.options.n.unwrap_or(1);
+        event::replies(self.choices().await?, n).await
     }
 
     /// Sends the request and waits for the whole answer's text.

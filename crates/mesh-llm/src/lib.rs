@@ -40,7 +40,7 @@ mod remote;
 pub use crate::engine::{Auto, STARTER, STARTER_NAME, Solo};
 pub use crate::engine::{Connect, Engine};
 pub use crate::error::Error;
-pub use crate::event::{Event, Events, Reply};
+pub use crate::event::{Event, Events, Reply, TokenLogprob};
 pub use crate::generation::Generation;
 
 pub use ::engine::{

@@ -4,8 +4,9 @@ use ::engine::{Chat, EmbedInput, EmbedRequest, Request, ToolChoice};
 use futures::StreamExt;
 use node::Node;
 
+use crate::event::{ChoiceEvents, LOGPROB_MIN, TOP_LOGPROBS_MAX};
 use crate::generation::{Input, Options};
-use crate::{Embeddings, Error, Event, Events};
+use crate::{Embeddings, Error, Event, TokenLogprob};
 
 /// Asks `node`; the events are its own in this crate's form.
 pub(crate) async fn generate(
@@ -13,12 +14,12 @@ pub(crate) async fn generate(
     model: String,
     input: Input,
     options: Options,
-) -> Result<Events, Error> {
+) -> Result<ChoiceEvents, Error> {
     check(&input, &options)?;
     let mut events = node.generate(request(model, input, options)).await?;
     // The node's models stop when its last handle is dropped; an answer keeps it alive.
     let node = node.clone();
-    Ok(Events::new(async_stream::stream! {
+    Ok(Box::pin(async_stream::stream! {
         let _node = node;
         while let Some(event) = events.next().await {
             match event {
@@ -62,6 +63,12 @@ fn check(input: &Input, options: &Options) -> Result<(), Error> {
             return Err(invalid(field, format!("{value} is not in {min} to {max}")));
         }
     }
+    if options.logprobs.is_some_and(|top| top > TOP_LOGPROBS_MAX) {
+        return Err(invalid(
+            "logprobs",
+            format!("must be 0 to {TOP_LOGPROBS_MAX}"),
+        ));
+    }
     if options.max_tokens == Some(0) {
         return Err(invalid("max_tokens", "must be at least 1"));
     }
@@ -97,7 +104,10 @@ fn request(model: String, input: Input, options: Options) -> Request {
     set(&mut sampling.frequency_penalty, options.frequency_penalty);
     sampling.seed = options.seed;
     request.limits.max_tokens = options.max_tokens;
+    request.limits.ignore_eos = options.ignore_eos.unwrap_or(false);
     request.limits.stop = options.stop;
+    set(&mut request.n, options.n);
+    request.logprobs = options.logprobs;
     set(&mut request.format, options.format);
     request
 }
@@ -108,10 +118,11 @@ fn set<T>(field: &mut T, value: Option<T>) {
     }
 }
 
-fn split(event: ::engine::Event) -> Vec<Event> {
+/// What an event of the engine says, with the choice it is of.
+fn split(event: ::engine::Event) -> Vec<(u32, Event)> {
     match event {
         ::engine::Event::Started { .. } => Vec::new(),
-        ::engine::Event::Delta { delta, .. } => {
+        ::engine::Event::Delta { choice, delta } => {
             let mut events = Vec::new();
             if !delta.reasoning.is_empty() {
                 events.push(Event::Reasoning(delta.reasoning));
@@ -120,9 +131,24 @@ fn split(event: ::engine::Event) -> Vec<Event> {
                 events.push(Event::Content(delta.content));
             }
             events.extend(delta.tool_calls.into_iter().map(Event::ToolCall));
-            events
+            if !delta.logprobs.is_empty() {
+                let tokens = delta.logprobs.into_iter().map(token_logprob);
+                events.push(Event::Logprobs(tokens.collect()));
+            }
+            events.into_iter().map(|event| (choice, event)).collect()
         }
-        ::engine::Event::Finished { reason, .. } => vec![Event::Finished(reason)],
-        ::engine::Event::Done(summary) => vec![Event::Usage(summary.usage)],
+        ::engine::Event::Finished { choice, reason } => vec![(choice, Event::Finished(reason))],
+        ::engine::Event::Done(summary) => vec![(0, Event::Usage(summary.usage))],
+    }
+}
+
+fn token_logprob(token: ::engine::TokenLogprob) -> TokenLogprob {
+    let bounded = |logprob: f32| logprob.max(LOGPROB_MIN);
+    TokenLogprob {
+        bytes: token.bytes,
+        logprob: bounded(token.logprob),
+        top: (token.top.into_iter())
+            .map(|(_, bytes, logprob)| (bytes, bounded(logprob)))
+            .collect(),
     }
 }

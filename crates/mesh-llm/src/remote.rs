@@ -5,6 +5,7 @@
 
 mod answer;
 mod failure;
+mod logprob;
 mod request;
 mod sse;
 
@@ -17,8 +18,9 @@ use serde_json::Value;
 
 use self::answer::Reader;
 use self::sse::Lines;
+use crate::event::ChoiceEvents;
 use crate::generation::{Input, Options};
-use crate::{Embeddings, Error, Events};
+use crate::{Embeddings, Error};
 
 /// Longest answer that is not a stream, bytes. The largest honest one is a few thousand
 /// embeddings of a few thousand numbers each.
@@ -124,20 +126,18 @@ impl Remote {
         model: &str,
         input: &Input,
         options: &Options,
-    ) -> Result<Events, Error> {
+    ) -> Result<ChoiceEvents, Error> {
         let (path, body) = request::body(model, input, options);
         let response = self.send(Method::POST, path, Some(&body)).await?;
-        let mut reader = Reader::default();
+        let mut reader = Reader::new(options.n.unwrap_or(1));
         if !is_event_stream(&response) {
             // A server that can't stream answers as a whole.
             let body = self.json(response).await?;
             let events = reader.read_whole(&body)?;
-            return Ok(Events::new(futures::stream::iter(
-                events.into_iter().map(Ok),
-            )));
+            return Ok(Box::pin(futures::stream::iter(events.into_iter().map(Ok))));
         }
         let silence_max = self.silence_max;
-        Ok(Events::new(async_stream::try_stream! {
+        Ok(Box::pin(async_stream::try_stream! {
             let mut bytes = response.bytes_stream();
             let mut lines = Lines::default();
             'stream: loop {

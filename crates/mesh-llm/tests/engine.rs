@@ -86,6 +86,7 @@ async fn collect(generation: Generation) -> (Vec<&'static str>, Result<Reply, Er
             }
             Ok(Event::Reasoning(_)) => "reasoning",
             Ok(Event::ToolCall(_)) => "tool call",
+            Ok(Event::Logprobs(_)) => "logprobs",
             Ok(Event::Finished(_)) => "finished",
             Ok(Event::Usage(_)) => "usage",
             Err(_) => "error",
@@ -103,6 +104,7 @@ fn gather(events: Vec<Result<Event, Error>>) -> Result<Reply, Error> {
         content: String::new(),
         reasoning: String::new(),
         tool_calls: Vec::new(),
+        logprobs: Vec::new(),
         finish: FinishReason::Stop,
         usage: Usage::default(),
     };
@@ -122,6 +124,7 @@ fn gather(events: Vec<Result<Event, Error>>) -> Result<Reply, Error> {
                 let call = &mut reply.tool_calls[delta.index as usize];
                 call.arguments.push_str(&delta.arguments);
             }
+            Event::Logprobs(tokens) => reply.logprobs.extend(tokens),
             Event::Finished(reason) => reply.finish = reason,
             Event::Usage(usage) => reply.usage = usage,
         }
@@ -263,6 +266,48 @@ async fn tools_and_formats_are_the_same_both_ways() {
         .unwrap();
     let value: Value = reply.content.parse().unwrap();
     assert!(value["count"].is_u64(), "{value}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn several_answers_and_logprobs_are_the_same_both_ways() {
+    let both = both().await;
+    let make = |engine: &Engine| {
+        let generation = engine.chat(question()).temperature(1.0).seed(3);
+        generation.n(3).logprobs(2).max_tokens(8).ignore_eos()
+    };
+    let mut ways = Vec::new();
+    for engine in [&both.local, &both.remote] {
+        let error = make(engine).await.unwrap_err();
+        assert!(matches!(error, Error::InvalidRequest { .. }), "{error:?}");
+        let replies = make(engine).replies().await.unwrap();
+        assert_eq!(replies.len(), 3);
+        for reply in &replies {
+            assert_eq!(reply.usage.completion_tokens, 24);
+            assert_eq!(reply.finish, FinishReason::Length);
+            assert_eq!(reply.logprobs.len(), 8);
+            for token in &reply.logprobs {
+                assert!((-9999.0..=0.0).contains(&token.logprob), "{token:?}");
+                assert_eq!(token.top.len(), 2, "{token:?}");
+                assert!(token.top[0].1 >= token.top[1].1, "{token:?}");
+            }
+        }
+        let text = |reply: &Reply| reply.content.clone();
+        ways.push(replies.iter().map(text).collect::<Vec<_>>());
+    }
+    assert_eq!(ways[0], ways[1]);
+
+    let reply = both
+        .ask(|engine| {
+            let generation = engine.complete("mesh-llm is").temperature(0.0);
+            generation.logprobs(1).max_tokens(4)
+        })
+        .await
+        .unwrap();
+    assert_eq!(reply.logprobs.len(), 4);
+    for wrong in [0, 1000] {
+        let error = both.refuse(|engine| engine.chat(question()).n(wrong)).await;
+        assert!(matches!(error, Error::InvalidRequest { .. }), "{error:?}");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -156,7 +156,7 @@ async fn stream(
                 show(&text)?;
                 said.push_str(&text);
             }
-            Event::ToolCall(_) | Event::Finished(_) | Event::Usage(_) => {}
+            Event::ToolCall(_) | Event::Logprobs(_) | Event::Finished(_) | Event::Usage(_) => {}
         }
     }
     Ok(())

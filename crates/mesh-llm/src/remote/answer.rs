@@ -2,43 +2,58 @@
 
 use serde_json::Value;
 
-use super::failure;
+use super::{failure, logprob};
 use crate::{Embeddings, Error, Event, FinishReason, ToolCallDelta, Usage};
 
-/// Reads one answer, chunk by chunk or whole.
-#[derive(Debug, Default)]
+/// Reads the choices of one request, chunk by chunk or whole. Events come with their choice's
+/// index.
+#[derive(Debug)]
 pub(crate) struct Reader {
-    is_finished: bool,
+    choices: Vec<Choice>,
     usage: Usage,
+}
+
+/// What is known of one choice.
+#[derive(Debug, Default, Clone)]
+struct Choice {
+    is_finished: bool,
     /// Identifiers of the calls seen, for servers that leave the index out.
     calls: Vec<String>,
 }
 
 impl Reader {
+    /// A reader of `n` choices.
+    pub(crate) fn new(n: u32) -> Self {
+        Self {
+            choices: vec![Choice::default(); n as usize],
+            usage: Usage::default(),
+        }
+    }
+
     /// Reads the data of one event.
-    pub(crate) fn read_chunk(&mut self, data: &str) -> Result<Vec<Event>, Error> {
+    pub(crate) fn read_chunk(&mut self, data: &str) -> Result<Vec<(u32, Event)>, Error> {
         let chunk: Value = serde_json::from_str(data)
             .map_err(|error| Error::Protocol(format!("a chunk is no JSON: {error}")))?;
         self.read(&chunk, "delta")
     }
 
     /// Reads an answer that came as a whole.
-    pub(crate) fn read_whole(&mut self, body: &Value) -> Result<Vec<Event>, Error> {
+    pub(crate) fn read_whole(&mut self, body: &Value) -> Result<Vec<(u32, Event)>, Error> {
         let mut events = self.read(body, "message")?;
         events.extend(self.end()?);
         Ok(events)
     }
 
     /// What follows when the server has said everything.
-    pub(crate) fn end(&mut self) -> Result<Vec<Event>, Error> {
-        if self.is_finished {
-            Ok(vec![Event::Usage(self.usage)])
+    pub(crate) fn end(&mut self) -> Result<Vec<(u32, Event)>, Error> {
+        if self.choices.iter().all(|choice| choice.is_finished) {
+            Ok(vec![(0, Event::Usage(self.usage))])
         } else {
             Err(Error::BrokenOff("the server closed the stream".to_owned()))
         }
     }
 
-    fn read(&mut self, chunk: &Value, delta_key: &str) -> Result<Vec<Event>, Error> {
+    fn read(&mut self, chunk: &Value, delta_key: &str) -> Result<Vec<(u32, Event)>, Error> {
         if let Some(error) = chunk.get("error").filter(|error| !error.is_null()) {
             return Err(failure::in_stream(error));
         }
@@ -46,9 +61,28 @@ impl Reader {
             self.usage = read_usage(usage, &chunk["timings"]);
         }
         let mut events = Vec::new();
-        let Some(choice) = chunk["choices"].get(0) else {
-            return Ok(events);
-        };
+        for (place, value) in chunk["choices"]
+            .as_array()
+            .into_iter()
+            .flatten()
+            .enumerate()
+        {
+            let index = value["index"].as_u64().unwrap_or(place as u64);
+            let choice = usize::try_from(index)
+                .ok()
+                .and_then(|index| self.choices.get_mut(index))
+                .ok_or_else(|| Error::Protocol(format!("choice number {index}")))?;
+            let index = u32::try_from(index).unwrap_or(u32::MAX);
+            let news = choice.read(value, delta_key);
+            events.extend(news.into_iter().map(|event| (index, event)));
+        }
+        Ok(events)
+    }
+}
+
+impl Choice {
+    fn read(&mut self, choice: &Value, delta_key: &str) -> Vec<Event> {
+        let mut events = Vec::new();
         let delta = &choice[delta_key];
         let mut add = |value: &Value, event: fn(String) -> Event| {
             if let Some(text) = value.as_str().filter(|text| !text.is_empty()) {
@@ -68,6 +102,10 @@ impl Reader {
         for call in delta["tool_calls"].as_array().into_iter().flatten() {
             events.push(Event::ToolCall(self.tool_call(call)));
         }
+        let logprobs = logprob::read(&choice["logprobs"]);
+        if !logprobs.is_empty() {
+            events.push(Event::Logprobs(logprobs));
+        }
         if let Some(reason) = choice["finish_reason"].as_str()
             && !self.is_finished
         {
@@ -78,7 +116,7 @@ impl Reader {
                 _ => FinishReason::Stop,
             }));
         }
-        Ok(events)
+        events
     }
 
     fn tool_call(&mut self, call: &Value) -> ToolCallDelta {
@@ -179,7 +217,12 @@ mod tests {
     use crate::{Error, Event, FinishReason, ToolCallDelta, Usage};
 
     fn read(chunks: &[Value]) -> Result<Vec<Event>, Error> {
-        let mut reader = Reader::default();
+        let events = read_choices(1, chunks)?;
+        Ok(events.into_iter().map(|(_, event)| event).collect())
+    }
+
+    fn read_choices(n: u32, chunks: &[Value]) -> Result<Vec<(u32, Event)>, Error> {
+        let mut reader = Reader::new(n);
         let mut events = Vec::new();
         for chunk in chunks {
             events.extend(reader.read_chunk(&chunk.to_string())?);
@@ -264,7 +307,7 @@ mod tests {
         let error = json!({ "error": { "message": "m", "code": "shutting_down" } });
         assert_eq!(read(&[error]), Err(Error::ShuttingDown));
         assert!(matches!(
-            Reader::default().read_chunk("<html>"),
+            Reader::new(1).read_chunk("<html>"),
             Err(Error::Protocol(_))
         ));
     }
@@ -275,10 +318,30 @@ mod tests {
             "choices": [{ "message": { "content": "hi" }, "finish_reason": "stop" }],
             "usage": { "prompt_tokens": 1, "completion_tokens": 1 },
         });
-        let events = Reader::default().read_whole(&body).unwrap();
-        assert_eq!(events[0], Event::Content("hi".into()));
-        assert_eq!(events[1], Event::Finished(FinishReason::Stop));
-        assert!(matches!(events[2], Event::Usage(usage) if usage.prompt_tokens == 1));
+        let events = Reader::new(1).read_whole(&body).unwrap();
+        assert_eq!(events[0], (0, Event::Content("hi".into())));
+        assert_eq!(events[1], (0, Event::Finished(FinishReason::Stop)));
+        assert!(matches!(events[2], (_, Event::Usage(usage)) if usage.prompt_tokens == 1));
+    }
+
+    #[test]
+    fn choices_are_told_apart() {
+        let chunk = |index: u64, text: &str, reason: Option<&str>| json!({ "choices": [{ "index": index, "text": text, "finish_reason": reason }] });
+        let both = [chunk(1, "b", Some("stop")), chunk(0, "a", Some("length"))];
+        let expected = [
+            (1, Event::Content("b".into())),
+            (1, Event::Finished(FinishReason::Stop)),
+            (0, Event::Content("a".into())),
+            (0, Event::Finished(FinishReason::Length)),
+            (0, Event::Usage(Usage::default())),
+        ];
+        assert_eq!(read_choices(2, &both).unwrap(), expected);
+        let one = read_choices(2, &both[..1]);
+        assert!(matches!(one, Err(Error::BrokenOff(_))), "{one:?}");
+        for index in [2, u64::MAX] {
+            let stray = read_choices(2, &[chunk(index, "c", None)]);
+            assert!(matches!(stray, Err(Error::Protocol(_))), "{stray:?}");
+        }
     }
 
     #[test]

@@ -16,10 +16,17 @@ pub(crate) fn body(model: &str, input: &Input, options: &Options) -> (&'static s
     let path = match input {
         Input::Text(prompt) => {
             body.insert("prompt".into(), prompt.as_str().into());
+            if let Some(top) = options.logprobs {
+                body.insert("logprobs".into(), top.into());
+            }
             "completions"
         }
         Input::Chat { messages, tools } => {
             body.insert("messages".into(), messages.iter().map(message).collect());
+            if let Some(top) = options.logprobs {
+                body.insert("logprobs".into(), true.into());
+                body.insert("top_logprobs".into(), top.into());
+            }
             if !tools.is_empty() {
                 body.insert("tools".into(), tools.iter().map(tool).collect());
                 add_tool_options(&mut body, options);
@@ -42,6 +49,8 @@ fn add_options(body: &mut Map<String, Value>, options: &Options) {
     add("top_k", options.top_k.map(Value::from));
     add("seed", options.seed.map(Value::from));
     add("max_tokens", options.max_tokens.map(Value::from));
+    add("ignore_eos", options.ignore_eos.map(Value::from));
+    add("n", options.n.map(Value::from));
     add(
         "stop",
         (!options.stop.is_empty()).then(|| json!(options.stop)),
@@ -183,6 +192,9 @@ mod tests {
             temperature: Some(0.8),
             tool_choice: Some(ToolChoice::Named("time".into())),
             stop: vec!["x".into()],
+            n: Some(2),
+            logprobs: Some(3),
+            ignore_eos: Some(true),
             ..Options::default()
         };
         let (path, body) = body("m", &input, &options);
@@ -194,6 +206,10 @@ mod tests {
             "stream_options": { "include_usage": true },
             "temperature": 0.8,
             "stop": ["x"],
+            "n": 2,
+            "logprobs": true,
+            "top_logprobs": 3,
+            "ignore_eos": true,
             "messages": [
                 { "role": "user", "content": "When?" },
                 { "role": "assistant", "content": null, "tool_calls": calls },
