@@ -7,15 +7,21 @@
 pub mod constraint;
 pub mod dialect;
 pub mod gbnf;
+mod literal;
 pub mod parse;
 pub mod template;
 
 use std::collections::HashSet;
+use std::ops::Range;
+use std::sync::Arc;
 
 use crate::{Chat, Error, Format, Input, Request, TokenId, ToolChoice};
 
+use literal::Literals;
+
 pub use constraint::{Constraint, ConstraintState, Vocabulary};
 pub use dialect::Dialect;
+pub use literal::Prompt;
 pub use parse::{OutputParser, Piece, Start};
 pub use template::{ChatTemplate, TemplateError};
 
@@ -28,6 +34,7 @@ pub struct ChatFormat {
     bos: String,
     /// Control tokens whose text the parser must see.
     shown: HashSet<TokenId>,
+    literals: Arc<Literals>,
     stops: Vec<String>,
 }
 
@@ -37,6 +44,9 @@ pub struct Prepared {
     /// The prompt's text, with special tokens spelled out; `None` if the request itself holds
     /// the text or the tokens.
     pub prompt: Option<String>,
+    /// Parts of the prompt, bytes, that are text even if they spell a special token: the caller
+    /// wrote them. See [`Prompt::parts`].
+    pub literals: Vec<Range<usize>>,
     /// Whether tokenising `prompt` must add the model's BOS: `false` if it starts with it.
     pub add_special: bool,
     /// Reads the answer; clone it for each choice.
@@ -79,9 +89,11 @@ impl ChatFormat {
             .into_iter()
             .filter_map(|marker| vocabulary.special_token(marker))
             .collect();
+        let literals = Arc::new(Literals::new(vocabulary.special_texts()));
         Ok(Self {
             template,
             dialect,
+            literals,
             vocabulary,
             bos: bos.to_owned(),
             shown,
@@ -138,6 +150,7 @@ impl ChatFormat {
         };
         Ok(Prepared {
             prompt: None,
+            literals: Vec::new(),
             add_special: true,
             parser: OutputParser::plain(),
             constraint: Constraint::for_request(
@@ -161,7 +174,11 @@ impl ChatFormat {
             let reason = "can't be combined with a `tool_choice` that forces a call";
             return Err(Error::invalid("grammar", reason));
         }
-        let prompt = self.template.render(chat)?;
+        let marked = self.template.render_marked(chat, &self.literals)?;
+        let Prompt {
+            text: prompt,
+            literals,
+        } = self.literals.unmark(&marked);
         let mut dialect = constraint::forced_dialect(self.dialect, format, chat);
         let start = match dialect::opens_reasoning(&prompt) {
             Some(tags) => {
@@ -172,10 +189,13 @@ impl ChatFormat {
         };
         let constraint = Constraint::for_request(format, chat, dialect, start, &self.vocabulary)?;
         Ok(Prepared {
-            add_special: self.bos.is_empty() || !prompt.starts_with(&self.bos),
+            add_special: self.bos.is_empty()
+                || !prompt.starts_with(&self.bos)
+                || literals.first().is_some_and(|literal| literal.start == 0),
             parser: OutputParser::new(dialect, chat, start),
             constraint,
             stops: self.stops.clone(),
+            literals,
             prompt: Some(prompt),
         })
     }

@@ -15,6 +15,7 @@ use std::time::Duration;
 
 use thiserror::Error as ThisError;
 
+use super::literal::Literals;
 use crate::{Chat, Error};
 use compiled::Compiled;
 pub(super) use stack::on_large_stack;
@@ -112,6 +113,15 @@ impl ChatTemplate {
     /// Errors: [`Error::InvalidRequest`] at `messages` when the template refuses them or does
     /// not come to an end with them.
     pub fn render(&self, chat: &Chat) -> Result<String, Error> {
+        self.render_marked(chat, &Arc::default())
+    }
+
+    /// [`ChatTemplate::render`] with `literals` marked in what the caller wrote.
+    pub(super) fn render_marked(
+        &self,
+        chat: &Chat,
+        literals: &Arc<Literals>,
+    ) -> Result<String, Error> {
         if chat.messages.is_empty() {
             return Err(Error::invalid("messages", "must hold at least one message"));
         }
@@ -123,7 +133,9 @@ impl ChatTemplate {
             ));
         }
         let (compiled, chat) = (Arc::clone(&self.compiled), chat.clone());
-        match self.watch.run(TIME_MAX, move || compiled.render(&chat)) {
+        let literals = Arc::clone(literals);
+        let render = move || compiled.render(&chat, &literals);
+        match self.watch.run(TIME_MAX, render) {
             Ok(text) => text,
             Err(Unfinished::Late) => Err(Error::invalid("messages", compiled::COSTLY)),
             Err(Unfinished::NoThread) => Err(Error::Inference(

@@ -127,6 +127,14 @@ impl Vocabulary {
         TokenId::try_from(at).ok()
     }
 
+    /// The spellings of all control tokens.
+    pub(in crate::text) fn special_texts(&self) -> impl Iterator<Item = &[u8]> {
+        let tokens = self.0.bytes.iter().zip(&self.0.special);
+        tokens
+            .filter(|(_, special)| **special)
+            .map(|(bytes, _)| bytes.as_slice())
+    }
+
     /// Whether some token is spelled `text`.
     #[must_use]
     pub fn has_token(&self, text: &str) -> bool {

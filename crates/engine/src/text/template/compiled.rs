@@ -5,6 +5,7 @@ use minijinja::{Environment, ErrorKind};
 use super::TemplateError;
 use super::conversation::{self, Quirks, Variables};
 use super::environment;
+use crate::text::literal::Literals;
 use crate::{Chat, Error, Message, Role, Tool, ToolCall, ToolChoice};
 
 const NAME: &str = "chat";
@@ -59,8 +60,9 @@ impl Compiled {
         self.abilities
     }
 
-    /// See [`super::ChatTemplate::render`]. Needs a large stack.
-    pub(super) fn render(&self, chat: &Chat) -> Result<String, Error> {
+    /// See [`super::ChatTemplate::render`]: the text with `literals` marked in what the caller
+    /// wrote. Needs a large stack.
+    pub(super) fn render(&self, chat: &Chat, literals: &Literals) -> Result<String, Error> {
         let continues = chat
             .template_kwargs
             .get("continue_final_message")
@@ -68,14 +70,19 @@ impl Compiled {
             .unwrap_or(true);
         match chat.messages.split_last() {
             Some((last, earlier)) if continues && is_open_answer(last) && !earlier.is_empty() => {
-                let prompt = self.render_messages(chat, earlier)?;
-                Ok(continued(prompt, last))
+                let prompt = self.render_messages(chat, earlier, literals)?;
+                Ok(continued(prompt, last, literals))
             }
-            _ => self.render_messages(chat, &chat.messages),
+            _ => self.render_messages(chat, &chat.messages, literals),
         }
     }
 
-    fn render_messages(&self, chat: &Chat, messages: &[Message]) -> Result<String, Error> {
+    fn render_messages(
+        &self,
+        chat: &Chat,
+        messages: &[Message],
+        literals: &Literals,
+    ) -> Result<String, Error> {
         let tools = match chat.tool_choice {
             ToolChoice::None => &[][..],
             _ => &chat.tools[..],
@@ -88,7 +95,7 @@ impl Compiled {
             bos: &self.bos,
             eos: &self.eos,
         };
-        self.evaluate(&variables, self.quirks)
+        self.evaluate(&variables, self.quirks, literals)
             .map_err(|error| Error::invalid("messages", environment::refusal(&error)))
     }
 
@@ -112,9 +119,10 @@ impl Compiled {
         &self,
         variables: &Variables<'_>,
         quirks: Quirks,
+        literals: &Literals,
     ) -> Result<String, minijinja::Error> {
         let template = self.environment.get_template(NAME)?;
-        template.render(variables.to_value(quirks))
+        template.render(variables.to_value(quirks, literals))
     }
 
     /// Learns what the template shows by rendering small conversations.
@@ -242,7 +250,7 @@ impl Compiled {
             bos: &self.bos,
             eos: &self.eos,
         };
-        self.evaluate(&variables, quirks)
+        self.evaluate(&variables, quirks, &Literals::default())
     }
 }
 
@@ -252,18 +260,18 @@ fn is_open_answer(message: &Message) -> bool {
 
 /// Appends what the assistant has said already. If the prompt opens a block of reasoning, the
 /// message's reasoning fills it and it is closed before the content.
-fn continued(mut prompt: String, last: &Message) -> String {
+fn continued(mut prompt: String, last: &Message, literals: &Literals) -> String {
     match crate::text::dialect::opens_reasoning(&prompt) {
         Some(syntax) => {
-            prompt.push_str(last.reasoning.as_deref().unwrap_or(""));
+            prompt.push_str(&literals.mark(last.reasoning.as_deref().unwrap_or("")));
             if !last.content.is_empty() {
                 prompt.push('\n');
                 prompt.push_str(syntax.close);
                 prompt.push_str("\n\n");
-                prompt.push_str(&last.content);
+                prompt.push_str(&literals.mark(&last.content));
             }
         }
-        None => prompt.push_str(&last.content),
+        None => prompt.push_str(&literals.mark(&last.content)),
     }
     prompt
 }

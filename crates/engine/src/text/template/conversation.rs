@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use minijinja::value::Value;
 use serde_json::{Map, json};
 
+use crate::text::literal::Literals;
 use crate::{Message, Role, Tool};
 
 /// How one template wants its variables.
@@ -31,8 +32,9 @@ pub(super) struct Variables<'a> {
 }
 
 impl Variables<'_> {
-    /// The template's context.
-    pub(super) fn to_value(&self, quirks: Quirks) -> Value {
+    /// The template's context, with `literals` marked in what the caller wrote.
+    pub(super) fn to_value(&self, quirks: Quirks, literals: &Literals) -> Value {
+        let value = |json: &serde_json::Value| value(json, literals);
         let tools = if self.tools.is_empty() {
             Value::from(())
         } else {
@@ -169,7 +171,7 @@ fn call_id(id: &str, quirks: Quirks) -> String {
     format!("{:09x}", hash >> 28)
 }
 
-fn value(json: &serde_json::Value) -> Value {
+fn value(json: &serde_json::Value, literals: &Literals) -> Value {
     match json {
         serde_json::Value::Null => Value::from(()),
         serde_json::Value::Bool(flag) => Value::from(*flag),
@@ -178,14 +180,21 @@ fn value(json: &serde_json::Value) -> Value {
             (None, Some(integer)) => Value::from(integer),
             (None, None) => Value::from(number.as_f64().unwrap_or(f64::NAN)),
         },
-        serde_json::Value::String(text) => Value::from(text.as_str()),
-        serde_json::Value::Array(items) => items.iter().map(value).collect::<Vec<_>>().into(),
+        serde_json::Value::String(text) => Value::from(literals.mark(text).as_ref()),
+        serde_json::Value::Array(items) => (items.iter())
+            .map(|item| value(item, literals))
+            .collect::<Vec<_>>()
+            .into(),
         serde_json::Value::Object(entries) => Value::from_pairs(
             entries
                 .iter()
-                .map(|(key, entry)| (Value::from(key.as_str()), value(entry))),
+                .map(|(key, entry)| (key_value(key, literals), value(entry, literals))),
         ),
     }
+}
+
+fn key_value(key: &str, literals: &Literals) -> Value {
+    Value::from(literals.mark(key).as_ref())
 }
 
 /// The description of tools for models whose template has no place for them: the Hermes form,

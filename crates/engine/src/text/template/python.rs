@@ -6,6 +6,8 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use minijinja::value::{Kwargs, Value, ValueKind};
 use minijinja::{Error, ErrorKind, Output, State};
 
+use crate::text::literal::is_mark;
+
 /// Deepest nesting that is written; JSON from requests is at most 128 deep.
 const DEPTH_MAX: usize = 160;
 /// Longest text that one value may become, bytes. Lists that hold one list twice, again and
@@ -202,7 +204,7 @@ fn dump_text(out: &mut String, text: &str, ascii: bool) {
             '\t' => out.push_str("\\t"),
             '\u{8}' => out.push_str("\\b"),
             '\u{c}' => out.push_str("\\f"),
-            _ if u32::from(char) < 0x20 || (ascii && !char.is_ascii()) => {
+            _ if u32::from(char) < 0x20 || (ascii && !char.is_ascii() && !is_mark(char)) => {
                 let mut units = [0; 2];
                 for unit in char.encode_utf16(&mut units) {
                     let _ = write!(out, "\\u{unit:04x}");
