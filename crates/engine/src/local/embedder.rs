@@ -1,6 +1,11 @@
 //! Embeddings: a context of its own, one thread, one bounded queue.
+//!
+//! Owns the thread: it ends with the handle or with [`Embedder::shutdown`], which wait for it.
 
 use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread::JoinHandle;
+use std::time::Instant;
 
 use llama::{Batch, Context, Pooling};
 use tokio::sync::oneshot;
@@ -17,11 +22,21 @@ struct Job {
     answer: oneshot::Sender<Result<Embeddings, Error>>,
 }
 
-/// Handle to the embedding thread; the thread ends with the last handle.
-#[derive(Debug, Clone)]
+/// What the thread is told.
+enum Command {
+    Embed(Job),
+    /// Nothing comes after it.
+    Stop,
+}
+
+/// Handle to the embedding thread.
+#[derive(Debug)]
 pub(super) struct Embedder {
-    jobs: SyncSender<Job>,
+    commands: SyncSender<Command>,
     input_tokens_max: usize,
+    /// When to end work that was taken; set at the stop.
+    deadline: Arc<Mutex<Option<Instant>>>,
+    thread: Mutex<Option<JoinHandle<()>>>,
 }
 
 impl Embedder {
@@ -32,17 +47,35 @@ impl Embedder {
         sequences: usize,
         name: &str,
     ) -> Result<Self, Error> {
-        let (jobs, queue) = sync_channel(QUEUE_MAX);
-        std::thread::Builder::new()
+        let (commands, queue) = sync_channel(QUEUE_MAX);
+        let deadline: Arc<Mutex<Option<Instant>>> = Arc::default();
+        let stop = Arc::clone(&deadline);
+        let thread = std::thread::Builder::new()
             .name(format!("embed {name}"))
-            .spawn(move || run(context, &queue, input_tokens_max, sequences))
+            .spawn(move || run(context, &queue, input_tokens_max, sequences, &stop))
             .map_err(|e| Error::Load(format!("no thread for embeddings: {e}")))?;
         Ok(Self {
-            jobs,
+            commands,
             input_tokens_max,
+            deadline,
+            thread: Mutex::new(Some(thread)),
         })
     }
 
+    /// Lets requests that were taken go on until `deadline`, ends the rest, and waits for the
+    /// thread. Blocks.
+    pub(super) fn shutdown(&self, deadline: Instant) {
+        *lock(&self.deadline) = Some(deadline);
+        let Some(thread) = lock(&self.thread).take() else {
+            return;
+        };
+        // Waits while the queue is full; the thread empties it.
+        let _ = self.commands.send(Command::Stop);
+        // A panic in it has been told already.
+        let _ = thread.join();
+    }
+
+    /// Embeds `inputs` in order.
     pub(super) async fn embed(&self, inputs: Vec<Vec<TokenId>>) -> Result<Embeddings, Error> {
         for (index, input) in inputs.iter().enumerate() {
             if input.is_empty() {
@@ -56,8 +89,8 @@ impl Embedder {
             }
         }
         let (answer, result) = oneshot::channel();
-        self.jobs
-            .try_send(Job { inputs, answer })
+        self.commands
+            .try_send(Command::Embed(Job { inputs, answer }))
             .map_err(|e| match e {
                 TrySendError::Full(_) => Error::QueueFull {
                     waiting: QUEUE_MAX as u32,
@@ -65,17 +98,43 @@ impl Embedder {
                 },
                 TrySendError::Disconnected(_) => Error::ShuttingDown,
             })?;
+        // The thread drops what it does not get to.
         result.await.unwrap_or(Err(Error::ShuttingDown))
     }
 }
 
-fn run(mut context: Context, queue: &Receiver<Job>, batch_tokens: usize, sequences: usize) {
-    while let Ok(job) = queue.recv() {
-        if job.answer.is_closed() {
-            continue;
-        }
-        let wanted = || !job.answer.is_closed();
-        let result = embed(&mut context, &job.inputs, batch_tokens, sequences, wanted);
+impl Drop for Embedder {
+    fn drop(&mut self) {
+        self.shutdown(Instant::now());
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn run(
+    mut context: Context,
+    queue: &Receiver<Command>,
+    batch_tokens: usize,
+    sequences: usize,
+    deadline: &Mutex<Option<Instant>>,
+) {
+    while let Ok(Command::Embed(job)) = queue.recv() {
+        // Asked before each group of inputs.
+        let check = || {
+            let deadline = *lock(deadline);
+            if deadline.is_some_and(|deadline| Instant::now() >= deadline) {
+                Err(Error::ShuttingDown)
+            } else if job.answer.is_closed() {
+                Err(Error::Inference(
+                    "nobody waits for these embeddings any more".into(),
+                ))
+            } else {
+                Ok(())
+            }
+        };
+        let result = embed(&mut context, &job.inputs, batch_tokens, sequences, check);
         // Whoever asked may be gone by now.
         let _ = job.answer.send(result);
     }
@@ -86,17 +145,13 @@ fn embed(
     inputs: &[Vec<TokenId>],
     batch_tokens: usize,
     sequences: usize,
-    wanted: impl Fn() -> bool,
+    check: impl Fn() -> Result<(), Error>,
 ) -> Result<Embeddings, Error> {
     let mut vectors = Vec::with_capacity(inputs.len());
     let mut batch = Batch::new();
     let mut rest = inputs;
     while !rest.is_empty() {
-        if !wanted() {
-            return Err(Error::Inference(
-                "nobody waits for these embeddings any more".into(),
-            ));
-        }
+        check()?;
         let (count, _) = rest
             .iter()
             .take(sequences)
