@@ -33,7 +33,8 @@ macro_rules! generation_request {
             #[serde(default)]
             #[schema(schema_with = crate::openapi::union::stop)]
             pub stop: Option<$crate::openai::input::Strings>,
-            /// Most tokens to generate; -1: to the end of the context, which is the default.
+            /// Most tokens to generate; -1: to the end of the context. That is also the default,
+            /// for plain completions too, as with llama-server (OpenAI's would stop after 16).
             #[serde(default, deserialize_with = "crate::openai::input::whole")]
             #[schema(schema_with = crate::openapi::union::max_tokens)]
             pub max_tokens: Option<i64>,
@@ -141,6 +142,13 @@ macro_rules! generation_request {
         }
 
         impl $name {
+            /// `None`: the answer is sent as a whole. Otherwise whether its stream ends with the
+            /// token counts.
+            pub(crate) fn stream(&self) -> Option<bool> {
+                let with_usage = self.stream_options.and_then(|options| options.include_usage);
+                (self.stream == Some(true)).then_some(with_usage == Some(true))
+            }
+
             /// Takes the common fields out.
             pub(crate) fn common(&mut self) -> $crate::openai::sampling::Common {
                 $crate::openai::sampling::generation_request!(@take self;

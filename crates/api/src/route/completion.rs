@@ -4,16 +4,15 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use axum::extract::State;
-use axum::response::{IntoResponse, Response};
+use axum::response::Response;
 use engine::{Backend, Input, Request};
 
-use super::{by, json_by};
+use super::{Failures, answered, json_by};
 use crate::body::Json;
 use crate::convert;
 use crate::error::ApiError;
 use crate::generation;
 use crate::openai::completion::{Completion, CompletionRequest};
-use crate::openai::error::ErrorBody;
 use crate::openai::sampling::StreamEvent;
 use crate::render::completion::{CompletionChunks, whole};
 use crate::render::{Envelope, sse};
@@ -21,7 +20,8 @@ use crate::state::App;
 
 /// Continue a text
 ///
-/// No chat template is applied. With `stream` the answer is a stream of server-sent events whose
+/// No chat template is applied. Without `max_tokens` the text goes on until the model ends it or
+/// the context is full; OpenAI's own server would stop after 16 tokens. With `stream` the answer is a stream of server-sent events whose
 /// data have the same shape; `[DONE]` ends it.
 #[utoipa::path(
     post,
@@ -33,13 +33,7 @@ use crate::state::App;
             (Completion = "application/json"),
             (StreamEvent = "text/event-stream"),
         )),
-        (status = 400, description = "A value can't be used", body = ErrorBody),
-        (status = 404, description = "No such model", body = ErrorBody),
-        (status = 413, description = "The body is too long", body = ErrorBody),
-        (status = 415, description = "The body is no JSON", body = ErrorBody),
-        (status = 429, description = "Too many requests wait", body = ErrorBody),
-        (status = 500, description = "Inference failed", body = ErrorBody),
-        (status = 503, description = "Loading or shutting down", body = ErrorBody),
+        Failures,
     )
 )]
 pub(crate) async fn complete(
@@ -48,28 +42,23 @@ pub(crate) async fn complete(
 ) -> Result<Response, ApiError> {
     let arrived = Instant::now();
     let (backend, info) = app.generator(wire.model.as_deref())?;
-    let streamed = wire.stream.unwrap_or(false);
-    let with_usage = wire
-        .stream_options
-        .and_then(|options| options.include_usage);
+    let stream = wire.stream();
     let echo = wire.echo.unwrap_or(false);
-    let answer = async {
+    answered(&info.name, async {
         let requests = convert::completion::requests(wire, &info)?;
         let with_logprobs = requests.iter().any(|request| request.logprobs.is_some());
         let openings = openings(&requests, echo, backend.as_ref())?;
         let events = generation::run(&app, requests, arrived).await?;
         let envelope = Envelope::new("cmpl", &info);
-        if streamed {
-            let with_usage = with_usage.unwrap_or(false);
+        if let Some(with_usage) = stream {
             let chunks = CompletionChunks::new(&envelope, openings, with_logprobs, with_usage);
             sse::respond(&app, events, chunks).await
         } else {
             let answer = whole(events, envelope, openings, with_logprobs).await?;
             Ok(json_by(&info.name, &answer))
         }
-    };
-    let answer: Result<Response, ApiError> = answer.await;
-    Ok(by(&info.name, answer.into_response()))
+    })
+    .await
 }
 
 /// What each choice begins with: its prompt if `echo`, else nothing.

@@ -3,12 +3,12 @@
 use std::sync::Arc;
 
 use axum::extract::State;
-use axum::response::{IntoResponse, Response};
+use axum::response::Response;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use engine::{EmbedInput, EmbedRequest, ModelInfo};
 
-use super::{by, json_by};
+use super::{Failures, answered, json_by};
 use crate::body::Json;
 use crate::convert::completion::check_tokens;
 use crate::convert::count;
@@ -16,7 +16,6 @@ use crate::error::ApiError;
 use crate::openai::embedding::{
     Embedding, EmbeddingList, EmbeddingRequest, EmbeddingUsage, Vector,
 };
-use crate::openai::error::ErrorBody;
 use crate::openai::input::Prompt;
 use crate::state::App;
 
@@ -28,13 +27,7 @@ use crate::state::App;
     request_body = EmbeddingRequest,
     responses(
         (status = 200, description = "The embeddings", body = EmbeddingList),
-        (status = 400, description = "A value can't be used", body = ErrorBody),
-        (status = 404, description = "No such model", body = ErrorBody),
-        (status = 413, description = "The body is too long", body = ErrorBody),
-        (status = 415, description = "The body is no JSON", body = ErrorBody),
-        (status = 429, description = "Too many requests wait", body = ErrorBody),
-        (status = 500, description = "Inference failed", body = ErrorBody),
-        (status = 503, description = "Loading or shutting down", body = ErrorBody),
+        Failures,
     )
 )]
 pub(crate) async fn embed(
@@ -42,8 +35,7 @@ pub(crate) async fn embed(
     Json(wire): Json<EmbeddingRequest>,
 ) -> Result<Response, ApiError> {
     let info = app.embedder(wire.model.as_deref())?;
-    let answer = answer(&app, wire, &info).await;
-    Ok(by(&info.name, answer.into_response()))
+    answered(&info.name, answer(&app, wire, &info)).await
 }
 
 async fn answer(app: &App, wire: EmbeddingRequest, info: &ModelInfo) -> Result<Response, ApiError> {

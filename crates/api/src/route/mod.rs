@@ -10,6 +10,9 @@ pub(crate) mod token;
 use axum::response::{IntoResponse, Response};
 use serde::Serialize;
 
+use crate::error::ApiError;
+use crate::openai::error::ErrorBody;
+
 /// Name of the model that answered, for the metrics; travels as a response extension.
 #[derive(Debug, Clone)]
 pub(crate) struct Answered(pub(crate) String);
@@ -19,6 +22,34 @@ fn by(model: &str, response: impl IntoResponse) -> Response {
     let mut response = response.into_response();
     response.extensions_mut().insert(Answered(model.to_owned()));
     response
+}
+
+/// What `answer` comes to, an error too, with the model's name attached.
+async fn answered(
+    model: &str,
+    answer: impl Future<Output = Result<Response, ApiError>>,
+) -> Result<Response, ApiError> {
+    Ok(by(model, answer.await))
+}
+
+/// How a request to a model can fail.
+#[derive(utoipa::IntoResponses)]
+#[expect(dead_code, reason = "read by the description alone")]
+enum Failures {
+    #[response(status = 400, description = "A value can't be used")]
+    Invalid(ErrorBody),
+    #[response(status = 404, description = "No such model")]
+    NotFound(ErrorBody),
+    #[response(status = 413, description = "The body is too long")]
+    TooLarge(ErrorBody),
+    #[response(status = 415, description = "The body is no JSON")]
+    MediaType(ErrorBody),
+    #[response(status = 429, description = "Too many requests wait")]
+    QueueFull(ErrorBody),
+    #[response(status = 500, description = "Inference failed")]
+    Inference(ErrorBody),
+    #[response(status = 503, description = "Loading or shutting down")]
+    Unavailable(ErrorBody),
 }
 
 /// `answer` as JSON with the model's name attached.
