@@ -78,18 +78,20 @@ mod tests {
     use super::read;
     use crate::TokenLogprob;
 
+    fn token(bytes: &[u8], logprob: f32, top: &[(&str, f32)]) -> TokenLogprob {
+        let top = top.iter();
+        TokenLogprob {
+            bytes: bytes.to_vec(),
+            logprob,
+            top: top
+                .map(|(text, logprob)| (text.as_bytes().to_vec(), *logprob))
+                .collect(),
+        }
+    }
+
     #[test]
     fn both_forms_are_read() {
-        let check = |value: Value, expected: &[(&[u8], f32, &[(&str, f32)])]| {
-            let expected: Vec<TokenLogprob> = (expected.iter())
-                .map(|(bytes, logprob, top)| TokenLogprob {
-                    bytes: bytes.to_vec(),
-                    logprob: *logprob,
-                    top: (top.iter())
-                        .map(|(text, logprob)| (text.as_bytes().to_vec(), *logprob))
-                        .collect(),
-                })
-                .collect();
+        let check = |value: Value, expected: &[TokenLogprob]| {
             assert_eq!(read(&value), expected, "{value}");
         };
         check(Value::Null, &[]);
@@ -101,14 +103,17 @@ mod tests {
                 ]},
                 { "token": "b", "logprob": -1e9 },
             ]}),
-            &[(&[195], -0.5, &[("a", -0.25)]), (b"b", -9999.0, &[])],
+            &[
+                token(&[195], -0.5, &[("a", -0.25)]),
+                token(b"b", -9999.0, &[]),
+            ],
         );
         check(
             json!({ "tokens": ["a", "b"], "token_logprobs": [null, -1.0],
                     "top_logprobs": [null, { "c": -2.0, "b": -1.0 }] }),
             &[
-                (b"a", -9999.0, &[]),
-                (b"b", -1.0, &[("b", -1.0), ("c", -2.0)]),
+                token(b"a", -9999.0, &[]),
+                token(b"b", -1.0, &[("b", -1.0), ("c", -2.0)]),
             ],
         );
     }
