@@ -9,8 +9,8 @@ use crate::codec::Blob;
 /// Most socket addresses of one node. Machines with several networks, IPv4 and IPv6, have under ten.
 pub const DIRECT_MAX: usize = 12;
 
-/// Longest relay address in bytes. Host names end at 253.
-pub const RELAY_BYTES_MAX: usize = 300;
+/// Longest relay address in bytes: announcements carry no more.
+pub const RELAY_BYTES_MAX: usize = 127;
 
 /// Ways to one node. Both parts may be empty: then only local discovery finds it.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Hash)]

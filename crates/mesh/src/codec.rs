@@ -149,3 +149,55 @@ impl From<Fixed<32>> for MeshId {
         Self::from_bytes(bytes.0)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use serde::Deserialize;
+
+    use super::*;
+
+    #[derive(Debug, PartialEq, Serialize, Deserialize)]
+    struct New {
+        a: u32,
+        b: Vec<Vec<String>>,
+    }
+
+    #[derive(Debug, PartialEq, Serialize, Deserialize)]
+    struct Old {
+        a: u32,
+    }
+
+    #[test]
+    fn unknown_fields_are_skipped() {
+        let bytes = encode(&New {
+            a: 7,
+            b: vec![vec!["later".into()]],
+        });
+        assert_eq!(decode::<Old>(&bytes, 100), Ok(Old { a: 7 }));
+    }
+
+    #[test]
+    fn limits_hold_before_and_within_decoding() {
+        let bytes = encode(&Old { a: 7 });
+        let too_long = DecodeError::TooLong {
+            bytes: bytes.len(),
+            bytes_max: 1,
+        };
+        assert_eq!(decode::<Old>(&bytes, 1), Err(too_long));
+        let mut more = bytes.clone();
+        more.push(0);
+        assert_eq!(decode::<Old>(&more, 100), Err(DecodeError::Trailing(1)));
+        // {"x": [[[[...]]]]} in an unknown field: deep, but bounded by the depth limit.
+        let mut deep = vec![0xa1, 0x61, b'x'];
+        deep.extend(std::iter::repeat_n(0x81, 10_000));
+        deep.push(0);
+        assert!(matches!(
+            decode::<Old>(&deep, 20_000),
+            Err(DecodeError::Malformed(_))
+        ));
+        // A byte string that claims 4 GB.
+        let claim = [0x5a, 0xff, 0xff, 0xff, 0xff, 1, 2, 3];
+        assert!(decode::<Blob>(&claim, 100).is_err());
+        assert!(decode::<Fixed<32>>(&encode(&Blob(vec![1; 31])), 100).is_err());
+    }
+}

@@ -245,19 +245,14 @@ impl std::str::FromStr for Ticket {
     }
 }
 
-/// Decodes base32. A last character that carries part of a byte only means that the end is missing.
+/// Decodes base32. A length or a rest that no whole bytes give means that the end is missing.
 fn decode_base32(coded: &[u8]) -> Result<Vec<u8>, TicketError> {
-    use data_encoding::DecodeKind;
-    BASE32_NOPAD
-        .decode(coded)
-        .map_err(|error| match error.kind {
-            DecodeKind::Symbol => TicketError::Character {
-                character: coded
-                    .get(error.position)
-                    .map_or(' ', |byte| char::from(*byte)),
-            },
-            DecodeKind::Length | DecodeKind::Trailing | DecodeKind::Padding => TicketError::CutOff,
-        })
+    let known = |byte: &u8| byte.is_ascii_uppercase() || (b'2'..=b'7').contains(byte);
+    if let Some(byte) = coded.iter().find(|byte| !known(byte)) {
+        let character = char::from(*byte).to_ascii_lowercase();
+        return Err(TicketError::Character { character });
+    }
+    BASE32_NOPAD.decode(coded).map_err(|_| TicketError::CutOff)
 }
 
 fn checksum(bytes: &[u8]) -> [u8; CHECKSUM_BYTES] {
@@ -270,7 +265,7 @@ fn malformed(error: DecodeError) -> TicketError {
 }
 
 /// A mesh's name as it may travel: printable and short.
-fn short_name(name: &str) -> String {
+pub(crate) fn short_name(name: &str) -> String {
     name.chars()
         .filter(|c| !c.is_control())
         .take(NAME_CHARS_MAX)
@@ -328,3 +323,6 @@ impl TermsWire {
         })
     }
 }
+
+#[cfg(test)]
+mod tests;

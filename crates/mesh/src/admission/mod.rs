@@ -99,3 +99,8 @@ pub struct TicketRef {
     /// Which of the issuer's tickets.
     pub id: TicketId,
 }
+
+#[cfg(test)]
+pub(crate) mod samples;
+#[cfg(test)]
+mod tests;
