@@ -1,0 +1,1 @@
+//! Limits, signatures and foreign bytes of announcements.
