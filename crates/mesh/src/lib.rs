@@ -3,7 +3,8 @@
 //! - [`identity`]: the node key and the mesh files under the state directory.
 //! - [`ticket`] and [`admission`]: invitations, certificates, revocation; pure.
 //! - [`announcement`] and [`proto`]: what nodes say of themselves and who is alive; pure, simulated.
-//! - [`net`]: iroh endpoint and connections; [`handle`]: the [`Mesh`] that other crates hold.
+//! - `net`: iroh endpoint and connections; `handle`: the `Mesh` that other crates hold. Both need
+//!   the feature `net`.
 //!
 //! The crate knows models only as opaque names and fingerprints, and no HTTP.
 
@@ -13,19 +14,23 @@ mod addresses;
 pub mod admission;
 pub mod announcement;
 pub mod codec;
+#[cfg(feature = "net")]
 pub mod handle;
 pub mod identity;
 mod mesh_id;
+#[cfg(feature = "net")]
 pub mod net;
 mod node_id;
 pub mod proto;
 mod role;
+pub mod signature;
 #[cfg(feature = "simulation")]
 pub mod sim;
-pub mod signature;
 pub mod ticket;
 
 pub use addresses::{Addresses, AddressesWire, DIRECT_MAX, RELAY_BYTES_MAX};
+#[cfg(feature = "net")]
+pub use handle::Mesh;
 pub use mesh_id::{MeshId, MeshIdParseError};
 pub use node_id::{NodeId, NodeIdParseError};
 pub use role::{Role, RoleParseError};

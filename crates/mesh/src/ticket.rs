@@ -31,8 +31,8 @@ const PREFIX_ANY: &str = "mesh";
 /// of the longest chain about 8,000.
 pub const TEXT_BYTES_MAX: usize = 16 * 1_024;
 
-/// Most bytes of the decoded ticket: text carries five bits a character.
-pub const TICKET_BYTES_MAX: usize = TEXT_BYTES_MAX * 5 / 8;
+/// Most bytes of the decoded ticket: text carries five bits a character after the prefix.
+pub const TICKET_BYTES_MAX: usize = (TEXT_BYTES_MAX - PREFIX.len()) * 5 / 8;
 
 /// Most nodes to start from. The issuer and a few that are up when it is not.
 pub const BOOTSTRAP_MAX: usize = 4;

@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
 use super::trust::{Trust, chain_from_wire, chain_to_wire};
-use super::{CLOCK_SKEW_MS, Certificate, Refusal, TicketId, TicketRef};
+use super::{Certificate, Refusal, TicketId, TicketRef};
 use crate::codec::{self, Blob, DecodeError, Fixed};
 use crate::signature::{self, Domain, SIGNATURE_BYTES};
 use crate::{MeshId, NodeId};
@@ -254,11 +254,9 @@ impl Revocations {
 
 impl Trust {
     /// Adds a revocation after checking its signature, the signer's chain, and the bounds.
-    pub fn revoke(
-        &mut self,
-        revocation: Revocation,
-        now_unix_ms: u64,
-    ) -> Result<Insertion, Refusal> {
+    ///
+    /// Its date is for showing only: clocks differ, and a revocation must reach everybody.
+    pub fn revoke(&mut self, revocation: Revocation) -> Result<Insertion, Refusal> {
         if revocation.mesh != self.mesh() {
             return Err(Refusal::OtherMesh);
         }
@@ -268,9 +266,6 @@ impl Trust {
         }
         if target == Target::Node(self.root()) {
             return Err(Refusal::NotAbove);
-        }
-        if revocation.at_unix_ms > now_unix_ms.saturating_add(CLOCK_SKEW_MS) {
-            return Err(Refusal::FromTheFuture);
         }
         self.check_links(by, &revocation.chain)?;
         if !signature::verify(by, DOMAIN, &revocation.body, &revocation.signature) {

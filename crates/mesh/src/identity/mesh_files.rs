@@ -139,7 +139,7 @@ impl MeshFiles {
     /// The book of invitations; empty if there is none.
     pub fn invitations(&self) -> Result<Invitations, IdentityError> {
         let book = self.load("invitations", BOOK_BYTES_MAX, |bytes| {
-            Ok(Invitations::from_bytes(bytes)?)
+            Invitations::from_bytes(bytes)
         });
         Ok(book?.unwrap_or_default())
     }
@@ -150,11 +150,7 @@ impl MeshFiles {
     }
 
     /// Adds the stored revocations to `trust`, checking each again.
-    pub fn load_revocations(
-        &self,
-        trust: &mut Trust,
-        now_unix_ms: u64,
-    ) -> Result<(), IdentityError> {
+    pub fn load_revocations(&self, trust: &mut Trust) -> Result<(), IdentityError> {
         let stored = self.load("revocations", REVOCATIONS_BYTES_MAX, |bytes| {
             let stored: RevocationsFile = codec::decode(bytes, usize::MAX)?;
             let mut revocations = Vec::new();
@@ -165,7 +161,7 @@ impl MeshFiles {
         });
         for revocation in stored?.unwrap_or_default() {
             trust
-                .revoke(revocation, now_unix_ms)
+                .revoke(revocation)
                 .map_err(|refusal| self.refused(&refusal))?;
         }
         Ok(())

@@ -145,7 +145,7 @@ fn damaged_mesh_files_are_kept_aside_and_then_empty() {
             "membership" => files.membership().map(drop),
             "bootstrap" => files.bootstrap().map(drop),
             "invitations" => files.invitations().map(drop),
-            _ => files.load_revocations(&mut trust, 1),
+            _ => files.load_revocations(&mut trust),
         };
         let error = load().unwrap_err().to_string();
         assert!(error.contains(&format!("{name}.damaged")), "{error}");

@@ -1,1 +1,49 @@
-//! Owns the iroh endpoint, connections and streams. Decides nothing about membership.
+//! Owns the iroh endpoint, connections and streams, and the actor that drives `proto`.
+//!
+//! Two protocols: `join` redeems a ticket; `peer` connects two members, one connection for each pair.
+//! Both sides of a `peer` connection show their membership first. Its first stream then carries the
+//! messages of `proto`; all others belong to the application, after one byte that says what they are.
+//!
+//! Everything that comes from a peer has a size limit, a rate limit and a deadline; who breaks one
+//! loses the connection and nobody else notices. Membership is decided in `admission` and `proto`.
+
+mod actor;
+mod address;
+mod bucket;
+mod close;
+mod endpoint;
+mod error;
+mod frame;
+mod hello;
+mod join;
+mod links;
+mod peer;
+mod settings;
+mod stream;
+mod wire;
+
+pub use error::{MeshError, Unreached};
+pub use links::{Link, Path};
+pub use settings::{Network, Relays, Settings};
+pub use stream::{IncomingStream, RecvStream, SendStream, StreamKind, Streams};
+
+pub use actor::MemberStatus;
+pub(crate) use actor::{Actor, Command, Running, Start};
+pub(crate) use endpoint::bind;
+pub(crate) use join::redeem;
+pub(crate) use stream::halves;
+
+/// Redeeming a ticket.
+pub const ALPN_JOIN: &[u8] = b"mesh-llm/join/1";
+
+/// Members among each other.
+pub const ALPN_PEER: &[u8] = b"mesh-llm/peer/1";
+
+/// The wall clock, in milliseconds since 1970; 0 if it stands before.
+pub(crate) fn unix_ms() -> u64 {
+    std::time::SystemTime::now()
+        .duration_since(std::time::UNIX_EPOCH)
+        .map_or(0, |since| {
+            u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
+        })
+}

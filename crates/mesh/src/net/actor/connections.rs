@@ -1,0 +1,425 @@
+//! Owns the table of open connections: who is let in, which of two connections stays, and what
+//! follows when one ends.
+
+use std::sync::Arc;
+
+use iroh::endpoint::{Connection, Incoming};
+use tokio::sync::{mpsc, oneshot};
+use tokio::time::{Duration, Instant, timeout};
+
+use super::super::close::CloseCode;
+use super::super::hello::{self, Candidate};
+use super::super::links::{Link, bytes_of, path_of};
+use super::super::peer::{Ending, OUTBOX_MAX, PeerConnection, serve};
+use super::super::stream::{InUse, IncomingStream};
+use super::super::wire::Hello;
+use super::super::{ALPN_JOIN, address, join, unix_ms};
+use super::input::Registered;
+use super::{Actor, Event, Input, MemberStatus, Refusal, Trust};
+use crate::admission::Certificate;
+use crate::proto::CONNECTIONS_MAX;
+use crate::{Addresses, NodeId, Role};
+
+/// How long a QUIC handshake may take.
+const HANDSHAKE_MAX: Duration = Duration::from_secs(8);
+
+/// Two connections between the same two programs within this time are the result of both dialling
+/// at once, and the one that the smaller id dialled stays. Later ones replace what must be dead.
+const CROSSING_MAX: Duration = Duration::from_secs(5);
+
+/// How long a peer that broke a rule is not let in, in milliseconds.
+const PENALTY_MS: u64 = 10_000;
+
+/// Most peers that are remembered for that.
+const PENALTIES_MAX: usize = 1_024;
+
+/// Owners of the mark that a connection is in use which are no streams: the table and the acceptor.
+const IN_USE_BASE: usize = 2;
+
+/// An open connection.
+pub(super) struct Peer {
+    pub(super) connection: Connection,
+    pub(super) role: Role,
+    pub(super) chain: Arc<[Certificate]>,
+    pub(super) outbox: mpsc::Sender<Arc<[u8]>>,
+    pub(super) serial: u64,
+    pub(super) instance: u64,
+    pub(super) dialled: bool,
+    pub(super) since: Instant,
+    pub(super) in_use: InUse,
+    /// `proto` does not need it, since then nothing else did.
+    pub(super) unused_since_ms: Option<u64>,
+}
+
+impl Peer {
+    /// Open halves of application streams.
+    pub(super) fn halves(&self) -> usize {
+        Arc::strong_count(&self.in_use).saturating_sub(IN_USE_BASE)
+    }
+
+    fn link(&self, node: NodeId) -> Link {
+        let (path, round_trip) = path_of(&self.connection);
+        let (sent_bytes, received_bytes) = bytes_of(&self.connection);
+        Link {
+            node,
+            role: self.role,
+            path,
+            round_trip,
+            sent_bytes,
+            received_bytes,
+            age: self.since.elapsed(),
+            streams: self.halves().div_ceil(2),
+        }
+    }
+}
+
+/// What every task of a connection needs of the actor.
+#[derive(Clone)]
+pub(super) struct Context {
+    pub(super) hello: Hello,
+    pub(super) trust: tokio::sync::watch::Receiver<Trust>,
+    pub(super) inputs: mpsc::Sender<Input>,
+    pub(super) streams: mpsc::Sender<IncomingStream>,
+}
+
+impl Actor {
+    pub(super) fn context(&self) -> Context {
+        Context {
+            hello: Hello {
+                membership: self.authority.membership.clone(),
+                instance: self.instance,
+                addresses: self.own_addresses.clone(),
+            },
+            trust: self.trust.subscribe(),
+            inputs: self.inputs_sender.clone(),
+            streams: self.streams.clone(),
+        }
+    }
+
+    /// Lets a connection begin, if not too many do.
+    pub(super) fn accept(&mut self, incoming: Incoming) {
+        let Ok(permit) = self.handshakes.clone().try_acquire_owned() else {
+            tracing::warn!("too many connections begin at once; refused one");
+            incoming.refuse();
+            return;
+        };
+        let context = self.context();
+        self.tasks.spawn(async move {
+            let connection = match timeout(HANDSHAKE_MAX, incoming).await {
+                Ok(Ok(connection)) => connection,
+                Ok(Err(error)) => {
+                    tracing::debug!(%error, "a connection did not come to stand");
+                    return;
+                }
+                Err(_) => return,
+            };
+            if connection.alpn() == ALPN_JOIN {
+                join::answer(connection, context.inputs).await;
+                return;
+            }
+            if let Some(peer) = receive(connection, context).await {
+                // Only beginnings are counted.
+                drop(permit);
+                serve(peer).await;
+            }
+        });
+    }
+
+    /// Takes a checked peer into the table, or says why not.
+    pub(super) fn register(
+        &mut self,
+        candidate: Candidate,
+        dial: Option<u64>,
+        reply: oneshot::Sender<Result<Registered, Refusal>>,
+    ) {
+        let node = candidate.node;
+        let decision = match dial {
+            Some(serial) => self.decide_dialled(node, serial),
+            None => self.decide_incoming(&candidate),
+        };
+        if let Err(refusal) = decision {
+            // Fails only if the task is gone, and its connection with it.
+            let _ = reply.send(Err(refusal));
+            return;
+        }
+        self.next_serial += 1;
+        let serial = self.next_serial;
+        let (outbox, outbox_receiver) = mpsc::channel(OUTBOX_MAX);
+        let in_use = InUse::default();
+        let registered = Registered {
+            serial,
+            outbox: outbox_receiver,
+            in_use: in_use.clone(),
+        };
+        if reply.send(Ok(registered)).is_err() {
+            return;
+        }
+        let peer = Peer {
+            connection: candidate.connection,
+            role: candidate.role,
+            chain: candidate.chain.clone(),
+            outbox,
+            serial,
+            instance: candidate.instance,
+            dialled: dial.is_some(),
+            since: Instant::now(),
+            in_use,
+            unused_since_ms: None,
+        };
+        self.chains.insert(node, candidate.chain);
+        self.learn_addresses(node, candidate.addresses);
+        if let Some(old) = self.peers.insert(node, peer) {
+            CloseCode::Replaced.close(&old.connection, "a newer connection");
+        }
+        tracing::debug!(peer = %node.short(), role = %candidate.role, dialled = dial.is_some(), "connected");
+        self.settle_dial(node);
+        if *self.status.borrow() != MemberStatus::Member {
+            self.status.send_replace(MemberStatus::Member);
+        }
+        self.event(Event::PeerConnected {
+            node,
+            role: candidate.role,
+        });
+    }
+
+    fn decide_incoming(&self, candidate: &Candidate) -> Result<(), Refusal> {
+        let node = candidate.node;
+        if self.left {
+            return Err(Refusal::Leaving);
+        }
+        if self.settings.role == Role::Client {
+            return Err(Refusal::NotServing);
+        }
+        if self
+            .penalties
+            .get(&node)
+            .is_some_and(|until| *until > self.now_ms())
+        {
+            return Err(Refusal::TooOften);
+        }
+        let preferred_mine = self.me < node;
+        if let Some(old) = self.peers.get(&node) {
+            let crossed = old.dialled
+                && old.instance == candidate.instance
+                && old.since.elapsed() < CROSSING_MAX;
+            return if crossed && preferred_mine {
+                Err(Refusal::Duplicate)
+            } else {
+                Ok(())
+            };
+        }
+        if preferred_mine && self.dials.get(&node).is_some_and(|dial| dial.shaking) {
+            return Err(Refusal::Duplicate);
+        }
+        if candidate.role == Role::Client {
+            let clients = self.peers.values().filter(|peer| peer.role == Role::Client);
+            if clients.count() >= self.settings.clients_max {
+                return Err(Refusal::ClientsFull);
+            }
+        }
+        if self.peers.len() >= CONNECTIONS_MAX {
+            return Err(Refusal::Full("connections"));
+        }
+        Ok(())
+    }
+
+    fn decide_dialled(&self, node: NodeId, serial: u64) -> Result<(), Refusal> {
+        if self.left {
+            return Err(Refusal::Leaving);
+        }
+        // Another connection won meanwhile, and took the dial out of the table.
+        if self
+            .dials
+            .get(&node)
+            .is_none_or(|dial| dial.serial != serial)
+        {
+            return Err(Refusal::Duplicate);
+        }
+        Ok(())
+    }
+
+    pub(super) fn closed(&mut self, node: NodeId, serial: u64, ending: &Ending) {
+        match ending {
+            Ending::Fault(reason) => {
+                tracing::warn!(peer = %node.short(), %reason, "cut a peer off");
+                self.punish(node);
+            }
+            Ending::Expelled(reason) => {
+                tracing::info!(peer = %node.short(), %reason, "cut an expelled member off");
+            }
+            Ending::Theirs(CloseCode::Expelled) => {
+                tracing::warn!(peer = %node.short(), "a member closed the connection: this node was expelled");
+                self.note_refused(node, &Refusal::Expelled);
+            }
+            Ending::Theirs(CloseCode::Misbehaved) => {
+                tracing::warn!(peer = %node.short(), "a member says that this node broke the protocol");
+            }
+            Ending::Ours | Ending::Theirs(_) => {
+                tracing::debug!(peer = %node.short(), ?ending, "connection closed");
+            }
+            Ending::Lost(reason) => {
+                tracing::info!(peer = %node.short(), %reason, "lost the connection");
+            }
+        }
+        if self
+            .peers
+            .get(&node)
+            .is_some_and(|peer| peer.serial == serial)
+        {
+            self.peers.remove(&node);
+            let clean = ending.is_clean();
+            self.event(Event::PeerClosed { node, clean });
+        }
+    }
+
+    fn punish(&mut self, node: NodeId) {
+        let now_ms = self.now_ms();
+        self.penalties.retain(|_, until| *until > now_ms);
+        if self.penalties.len() < PENALTIES_MAX {
+            self.penalties.insert(node, now_ms + PENALTY_MS);
+        }
+    }
+
+    /// Cuts a connection now.
+    pub(super) fn cut(&mut self, node: NodeId, code: CloseCode, reason: &str) -> bool {
+        let found = self.peers.remove(&node);
+        if let Some(peer) = &found {
+            code.close(&peer.connection, reason);
+        }
+        found.is_some()
+    }
+
+    /// Cuts everybody whose membership no longer holds.
+    pub(super) fn cut_revoked(&mut self) {
+        let now_unix_ms = unix_ms();
+        let trust = self.trust.borrow().clone();
+        let out: Vec<(NodeId, Refusal)> = self
+            .peers
+            .iter()
+            .filter_map(|(node, peer)| {
+                let refusal = trust.check_still(&peer.chain, now_unix_ms).err()?;
+                Some((*node, refusal))
+            })
+            .collect();
+        for (node, refusal) in out {
+            tracing::info!(peer = %node.short(), reason = %refusal, "cut a member off");
+            self.cut(node, CloseCode::Expelled, refusal.code());
+            self.event(Event::PeerClosed { node, clean: true });
+        }
+        if let Err(refusal) = trust.check_unrevoked(&self.authority.membership.chain) {
+            tracing::warn!(reason = %refusal, "this node was expelled");
+            self.status.send_replace(MemberStatus::Expelled(refusal));
+        }
+    }
+
+    pub(super) fn links(&self) -> Vec<Link> {
+        self.peers
+            .iter()
+            .map(|(node, peer)| peer.link(*node))
+            .collect()
+    }
+
+    /// Remembers where a node is, if there is anything to remember.
+    pub(super) fn learn_addresses(&mut self, node: NodeId, addresses: Addresses) {
+        let room = self.addresses.len() < crate::proto::MEMBERS_MAX;
+        if !addresses.is_empty() && (room || self.addresses.contains_key(&node)) {
+            self.addresses.insert(node, addresses);
+        }
+    }
+}
+
+/// The acceptor's side of a beginning: what is needed to serve the peer, if it is let in.
+async fn receive(connection: Connection, context: Context) -> Option<PeerConnection> {
+    let node = address::node_of(connection.remote_id());
+    let trust = context.trust.borrow().clone();
+    let (checked, mut send, recv) = match hello::receive(&connection, &trust).await {
+        Ok(received) => received,
+        Err(error) => {
+            tracing::warn!(peer = %node.short(), reason = %error, "did not let a peer in");
+            return None;
+        }
+    };
+    let registered = match checked {
+        Ok(candidate) => {
+            let (role, chain) = (candidate.role, candidate.chain.clone());
+            register(&context, candidate, None)
+                .await
+                .map(|registered| (role, chain, registered))
+        }
+        Err(refusal) => Err(refusal),
+    };
+    let (role, chain, registered) = match registered {
+        Ok(registered) => registered,
+        Err(refusal) => {
+            if refusal != Refusal::Duplicate {
+                tracing::warn!(peer = %node.short(), reason = %refusal, "did not let a peer in");
+            }
+            hello::refuse(&connection, &mut send, &refusal).await;
+            return None;
+        }
+    };
+    let serial = registered.serial;
+    if let Err(error) = hello::welcome(&connection, &mut send, &context.hello).await {
+        let ending = Ending::Lost(error.to_string());
+        let closed = Input::Closed {
+            node,
+            serial,
+            ending,
+        };
+        // Fails only when the actor is gone.
+        let _ = context.inputs.send(closed).await;
+        return None;
+    }
+    Some(peer_connection(
+        context,
+        node,
+        role,
+        chain,
+        connection,
+        (send, recv),
+        registered,
+    ))
+}
+
+/// Asks the actor to take a checked peer into its table.
+pub(super) async fn register(
+    context: &Context,
+    candidate: Candidate,
+    dial: Option<u64>,
+) -> Result<Registered, Refusal> {
+    let (reply, answer) = oneshot::channel();
+    let input = Input::Register {
+        candidate,
+        dial,
+        reply,
+    };
+    if context.inputs.send(input).await.is_err() {
+        return Err(Refusal::Leaving);
+    }
+    answer.await.unwrap_or(Err(Refusal::Leaving))
+}
+
+pub(super) fn peer_connection(
+    context: Context,
+    node: NodeId,
+    role: Role,
+    chain: Arc<[Certificate]>,
+    connection: Connection,
+    (send, recv): (iroh::endpoint::SendStream, iroh::endpoint::RecvStream),
+    registered: Registered,
+) -> PeerConnection {
+    PeerConnection {
+        node,
+        role,
+        serial: registered.serial,
+        connection,
+        chain,
+        send,
+        recv,
+        outbox: registered.outbox,
+        inputs: context.inputs,
+        streams: context.streams,
+        trust: context.trust,
+        in_use: registered.in_use,
+    }
+}

@@ -1,0 +1,77 @@
+//! Owns why something with a mesh did not work.
+
+use crate::admission::Refusal;
+use crate::identity::IdentityError;
+use crate::ticket::TicketError;
+use crate::{MeshId, NodeId};
+
+/// Why a mesh could not be created, joined or used.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum MeshError {
+    /// The node's files.
+    #[error(transparent)]
+    Identity(#[from] IdentityError),
+    /// What was pasted is no ticket.
+    #[error(transparent)]
+    Ticket(#[from] TicketError),
+    /// Not let in.
+    #[error(transparent)]
+    Refused(#[from] Refusal),
+    /// Nobody that the ticket names answered.
+    #[error("no node of the mesh could be reached ({}); hint: is one of them running, and can this machine reach it?", list(.0))]
+    Unreachable(Vec<Unreached>),
+    /// The UDP socket.
+    #[error("cannot use the network: {0}; hint: is the port of --bind-port free?")]
+    Bind(String),
+    /// A relay in the settings.
+    #[error("`{0}` is not the URL of a relay; hint: relays look like https://relay.example")]
+    Relay(String),
+    /// No way to anybody.
+    #[error("neither direct connections nor relays are allowed; hint: leave out --no-relay")]
+    NoPath,
+    /// Nothing to come back to.
+    #[error("this node is no member of mesh {0}; hint: join it with a ticket")]
+    NotAMember(MeshId),
+    /// A node nobody knows a way to.
+    #[error("node {} cannot be reached: {reason}", node.short())]
+    Peer {
+        /// Whom.
+        node: NodeId,
+        /// What happened.
+        reason: String,
+    },
+    /// Asked of a client.
+    #[error("a client can neither invite nor revoke; hint: do it on a serving node")]
+    ClientsCannot,
+    /// No such invitation here.
+    #[error("this node issued no ticket {0}; hint: `mesh-llm invites` lists those it issued")]
+    UnknownTicket(crate::admission::TicketId),
+    /// After `leave`.
+    #[error("the mesh was left")]
+    Stopped,
+    /// A bound of this node.
+    #[error("too many {0} at once; hint: try again in a moment")]
+    TooMany(&'static str),
+}
+
+/// A node that was tried.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Unreached {
+    /// Which.
+    pub node: NodeId,
+    /// Why it did not work.
+    pub reason: String,
+}
+
+fn list(tried: &[Unreached]) -> String {
+    let tried: Vec<_> = tried
+        .iter()
+        .map(|one| format!("{}: {}", one.node.short(), one.reason))
+        .collect();
+    if tried.is_empty() {
+        "the ticket names none".into()
+    } else {
+        tried.join("; ")
+    }
+}

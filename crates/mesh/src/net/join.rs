@@ -1,0 +1,187 @@
+//! Owns the join protocol: one stream, one request with the ticket, one answer with the membership
+//! or the reason why not.
+
+use std::time::Duration;
+
+use futures::StreamExt as _;
+use futures::stream::FuturesUnordered;
+use iroh::Endpoint;
+use iroh::endpoint::Connection;
+use tokio::sync::{mpsc, oneshot};
+use tokio::time::{sleep, timeout};
+
+use super::actor::Input;
+use super::address;
+use super::close::CloseCode;
+use super::wire::{self, JOIN_BYTES_MAX, JOINED_BYTES_MAX, Join, Joined};
+use super::{ALPN_JOIN, MeshError, Unreached, frame};
+use crate::admission::{Membership, Refusal, Trust};
+use crate::ticket::Ticket;
+use crate::{Addresses, NodeId, Role};
+
+/// How long a joiner waits for one node: finding a path through a relay takes a second or two.
+const ATTEMPT_MAX: Duration = Duration::from_secs(10);
+
+/// How long before the next node is tried beside one that has not answered yet.
+const STAGGER: Duration = Duration::from_millis(1_200);
+
+/// How long the other side may take to say what it wants, and to take the answer.
+const STEP_MAX: Duration = Duration::from_secs(5);
+
+/// What a joiner has in the end.
+#[derive(Debug)]
+pub(crate) struct Admission {
+    pub(crate) membership: Membership,
+    pub(crate) name: Option<String>,
+    pub(crate) nodes: Vec<(NodeId, Addresses)>,
+}
+
+/// Redeems a ticket at the first node it names that admits this one.
+pub(crate) async fn redeem(
+    endpoint: &Endpoint,
+    ticket: &Ticket,
+    role: Role,
+    now_unix_ms: u64,
+) -> Result<Admission, MeshError> {
+    let terms = ticket.terms();
+    let me = address::node_of(endpoint.id());
+    let mut attempts: FuturesUnordered<_> = terms
+        .bootstrap
+        .iter()
+        .filter(|(node, _)| *node != me)
+        .enumerate()
+        .map(|(rank, (node, addresses))| async move {
+            sleep(STAGGER * u32::try_from(rank).unwrap_or(u32::MAX)).await;
+            let request = Join {
+                ticket: ticket.clone(),
+                role,
+            };
+            let asked = timeout(ATTEMPT_MAX, ask(endpoint, *node, addresses, &request)).await;
+            (*node, asked.unwrap_or_else(|_| Err(Failure::silent())))
+        })
+        .collect();
+    let mut tried = Vec::new();
+    let mut refused = None;
+    while let Some((node, outcome)) = attempts.next().await {
+        match outcome {
+            Ok(joined) => {
+                let trust = Trust::new(terms.mesh, terms.root, Default::default());
+                trust.check(me, &joined.membership, now_unix_ms)?;
+                let mut nodes = joined.nodes;
+                nodes.extend(terms.bootstrap.iter().cloned());
+                return Ok(Admission {
+                    membership: joined.membership,
+                    name: joined.name.or_else(|| terms.name.clone()),
+                    nodes,
+                });
+            }
+            Err(Failure::Refused(refusal)) => {
+                if refusal.is_final() {
+                    return Err(refusal.into());
+                }
+                refused = Some(refusal);
+            }
+            Err(Failure::Network(reason)) => tried.push(Unreached { node, reason }),
+        }
+    }
+    Err(refused.map_or(MeshError::Unreachable(tried), MeshError::Refused))
+}
+
+enum Failure {
+    Refused(Refusal),
+    Network(String),
+}
+
+impl Failure {
+    fn silent() -> Self {
+        Self::Network("no answer".into())
+    }
+}
+
+async fn ask(
+    endpoint: &Endpoint,
+    node: NodeId,
+    addresses: &Addresses,
+    request: &Join,
+) -> Result<Joined, Failure> {
+    let network = |error: &dyn std::fmt::Display| Failure::Network(error.to_string());
+    let address = address::endpoint_addr(node, addresses)
+        .ok_or_else(|| Failure::Network("its id is no key".into()))?;
+    let connection = endpoint
+        .connect(address, ALPN_JOIN)
+        .await
+        .map_err(|error| network(&error))?;
+    let (mut send, mut recv) = connection
+        .open_bi()
+        .await
+        .map_err(|error| network(&error))?;
+    frame::write(&mut send, &request.to_bytes())
+        .await
+        .map_err(|error| network(&error))?;
+    let answer = frame::read_within(&mut recv, JOINED_BYTES_MAX, ATTEMPT_MAX)
+        .await
+        .map_err(|error| network(&error))?;
+    CloseCode::Done.close(&connection, "");
+    wire::joined_from_bytes(&answer)
+        .map_err(|error| network(&error))?
+        .map_err(Failure::Refused)
+}
+
+/// Answers one join connection. The actor decides.
+pub(crate) async fn answer(connection: Connection, inputs: mpsc::Sender<Input>) {
+    let node = address::node_of(connection.remote_id());
+    let refused = match answer_inner(&connection, node, inputs).await {
+        Ok(None) => None,
+        Ok(Some(refusal)) => Some(refusal.to_string()),
+        Err(reason) => Some(reason),
+    };
+    if let Some(reason) = refused {
+        tracing::warn!(peer = %node.short(), %reason, "did not let a node join");
+    }
+    // The joiner closes when it has the answer.
+    let _ = timeout(STEP_MAX, connection.closed()).await;
+    CloseCode::Done.close(&connection, "");
+}
+
+async fn answer_inner(
+    connection: &Connection,
+    node: NodeId,
+    inputs: mpsc::Sender<Input>,
+) -> Result<Option<Refusal>, String> {
+    let close = |reason: String| {
+        CloseCode::Misbehaved.close(connection, &reason);
+        reason
+    };
+    let (mut send, mut recv) = timeout(STEP_MAX, connection.accept_bi())
+        .await
+        .map_err(|_| close("it asked nothing in time".into()))?
+        .map_err(|error| error.to_string())?;
+    let bytes = frame::read_within(&mut recv, JOIN_BYTES_MAX, STEP_MAX)
+        .await
+        .map_err(|error| close(error.to_string()))?;
+    let outcome = match Join::from_bytes(&bytes) {
+        Ok(request) => {
+            let (reply, answer) = oneshot::channel();
+            let input = Input::Join {
+                node,
+                request,
+                reply,
+            };
+            let leaving = || Err(Refusal::Leaving);
+            match inputs.send(input).await {
+                Ok(()) => answer.await.unwrap_or_else(|_| leaving()),
+                Err(_) => leaving(),
+            }
+        }
+        Err(error) => {
+            tracing::debug!(peer = %node.short(), %error, "unreadable request to join");
+            Err(Refusal::Malformed)
+        }
+    };
+    frame::write(&mut send, &wire::joined_to_bytes(&outcome))
+        .await
+        .map_err(|error| close(error.to_string()))?;
+    // Fails only if the joiner is gone already.
+    let _ = send.finish();
+    Ok(outcome.err())
+}

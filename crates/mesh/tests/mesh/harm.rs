@@ -1,0 +1,265 @@
+//! Peers that send rubbish, too much, or nothing: cut off, while others notice nothing.
+
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+
+use iroh::endpoint::{Connection, ConnectionError, RecvStream, SendStream, presets};
+use iroh::{Endpoint, EndpointAddr, EndpointId, RelayMode, SecretKey};
+use mesh::Mesh;
+use mesh::NodeId;
+use mesh::admission::Membership;
+use mesh::identity::StateDir;
+use mesh::net::{ALPN_JOIN, ALPN_PEER};
+use proptest::prelude::*;
+use proptest::strategy::ValueTree as _;
+use proptest::test_runner::{Config, TestRunner};
+
+use crate::nodes::{Node, ask, echo, sees, within};
+
+/// A stranger with a socket.
+async fn stranger(key: SecretKey) -> Endpoint {
+    Endpoint::builder(presets::Minimal)
+        .relay_mode(RelayMode::Disabled)
+        .secret_key(key)
+        .clear_ip_transports()
+        .bind_addr(SocketAddr::from((IpAddr::V4(Ipv4Addr::LOCALHOST), 0)))
+        .unwrap()
+        .bind()
+        .await
+        .unwrap()
+}
+
+async fn address(node: &Node) -> EndpointAddr {
+    let ticket = node.ticket().await;
+    let (id, addresses) = ticket.terms().bootstrap[0].clone();
+    let id = EndpointId::from_bytes(id.as_bytes()).unwrap();
+    addresses
+        .direct()
+        .iter()
+        .fold(EndpointAddr::new(id), |address, ip| {
+            address.with_ip_addr(*ip)
+        })
+}
+
+async fn connect(endpoint: &Endpoint, to: &EndpointAddr, alpn: &[u8]) -> Connection {
+    within(endpoint.connect(to.clone(), alpn)).await.unwrap()
+}
+
+/// Waits until the node closes the connection, and says with which code.
+async fn closed_with(connection: &Connection) -> u64 {
+    match within(connection.closed()).await {
+        ConnectionError::ApplicationClosed(closed) => closed.error_code.into_inner(),
+        other => panic!("should be closed by the node, but: {other}"),
+    }
+}
+
+const DONE: u64 = 0;
+const MISBEHAVED: u64 = 5;
+
+/// Shows that two members still work with each other.
+async fn undisturbed(one: &Mesh, two: &mut Node) {
+    let second = two.id();
+    let answer = async { echo(within(two.streams.next()).await.unwrap()).await };
+    let (said, ()) = tokio::join!(ask(one, second, b"still here"), answer);
+    assert_eq!(said.unwrap(), b"still here");
+}
+
+fn frame(length: u32, bytes: &[u8]) -> Vec<u8> {
+    [&length.to_le_bytes(), bytes].concat()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn rubbish_on_every_protocol_ends_that_connection_only() {
+    let one = Node::create().await;
+    let mut two = one.bring().await;
+    let to = address(&one).await;
+    let endpoint = stranger(SecretKey::generate()).await;
+    for alpn in [ALPN_JOIN, ALPN_PEER] {
+        for (rubbish, code) in [
+            // A gigabyte announced.
+            (frame(1 << 30, b"x"), MISBEHAVED),
+            (frame(u32::MAX, b""), MISBEHAVED),
+            // A message cut short, and no message at all.
+            (frame(100, b"too short"), MISBEHAVED),
+            (b"\x01".to_vec(), MISBEHAVED),
+            // Whole messages without sense: answered, then ended.
+            (frame(5, b"hello"), DONE),
+            (frame(0, b""), DONE),
+            (frame(40, &[0xff; 40]), DONE),
+        ] {
+            let connection = connect(&endpoint, &to, alpn).await;
+            let (mut send, recv) = connection.open_bi().await.unwrap();
+            send.write_all(&rubbish).await.unwrap();
+            send.finish().unwrap();
+            assert_eq!(closed_with(&connection).await, code, "{rubbish:?}");
+            drop(recv);
+        }
+    }
+    undisturbed(&one.mesh, &mut two).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_unknown_protocol_is_not_spoken() {
+    let one = Node::create().await;
+    let to = address(&one).await;
+    let endpoint = stranger(SecretKey::generate()).await;
+    let outcome = within(endpoint.connect(to, b"mesh-llm/other/1")).await;
+    assert!(outcome.is_err());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn random_bytes_never_bring_a_node_down() {
+    let one = Node::create().await;
+    let mut two = one.bring().await;
+    let to = address(&one).await;
+    let endpoint = stranger(SecretKey::generate()).await;
+    let mut runner = TestRunner::new(Config::default());
+    let bytes = proptest::collection::vec(any::<u8>(), 1..2_000);
+    for round in 0..20 {
+        let alpn = if round % 2 == 0 { ALPN_JOIN } else { ALPN_PEER };
+        let payload = bytes.new_tree(&mut runner).unwrap().current();
+        let length = u32::try_from(payload.len()).unwrap();
+        let connection = connect(&endpoint, &to, alpn).await;
+        let (mut send, _recv) = connection.open_bi().await.unwrap();
+        send.write_all(&frame(length, &payload)).await.unwrap();
+        assert_eq!(closed_with(&connection).await, DONE);
+    }
+    undisturbed(&one.mesh, &mut two).await;
+}
+
+/// A real membership, used by somebody who then does not keep to the protocol.
+async fn inside(one: &Node) -> (Endpoint, Membership) {
+    let member = one.bring().await;
+    let state = StateDir::new(member.home.path());
+    let key = state.key().unwrap();
+    let stored = state
+        .mesh(one.mesh.mesh_id())
+        .membership()
+        .unwrap()
+        .unwrap();
+    member.mesh.leave().await;
+    (stranger(key).await, stored.membership)
+}
+
+/// Says hello as a member does.
+async fn enter(
+    endpoint: &Endpoint,
+    membership: &Membership,
+    to: &EndpointAddr,
+) -> (Connection, SendStream, RecvStream) {
+    let connection = connect(endpoint, to, ALPN_PEER).await;
+    let (mut send, mut recv) = connection.open_bi().await.unwrap();
+    let mut hello = vec![0xa3];
+    // {"m": membership, "i": 1, "a": {}}
+    hello.extend(b"\x61m");
+    let bytes = membership.to_bytes();
+    hello.push(0x59);
+    hello.extend(u16::try_from(bytes.len()).unwrap().to_be_bytes());
+    hello.extend(bytes);
+    hello.extend(b"\x61i\x01\x61a\xa0");
+    let length = u32::try_from(hello.len()).unwrap();
+    send.write_all(&frame(length, &hello)).await.unwrap();
+    let mut length = [0; 4];
+    within(recv.read_exact(&mut length)).await.unwrap();
+    let mut answer = vec![0; u32::from_le_bytes(length) as usize];
+    within(recv.read_exact(&mut answer)).await.unwrap();
+    (connection, send, recv)
+}
+
+/// Does `harm` as a member, and expects to be cut off for it.
+async fn cut_off_for<F: Future<Output = ()>>(
+    harm: impl FnOnce(Connection, SendStream, RecvStream) -> F,
+) {
+    let one = Node::create().await;
+    let mut two = one.bring().await;
+    let (endpoint, membership) = inside(&one).await;
+    let to = address(&one).await;
+    let (connection, send, recv) = enter(&endpoint, &membership, &to).await;
+    harm(connection.clone(), send, recv).await;
+    assert_eq!(closed_with(&connection).await, MISBEHAVED);
+    undisturbed(&one.mesh, &mut two).await;
+    sees(&two.mesh, one.id()).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_member_that_sends_rubbish_is_cut_off() {
+    cut_off_for(async |_, mut send, _recv| {
+        send.write_all(&frame(5, b"hello")).await.unwrap();
+        // Held open until the node reacts.
+        let _ = within(send.stopped()).await;
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_member_that_announces_a_gigabyte_is_cut_off() {
+    cut_off_for(async |_, mut send, _recv| {
+        send.write_all(&frame(1 << 30, &[0; 1_000])).await.unwrap();
+        let _ = within(send.stopped()).await;
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_member_that_sends_a_gigabyte_is_cut_off() {
+    cut_off_for(async |_, mut send, _recv| {
+        // A message of a kind that nobody knows, which alone is no offence: {"k": 200, "x": zeros}.
+        let mut message = b"\xa2\x61k\x18\xc8\x61x\x59\x80\x00".to_vec();
+        message.extend([0; 0x8000]);
+        let length = u32::try_from(message.len()).unwrap();
+        let message = frame(length, &message);
+        for _ in 0..(1 << 30) / message.len() {
+            if send.write_all(&message).await.is_err() {
+                break;
+            }
+        }
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_member_that_opens_streams_without_end_is_cut_off() {
+    cut_off_for(async |connection, send, recv| {
+        loop {
+            let Ok((mut stream, _)) = connection.open_bi().await else {
+                break;
+            };
+            if stream.write_all(&[1]).await.is_err() || stream.finish().is_err() {
+                break;
+            }
+        }
+        drop((send, recv));
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stolen_membership_is_worth_nothing() {
+    let one = Node::create().await;
+    let mut two = one.bring().await;
+    let (_, membership) = inside(&one).await;
+    let thief = stranger(SecretKey::generate()).await;
+    let to = address(&one).await;
+    let (connection, _send, _recv) = enter(&thief, &membership, &to).await;
+    assert_eq!(closed_with(&connection).await, DONE);
+    let links = one.mesh.links().await.unwrap();
+    let stranger = NodeId::from_bytes(*thief.id().as_bytes());
+    assert!(links.iter().all(|link| link.node != stranger));
+    undisturbed(&one.mesh, &mut two).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn many_strangers_who_say_nothing_keep_nobody_out() {
+    let one = Node::create().await;
+    let to = address(&one).await;
+    let mut silent = Vec::new();
+    for _ in 0..20 {
+        let endpoint = stranger(SecretKey::generate()).await;
+        let connection = connect(&endpoint, &to, ALPN_PEER).await;
+        silent.push((endpoint, connection));
+    }
+    let mut two = one.bring().await;
+    undisturbed(&one.mesh, &mut two).await;
+    for (_, connection) in &silent {
+        assert_eq!(closed_with(connection).await, MISBEHAVED);
+    }
+}

@@ -1,0 +1,10 @@
+//! Real nodes with real QUIC on the loopback interface, in one process.
+
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
+mod admission;
+mod harm;
+mod members;
+mod nodes;
+mod relay;
+mod streams;
