@@ -35,6 +35,8 @@ pub struct Mesh {
 }
 
 struct Shared {
+    /// Dropped first: an actor that outlived its channel would say goodbye instead of just ending.
+    _actor: AbortOnDropHandle<()>,
     me: NodeId,
     mesh: MeshId,
     name: Option<String>,
@@ -44,7 +46,6 @@ struct Shared {
     commands: mpsc::Sender<Command>,
     view: watch::Receiver<Arc<View>>,
     status: watch::Receiver<MemberStatus>,
-    _actor: AbortOnDropHandle<()>,
 }
 
 impl std::fmt::Debug for Shared {
@@ -201,6 +202,7 @@ impl Mesh {
             status,
         } = running;
         let shared = Shared {
+            _actor: AbortOnDropHandle::new(tokio::spawn(actor.run())),
             me,
             mesh,
             name,
@@ -210,7 +212,6 @@ impl Mesh {
             commands,
             view,
             status,
-            _actor: AbortOnDropHandle::new(tokio::spawn(actor.run())),
         };
         let mesh = Self {
             shared: Arc::new(shared),

@@ -55,9 +55,10 @@ impl CloseCode {
             .find(|code| VarInt::from_u32(code.number()) == closed.error_code)
     }
 
-    /// Whether the node at the other end is alive and well, as far as such an end tells.
+    /// Whether the node at the other end is alive and well, as far as such an end tells. A program
+    /// that ends without a word closes with the number of `Done`.
     pub(crate) const fn is_clean(self) -> bool {
-        !matches!(self, Self::Misbehaved | Self::Expelled)
+        matches!(self, Self::Leaving | Self::Released | Self::Replaced)
     }
 }
 

@@ -1,10 +1,10 @@
 //! Owns the settings of the iroh endpoint and of its QUIC connections.
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
-use iroh::endpoint::{BindOpts, Builder, PortmapperConfig, QuicTransportConfig, VarInt, presets};
+use iroh::endpoint::{BindOpts, Builder, QuicTransportConfig, VarInt, presets};
 use iroh::{Endpoint, RelayConfig, RelayMap, RelayMode, RelayUrl, SecretKey};
 use iroh_mdns_address_lookup::MdnsAddressLookup;
 use noq_proto::congestion::CubicConfig;
@@ -82,23 +82,11 @@ fn sockets(builder: Builder, network: &Network) -> Result<Builder, MeshError> {
                 BindOpts::default().set_is_required(false),
             )
             .map_err(|error| failed(&error)),
-        (Some(ip), port) => {
-            let builder = if is_private(ip) {
-                // No router forwards a port to a loopback address.
-                builder.portmapper_config(PortmapperConfig::Disabled)
-            } else {
-                builder
-            };
-            builder
-                .clear_ip_transports()
-                .bind_addr(SocketAddr::from((ip, port)))
-                .map_err(|error| failed(&error))
-        }
+        (Some(ip), port) => builder
+            .clear_ip_transports()
+            .bind_addr(SocketAddr::from((ip, port)))
+            .map_err(|error| failed(&error)),
     }
-}
-
-const fn is_private(ip: IpAddr) -> bool {
-    ip.is_loopback()
 }
 
 /// QUIC settings of all connections.
