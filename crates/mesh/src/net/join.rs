@@ -138,8 +138,6 @@ pub(crate) async fn answer(connection: Connection, inputs: mpsc::Sender<Input>) 
     if let Some(reason) = refused {
         tracing::warn!(peer = %node.short(), %reason, "did not let a node join");
     }
-    // The joiner closes when it has the answer.
-    let _ = timeout(STEP_MAX, connection.closed()).await;
     CloseCode::Done.close(&connection, "");
 }
 
@@ -183,5 +181,6 @@ async fn answer_inner(
         .map_err(|error| close(error.to_string()))?;
     // Fails only if the joiner is gone already.
     let _ = send.finish();
+    let _ = timeout(STEP_MAX, send.stopped()).await;
     Ok(outcome.err())
 }

@@ -4,6 +4,7 @@
 
 mod admission;
 mod harm;
+mod local;
 mod members;
 mod nodes;
 mod relay;
