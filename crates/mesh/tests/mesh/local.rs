@@ -31,7 +31,7 @@ fn local(mut settings: Settings) -> Settings {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_ticket_without_addresses_works_on_a_local_network() {
     if let Err(error) = multicast_works() {
-        println!("skipped: no multicast on this machine ({error})");
+        eprintln!("skipped: no multicast on this machine ({error})");
         return;
     }
     let (first, second) = (home(), home());
