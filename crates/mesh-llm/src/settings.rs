@@ -194,6 +194,8 @@ fn settings(layer: Layer, places: Places) -> Settings {
             threads: models.threads,
             queue_max: server.queue,
             models_dirs,
+            memory_bytes_max: None,
+            mesh: node::MeshSettings::default(),
         },
         home: places.home,
         port: server.port.unwrap_or(PORT_DEFAULT),

@@ -74,3 +74,32 @@ pub enum StartError {
     #[error("shut down while loading")]
     ShutDown,
 }
+
+/// Why something with the mesh was refused.
+#[derive(Debug, Error)]
+pub enum MeshRequestError {
+    /// The node is in no mesh.
+    #[error(
+        "this node is in no mesh; hint: join one with `mesh-llm join TICKET`, or start with --model to open one"
+    )]
+    NotInMesh,
+    /// The mesh's own reason.
+    #[error(transparent)]
+    Mesh(#[from] mesh::net::MeshError),
+    /// The node is about to stop.
+    #[error("shutting down")]
+    ShuttingDown,
+}
+
+/// Why a model can't be dropped.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+pub enum DropError {
+    /// This node has no such model.
+    #[error("this node does not serve `{model}`; hint: {hint}")]
+    NotServed {
+        /// What was asked for.
+        model: String,
+        /// What it serves.
+        hint: String,
+    },
+}

@@ -8,6 +8,7 @@
 
 mod error;
 mod loader;
+mod membership;
 mod memory;
 mod node;
 mod plan;
@@ -18,11 +19,14 @@ mod solo;
 mod source;
 pub mod store;
 
-pub use error::StartError;
+pub use error::{DropError, MeshRequestError, StartError};
 pub use loader::{DraftPlan, Loader, Plan, Progress, Source};
 pub use memory::{ByteSize, available_bytes};
 pub use node::Node;
-pub use settings::{Draft, ModelSource, Settings};
-pub use snapshot::{ModelState, ModelStatus, Snapshot};
+pub use settings::{Draft, MeshSettings, ModelSource, Settings};
+pub use snapshot::{
+    Demand, Host, HostedModel, Machine, MemberStatus, MeshStatus, ModelState, ModelStatus, Role,
+    Snapshot, Target,
+};
 pub use source::{Search, name_of};
 pub use store::{Details, LocalModel};

@@ -294,6 +294,10 @@ impl State {
             version: env!("CARGO_PKG_VERSION"),
             models: self.models.iter().map(Model::status).collect(),
             shutting_down: self.shutting_down,
+            machine: crate::Machine::default(),
+            mesh: None,
+            targets: Vec::new(),
+            demand: Vec::new(),
         }
     }
 

@@ -2,6 +2,9 @@
 
 use std::path::{Path, PathBuf};
 
+use mesh::Role;
+use mesh::net::Network;
+
 /// Everything a node needs to know at its start.
 #[derive(Debug, Clone, Default)]
 pub struct Settings {
@@ -25,6 +28,41 @@ pub struct Settings {
     /// Folders in which models are looked up by name, first match wins. Hugging Face cache
     /// folders are fine: they are searched through.
     pub models_dirs: Vec<PathBuf>,
+    /// Most memory that models may use together, bytes; `None`: what the machine has.
+    pub memory_bytes_max: Option<u64>,
+    /// What the node is in a mesh, and how it gets there.
+    pub mesh: MeshSettings,
+}
+
+/// How a node takes part in a mesh. Nothing here makes it join one: that is asked of a running
+/// node.
+#[derive(Debug, Clone)]
+pub struct MeshSettings {
+    /// Folder of its key and memberships; `None` keeps nothing, as clients do.
+    pub home: Option<PathBuf>,
+    /// How it is connected.
+    pub network: Network,
+    /// What it wants to be: a client never runs a model.
+    pub role: Role,
+    /// Most clients that are connected to it at once.
+    pub clients_max: usize,
+    /// What people call the machine.
+    pub node_name: String,
+    /// Where it stands, in its owner's words; may be empty.
+    pub region: String,
+}
+
+impl Default for MeshSettings {
+    fn default() -> Self {
+        Self {
+            home: None,
+            network: Network::default(),
+            role: Role::Serve,
+            clients_max: mesh::net::Settings::CLIENTS_MAX_DEFAULT,
+            node_name: String::new(),
+            region: String::new(),
+        }
+    }
 }
 
 /// Where a model comes from.

@@ -10,8 +10,8 @@ const ALLOWED: [(&str, &[&str]); 9] = [
     ("engine", &["gguf", "llama"]),
     ("mesh", &[]),
     ("node", &["gguf", "engine", "mesh"]),
-    ("api", &["engine", "node"]),
-    ("mesh-llm", &["gguf", "engine", "node", "api"]),
+    ("api", &["engine", "mesh", "node"]),
+    ("mesh-llm", &["gguf", "engine", "mesh", "node", "api"]),
     ("testkit", &["gguf"]),
     ("xtask", &["testkit", "mesh"]),
 ];
