@@ -211,6 +211,15 @@ impl From<engine::Error> for ApiError {
                 Self::request(StatusCode::BAD_REQUEST, Some("unsupported_value"), message)
             }
             engine::Error::Inference(_) => Self::internal(message),
+            engine::Error::Lost(_) => Self {
+                retry_after_s: Some(RETRY_AFTER_S),
+                ..Self::new(
+                    StatusCode::SERVICE_UNAVAILABLE,
+                    "server_error",
+                    Some("host_lost"),
+                    message,
+                )
+            },
             engine::Error::Load(_) => Self::new(
                 StatusCode::SERVICE_UNAVAILABLE,
                 "server_error",

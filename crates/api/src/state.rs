@@ -58,7 +58,7 @@ impl App {
     }
 
     /// The backend that generates for `model`, and what it is.
-    pub(crate) fn generator(
+    pub(crate) async fn generator(
         &self,
         model: Option<&str>,
     ) -> Result<(Arc<dyn Backend>, Arc<ModelInfo>), ApiError> {
@@ -66,16 +66,18 @@ impl App {
         let backend = self
             .node
             .resolve(model)
+            .await
             .map_err(|error| self.explain(error))?;
         let info = Arc::clone(backend.info());
         Ok((backend, info))
     }
 
     /// What the model for embeddings is.
-    pub(crate) fn embedder(&self, model: Option<&str>) -> Result<Arc<ModelInfo>, ApiError> {
+    pub(crate) async fn embedder(&self, model: Option<&str>) -> Result<Arc<ModelInfo>, ApiError> {
         let backend = self
             .node
             .resolve_for_embedding(model.unwrap_or_default())
+            .await
             .map_err(|error| self.explain(error))?;
         Ok(Arc::clone(backend.info()))
     }

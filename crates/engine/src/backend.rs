@@ -22,16 +22,16 @@ pub trait Backend: Send + Sync {
     /// special tokens inside the text are recognised if `parse_special`.
     fn tokenize(
         &self,
-        text: &str,
+        text: String,
         add_special: bool,
         parse_special: bool,
-    ) -> Result<Vec<TokenId>, Error>;
+    ) -> BoxFuture<'_, Result<Vec<TokenId>, Error>>;
     /// The bytes of each token, special tokens spelled out.
     ///
     /// Fails with [`Error::InvalidRequest`] for a token outside the vocabulary.
-    fn token_bytes(&self, tokens: &[TokenId]) -> Result<Vec<Vec<u8>>, Error>;
+    fn token_bytes(&self, tokens: Vec<TokenId>) -> BoxFuture<'_, Result<Vec<Vec<u8>>, Error>>;
     /// Renders a conversation with the model's template, as a generation would.
-    fn render(&self, chat: &crate::Chat) -> Result<String, Error>;
+    fn render(&self, chat: crate::Chat) -> BoxFuture<'_, Result<String, Error>>;
     /// Stops: refuses new requests, lets running ones go on until `deadline`, ends the rest
     /// with [`Error::ShuttingDown`]. Returns when nothing runs any more.
     fn shutdown(&self, deadline: std::time::Instant) -> BoxFuture<'_, ()>;

@@ -51,6 +51,9 @@ pub enum Error {
     /// The model file can't be used.
     #[error("{0}")]
     Load(String),
+    /// The machine that worked on the request is gone, and no other can go on.
+    #[error("{0}")]
+    Lost(String),
 }
 
 impl Error {

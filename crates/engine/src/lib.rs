@@ -28,6 +28,6 @@ pub use event::{
 #[cfg(feature = "solo")]
 pub use local::{Draft, Engine, LoadOptions, ModelSource, memory_needed, native_kernels};
 pub use request::{
-    Chat, EmbedInput, EmbedRequest, Format, Input, Limits, Message, Mirostat, Request, Role,
-    Sampling, TokenId, Tool, ToolCall, ToolChoice,
+    Chat, EmbedInput, EmbedRequest, Format, Input, Limits, Message, Mirostat, Request, Resumed,
+    Role, Sampling, TokenId, Tool, ToolCall, ToolChoice,
 };

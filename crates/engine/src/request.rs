@@ -28,6 +28,18 @@ pub struct Request {
     pub cache_prompt: bool,
     /// Whether speculation may be used when the model has it.
     pub speculate: bool,
+    /// An answer that another engine began, to be gone on with: one entry per choice; empty for a
+    /// new answer. Its seed must then be set.
+    pub resume: Vec<Resumed>,
+}
+
+/// How far a choice has come elsewhere.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Resumed {
+    /// The tokens of the answer so far, in order.
+    pub tokens: Vec<TokenId>,
+    /// The choice has ended: nothing more is said of it.
+    pub finished: bool,
 }
 
 impl Request {
@@ -44,6 +56,7 @@ impl Request {
             logprobs: None,
             cache_prompt: true,
             speculate: true,
+            resume: Vec::new(),
         }
     }
 }

@@ -105,6 +105,8 @@ pub struct Model {
     pub context_length: u32,
     /// It only drafts for another model and is never listed.
     pub draft: bool,
+    /// It makes embeddings and generates no text.
+    pub embeds: bool,
 }
 
 /// A model that answers now.

@@ -300,6 +300,15 @@ impl Mesh {
         {
             tracing::warn!("no relay answered; the ticket carries direct addresses only");
         }
+        self.invite_now(invite).await
+    }
+
+    /// Makes a ticket with the addresses that are known now. Where relays are in use it may lack
+    /// that of the relay, and lead here only from the same network or through the public directory.
+    ///
+    /// # Errors
+    /// As [`invite`](Self::invite).
+    pub async fn invite_now(&self, invite: Invite) -> Result<Ticket, MeshError> {
         self.ask(|reply| Command::Invite { invite, reply }).await?
     }
 

@@ -70,6 +70,9 @@ pub enum StartError {
         "this build can't run models itself; hint: build with the feature `solo`, or connect to a running node"
     )]
     NoEngine,
+    /// Clients never run models.
+    #[error("this node is a client and runs no models; hint: start it without --client")]
+    Client,
     /// The node was shut down before it was ready.
     #[error("shut down while loading")]
     ShutDown,
@@ -83,6 +86,9 @@ pub enum MeshRequestError {
         "this node is in no mesh; hint: join one with `mesh-llm join TICKET`, or start with --model to open one"
     )]
     NotInMesh,
+    /// Nothing to come back to.
+    #[error("this node was in no mesh before; hint: join one with `mesh-llm join TICKET`")]
+    NoLastMesh,
     /// The mesh's own reason.
     #[error(transparent)]
     Mesh(#[from] mesh::net::MeshError),

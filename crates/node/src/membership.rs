@@ -1,103 +1,389 @@
-//! What a running node can be asked about its mesh and its models.
+//! A node's place in a mesh, and the task that keeps it: it takes calls of peers, says what this
+//! node is and has, and takes up models that the mesh lacks.
 
-use mesh::admission::{InvitationState, Invite, TicketId};
-use mesh::ticket::Ticket;
-use mesh::{MeshId, NodeId};
+mod announce;
+mod requests;
 
-use crate::{DropError, MeshRequestError, ModelSource, Node, StartError};
+use std::sync::{Arc, Weak};
+use std::time::Duration;
 
-impl Node {
-    /// Opens this node's own mesh: the one called `name`, or the one without a name; the same one
-    /// at each start. A node that is in another mesh leaves that first.
-    ///
-    /// # Errors
-    /// If the node's files or the network cannot be used.
-    pub async fn open_mesh(&self, name: Option<&str>) -> Result<MeshId, MeshRequestError> {
-        let _ = name;
-        Err(MeshRequestError::NotInMesh)
-    }
+use mesh::net::{Link, MemberStatus, Streams};
+use mesh::proto::View;
+use mesh::{Mesh, Role};
+use tokio::sync::{mpsc, watch};
+use tokio::task::JoinSet;
+use tokio::time::{MissedTickBehavior, interval, timeout};
+use tokio_util::task::AbortOnDropHandle;
 
-    /// Joins the mesh that a ticket leads to. A node that is in another mesh leaves that once it is
-    /// admitted; nothing changes if it is not.
-    ///
-    /// # Errors
-    /// As `mesh::Mesh::join`.
-    pub async fn join(&self, ticket: &Ticket) -> Result<MeshId, MeshRequestError> {
-        let _ = ticket;
-        Err(MeshRequestError::NotInMesh)
-    }
+use self::announce::info;
+use crate::library::{Library, Volume};
+use crate::models::blocking;
+use crate::node::Shared;
+use crate::peer::{self, CALLS, Hosting};
+use crate::promotion::{Fitting, Member, Promoter, Reason, Scene};
+use crate::{ModelSource, picture};
 
-    /// Comes back to a mesh that this node is a member of; `None`: the last one.
-    ///
-    /// # Errors
-    /// If there is none, or files or network cannot be used.
-    pub async fn rejoin(&self, mesh: Option<MeshId>) -> Result<MeshId, MeshRequestError> {
-        let _ = mesh;
-        Err(MeshRequestError::NotInMesh)
-    }
+/// How often this node looks at itself, and decides.
+const LOOK_INTERVAL: Duration = Duration::from_secs(1);
 
-    /// Says goodbye to the mesh. Models of this node go on for requests that come in here.
-    ///
-    /// # Errors
-    /// [`MeshRequestError::NotInMesh`].
-    pub async fn leave(&self) -> Result<(), MeshRequestError> {
-        Err(MeshRequestError::NotInMesh)
-    }
+/// Every so many looks the models on disk are looked through.
+const LIBRARY_LOOKS: u64 = 60;
 
-    /// Makes a ticket. With relays this may take some seconds.
-    ///
-    /// # Errors
-    /// If the node is in no mesh or may not invite.
-    pub async fn invite(&self, invite: Invite) -> Result<Ticket, MeshRequestError> {
-        let _ = invite;
-        Err(MeshRequestError::NotInMesh)
-    }
+/// Models that are loaded because the mesh lacks them; one at a time is decided on.
+const LOADS_MAX: usize = 4;
 
-    /// The tickets that this node issued, the newest first.
-    ///
-    /// # Errors
-    /// If the node is in no mesh.
-    pub async fn invites(&self) -> Result<Vec<InvitationState>, MeshRequestError> {
-        Err(MeshRequestError::NotInMesh)
-    }
+/// Code with which a stream of an unknown kind is ended.
+const CODE_UNKNOWN_KIND: u32 = 2;
 
-    /// Takes back a ticket that this node issued, and the membership of whoever came by it.
-    ///
-    /// # Errors
-    /// If the node is in no mesh, or issued no such ticket.
-    pub async fn revoke(&self, id: TicketId) -> Result<(), MeshRequestError> {
-        let _ = id;
-        Err(MeshRequestError::NotInMesh)
-    }
+/// A place in a mesh. Dropping it ends the task; the others then see this node die.
+pub(crate) struct Membership {
+    mesh: Mesh,
+    view: watch::Receiver<Arc<View>>,
+    links: watch::Receiver<Vec<Link>>,
+    dropped: mpsc::Sender<String>,
+    _task: AbortOnDropHandle<()>,
+}
 
-    /// Expels a node from the mesh, and those that it admitted.
-    ///
-    /// # Errors
-    /// If the node is in no mesh, or does not stand above the other.
-    pub async fn expel(&self, node: NodeId) -> Result<(), MeshRequestError> {
-        let _ = node;
-        Err(MeshRequestError::NotInMesh)
-    }
+/// What the task owns.
+struct Keeper {
+    shared: Weak<Shared>,
+    mesh: Mesh,
+    streams: Streams,
+    links: watch::Sender<Vec<Link>>,
+    dropped: mpsc::Receiver<String>,
+    promoter: Promoter,
+    library: Vec<Volume>,
+    looks: u64,
+    tasks: JoinSet<Done>,
+    loads: usize,
+}
 
-    /// Begins to load a model beside those that are there; its progress is in the snapshot. Returns
-    /// its name. A model that is served or being loaded already is left alone.
-    ///
-    /// # Errors
-    /// When it can't be found or read, or does not fit.
-    pub async fn load_model(&self, source: ModelSource) -> Result<String, StartError> {
-        let _ = source;
-        Err(StartError::NoEngine)
-    }
+/// What a task of the keeper brings back.
+enum Done {
+    Call,
+    Library(Library, Vec<Volume>),
+    Load,
+}
 
-    /// Takes no new requests for a model and frees its memory once running answers have ended.
-    /// Returns at once.
-    ///
-    /// # Errors
-    /// If this node does not serve it.
-    pub async fn drop_model(&self, model: &str) -> Result<(), DropError> {
-        Err(DropError::NotServed {
-            model: model.to_owned(),
-            hint: String::new(),
+/// Why the keeper ends.
+enum End {
+    /// The node is gone, or has left.
+    Gone,
+    /// The mesh does not want this node any more.
+    Unwanted(String),
+}
+
+impl Membership {
+    /// Begins to keep a place.
+    pub(crate) fn start(shared: &Arc<Shared>, mesh: Mesh, streams: Streams) -> Arc<Self> {
+        let (links_sender, links) = watch::channel(Vec::new());
+        let (dropped, dropped_receiver) = mpsc::channel(LOADS_MAX * 4);
+        let keeper = Keeper {
+            shared: Arc::downgrade(shared),
+            mesh: mesh.clone(),
+            streams,
+            links: links_sender,
+            dropped: dropped_receiver,
+            promoter: Promoter::default(),
+            library: Vec::new(),
+            looks: 0,
+            tasks: JoinSet::new(),
+            loads: 0,
+        };
+        Arc::new(Self {
+            view: mesh.view(),
+            mesh,
+            links,
+            dropped,
+            _task: AbortOnDropHandle::new(tokio::spawn(keeper.run())),
         })
+    }
+
+    /// The mesh.
+    pub(crate) fn mesh(&self) -> &Mesh {
+        &self.mesh
+    }
+
+    /// The mesh as this node sees it.
+    pub(crate) fn view(&self) -> Arc<View> {
+        Arc::clone(&self.view.borrow())
+    }
+
+    /// Open connections, at the last look.
+    pub(crate) fn links(&self) -> Vec<Link> {
+        self.links.borrow().clone()
+    }
+
+    /// Whether this node never computes.
+    pub(crate) fn is_client(&self) -> bool {
+        self.mesh.role() == Role::Client
+    }
+
+    /// Whether this node is told of the mesh only when it asks.
+    pub(crate) fn pulls(&self) -> bool {
+        self.is_client()
+    }
+
+    /// Asks for a fresh table; true if one came in time.
+    pub(crate) async fn pull(&self, wait_max: Duration) -> bool {
+        let mut view = self.mesh.view();
+        view.mark_unchanged();
+        if self.mesh.pull_now().await.is_err() {
+            return false;
+        }
+        matches!(timeout(wait_max, view.changed()).await, Ok(Ok(())))
+    }
+
+    /// The owner dropped a model: it is not taken up again soon.
+    pub(crate) fn note_dropped(&self, model: &str) {
+        if self.dropped.try_send(model.to_owned()).is_err() {
+            tracing::debug!(model, "too many models were dropped at once");
+        }
+    }
+}
+
+impl Keeper {
+    async fn run(mut self) {
+        let reason = match self.keep().await {
+            End::Gone => return,
+            End::Unwanted(reason) => reason,
+        };
+        tracing::error!(reason, "this node is no member of the mesh any more");
+        if let Some(shared) = self.shared.upgrade() {
+            let mesh = self.mesh.clone();
+            // Not awaited here: leaving ends this very task.
+            tokio::spawn(async move { shared.end_membership_of(&mesh).await });
+        }
+        std::future::pending::<()>().await;
+    }
+
+    async fn keep(&mut self) -> End {
+        let mut view = self.mesh.view();
+        let mut status = self.mesh.status();
+        let Some(mut table) = self.shared.upgrade().map(|shared| shared.models.watch()) else {
+            return End::Gone;
+        };
+        let mut looks = interval(LOOK_INTERVAL);
+        looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        self.look_through(Library::default());
+        loop {
+            tokio::select! {
+                stream = self.streams.next() => match stream {
+                    None => return End::Gone,
+                    Some(stream) if stream.kind == CALLS => {
+                        let Some(shared) = self.shared.upgrade() else { return End::Gone };
+                        let calls = Arc::clone(&shared.calls);
+                        self.tasks.spawn(async move {
+                            peer::answer(stream, shared as Arc<dyn Hosting>, calls).await;
+                            Done::Call
+                        });
+                    }
+                    Some(mut stream) => {
+                        tracing::debug!(peer = stream.peer.short(), kind = stream.kind.0, "a stream of an unknown kind");
+                        stream.send.abort(CODE_UNKNOWN_KIND);
+                        stream.recv.abort(CODE_UNKNOWN_KIND);
+                    }
+                },
+                Some(done) = self.tasks.join_next() => self.done(done),
+                changed = view.changed() => {
+                    if changed.is_err() {
+                        return End::Gone;
+                    }
+                    view.mark_unchanged();
+                    let Some(shared) = self.shared.upgrade() else { return End::Gone };
+                    shared.publish();
+                }
+                changed = status.changed() => {
+                    if changed.is_err() {
+                        return End::Gone;
+                    }
+                    let now = status.borrow_and_update().clone();
+                    if let Some(reason) = unwanted(&now) {
+                        return End::Unwanted(reason);
+                    }
+                }
+                changed = table.changed() => {
+                    if changed.is_err() {
+                        return End::Gone;
+                    }
+                    table.mark_unchanged();
+                    if self.announce().await.is_none() {
+                        return End::Gone;
+                    }
+                }
+                Some(model) = self.dropped.recv() => {
+                    if let Some(shared) = self.shared.upgrade() {
+                        self.promoter.dropped(&model, shared.ingress.now_ms());
+                    }
+                }
+                _ = looks.tick() => {
+                    if self.look().await.is_none() {
+                        return End::Gone;
+                    }
+                }
+            }
+        }
+    }
+
+    /// What happens every second. `None`: the node is gone.
+    async fn look(&mut self) -> Option<()> {
+        self.looks += 1;
+        if let Ok(links) = self.mesh.links().await {
+            self.links.send_replace(links);
+        }
+        self.announce().await?;
+        let shared = self.shared.upgrade()?;
+        let scene = self.scene(&shared);
+        if let Some((model, reason)) = self.promoter.decide(&scene) {
+            self.take_up(&shared, &model, reason);
+        }
+        Some(())
+    }
+
+    async fn announce(&self) -> Option<()> {
+        let shared = self.shared.upgrade()?;
+        let view = self.mesh.view().borrow().clone();
+        let info = info(&shared, Some(&view), &self.library, self.mesh.role());
+        self.mesh.announce(info).await.ok()
+    }
+
+    fn done(&mut self, done: Result<Done, tokio::task::JoinError>) {
+        match done {
+            Ok(Done::Library(library, volumes)) => {
+                self.library = volumes;
+                self.look_through(library);
+            }
+            Ok(Done::Load) => self.loads = self.loads.saturating_sub(1),
+            Ok(Done::Call) => {}
+            // The program has told of the panic itself.
+            Err(error) => tracing::debug!(%error, "a task failed"),
+        }
+    }
+
+    /// Looks through the models on disk, now and then; a client has no use for them.
+    fn look_through(&mut self, mut library: Library) {
+        let Some(shared) = self.shared.upgrade() else {
+            return;
+        };
+        let Some(loader) = shared.models.loader().cloned() else {
+            return;
+        };
+        if self.mesh.role() == Role::Client {
+            return;
+        }
+        let settings = shared.settings.clone();
+        let wait = if self.library.is_empty() && self.looks == 0 {
+            Duration::ZERO
+        } else {
+            LOOK_INTERVAL * u32::try_from(LIBRARY_LOOKS).unwrap_or(u32::MAX)
+        };
+        self.tasks.spawn(async move {
+            tokio::time::sleep(wait).await;
+            let looked = blocking("looking for models", move || {
+                let volumes = library.look(&settings, loader.as_ref());
+                (library, volumes)
+            });
+            match looked.await {
+                Ok((library, volumes)) => Done::Library(library, volumes),
+                Err(_) => Done::Call,
+            }
+        });
+    }
+
+    fn take_up(&mut self, shared: &Arc<Shared>, model: &str, reason: Reason) {
+        let Some(volume) = self.library.iter().find(|volume| volume.name == model) else {
+            return;
+        };
+        if self.loads >= LOADS_MAX {
+            return;
+        }
+        self.loads += 1;
+        tracing::info!(model, ?reason, "taking up a model that the mesh lacks");
+        let (shared, path, model) = (Arc::clone(shared), volume.path.clone(), model.to_owned());
+        self.tasks.spawn(async move {
+            let loaded = shared
+                .models
+                .load(ModelSource::Path(path), &shared.settings)
+                .await;
+            if let Err(error) = loaded {
+                tracing::warn!(model, %error, "a model could not be taken up");
+            }
+            Done::Load
+        });
+    }
+
+    /// What `promotion` decides from.
+    fn scene(&self, shared: &Shared) -> Scene {
+        let view = self.mesh.view().borrow().clone();
+        let table = shared.models.table();
+        let free_bytes = shared.machine.borrow().memory_free_bytes;
+        let own = table.names();
+        let failed: Vec<String> = (table.status().into_iter())
+            .filter(|model| matches!(model.state, crate::ModelState::Failed { .. }))
+            .map(|model| model.name)
+            .collect();
+        let others = view
+            .alive()
+            .filter(|member| member.node != view.me)
+            .map(|member| {
+                let info = &member.announcement().info;
+                Member {
+                    node: member.node,
+                    standby: info.state == mesh::announcement::NodeState::Standby,
+                    serving: info
+                        .serving
+                        .iter()
+                        .map(|served| served.model.name.clone())
+                        .collect(),
+                    local: info.local.iter().map(|model| model.name.clone()).collect(),
+                }
+            });
+        let me = Member {
+            node: view.me,
+            standby: own.is_empty(),
+            serving: own,
+            local: self
+                .library
+                .iter()
+                .map(|volume| volume.name.clone())
+                .collect(),
+        };
+        let fits =
+            |volume: &&Volume| volume.needed_bytes <= free_bytes && !failed.contains(&volume.name);
+        let settings = &shared.settings;
+        Scene {
+            now_ms: shared.ingress.now_ms(),
+            me: view.me,
+            members: others.chain([me]).collect(),
+            fitting: (self.library.iter().filter(fits))
+                .map(|volume| Fitting {
+                    name: volume.name.clone(),
+                    size_bytes: volume.size_bytes,
+                })
+                .collect(),
+            demand: picture::demand(&shared.ingress.rates(), Some(&view)),
+            willing: self.mesh.role() == Role::Serve
+                && !table.shutting_down
+                && !table.is_loading()
+                && !self.library.is_empty(),
+            wants_assignment: settings.models.is_empty() && !settings.mesh.standby,
+        }
+    }
+}
+
+/// Why the mesh has no place for this node any more, if so.
+fn unwanted(status: &MemberStatus) -> Option<String> {
+    use mesh::admission::Refusal::{Expelled, MembershipExpired, TicketRevoked};
+    match status {
+        MemberStatus::Member => None,
+        MemberStatus::Expelled(reason)
+        | MemberStatus::Refused {
+            reason: reason @ (Expelled | MembershipExpired | TicketRevoked),
+            ..
+        } => Some(reason.to_string()),
+        MemberStatus::Refused { by, reason } => {
+            tracing::warn!(by = by.short(), %reason, "a member refuses this node");
+            None
+        }
     }
 }

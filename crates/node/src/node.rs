@@ -1,65 +1,54 @@
-//! The handle to a running node, and the state behind it.
+//! The handle to a running node, and what its parts share.
 
-use std::sync::{Arc, OnceLock, Weak};
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use engine::{Backend, EmbedRequest, Embeddings, Error, EventStream, Load, ModelInfo, Request};
-use futures::future::join_all;
+use engine::{Backend, EmbedRequest, Embeddings, Error, EventStream, ModelInfo, Request};
+use mesh::proto::View;
+use mesh::{Mesh, NodeId};
 use tokio::sync::watch;
-use tokio::task::AbortHandle;
+use tokio_util::task::AbortOnDropHandle;
 
-use crate::loader::{Loader, Plan, default_loader};
-use crate::plan::plan;
-use crate::{ModelState, ModelStatus, Settings, Snapshot, StartError};
+use crate::answer::{self, Answer, Computes};
+use crate::directory::{self, Found};
+use crate::ingress::Ingress;
+use crate::loader::{Loader, default_loader};
+use crate::membership::Membership;
+use crate::models::{Models, Purpose};
+use crate::peer::{Calls, Hosting};
+use crate::remote::Remote;
+use crate::route::Place;
+use crate::wire::Call;
+use crate::{Machine, Settings, Snapshot, StartError, picture};
 
-/// Progress is published in steps of this share, so that a fast loader does not wake every
-/// watcher thousands of times.
-const PROGRESS_STEP: f32 = 0.01;
 /// How long after the grace time a backend may take to say that it has stopped. Ending a
 /// sequence takes one decode step, which even a slow machine does well within this.
 const STOP_MARGIN: Duration = Duration::from_secs(5);
 /// The longest grace time that makes sense; longer ones are cut.
 const GRACE_MAX: Duration = Duration::from_secs(24 * 3600);
+/// How often figures that nobody announces are looked at: load, memory, links, demand.
+const LOOK_INTERVAL: Duration = Duration::from_secs(1);
+/// How long a node that pulls the table waits for a fresh one when it does not know a model.
+const PULL_WAIT_MAX: Duration = Duration::from_millis(1_500);
 
 /// A running node. Clones are handles to the same node; it stops loading when the last is dropped.
 #[derive(Clone)]
 pub struct Node {
-    shared: Arc<Shared>,
+    pub(crate) shared: Arc<Shared>,
+    _work: Arc<OnceLock<AbortOnDropHandle<()>>>,
 }
 
-/// State of a node. `state` is the truth; `published` is derived from it and sent under its
-/// lock, so the two can't disagree for long or out of order.
-struct Shared {
+/// What the parts of a node share. Each part owns its own state.
+pub(crate) struct Shared {
+    pub(crate) settings: Settings,
+    pub(crate) models: Arc<Models>,
+    pub(crate) ingress: Ingress,
+    pub(crate) calls: Arc<Calls>,
+    pub(crate) machine: watch::Sender<Machine>,
+    /// The mesh that this node is a member of. Written by `membership` only.
+    pub(crate) membership: watch::Sender<Option<Arc<Membership>>>,
     started_unix_s: u64,
-    state: watch::Sender<State>,
     published: watch::Sender<Arc<Snapshot>>,
-    loading: OnceLock<AbortHandle>,
-}
-
-/// What changes.
-#[derive(Default)]
-struct State {
-    models: Vec<Model>,
-    shutting_down: bool,
-}
-
-/// One model, in any state.
-struct Model {
-    name: String,
-    state: Stage,
-}
-
-enum Stage {
-    Loading(f32),
-    Ready(Arc<dyn Backend>),
-    Failed(StartError),
-}
-
-/// What a request needs a model for.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Purpose {
-    Generate,
-    Embed,
 }
 
 impl Node {
@@ -71,7 +60,7 @@ impl Node {
     pub async fn start(settings: Settings) -> Result<Self, StartError> {
         match default_loader() {
             Some(loader) => Self::start_with(settings, loader).await,
-            None if settings.models.is_empty() => Ok(Self::from_backends(Vec::new())),
+            None if settings.models.is_empty() => Ok(Self::with(settings, Models::empty(None))),
             None => Err(StartError::NoEngine),
         }
     }
@@ -84,128 +73,114 @@ impl Node {
         settings: Settings,
         loader: Arc<dyn Loader>,
     ) -> Result<Self, StartError> {
-        let planner = Arc::clone(&loader);
-        let plans = blocking("planning", move || plan(&settings, planner.as_ref())).await??;
-        let models = plans
-            .iter()
-            .map(|plan| Model {
-                name: plan.name.clone(),
-                state: Stage::Loading(0.0),
-            })
-            .collect();
-        let node = Self::with_models(models);
-        let task = tokio::spawn(load_all(Arc::downgrade(&node.shared), plans, loader));
-        // The cell is empty: nobody else has this node yet.
-        let _ = node.shared.loading.set(task.abort_handle());
-        Ok(node)
+        let models = Models::start(settings.clone(), loader).await?;
+        Ok(Self::with(settings, models))
     }
 
     /// A node that serves `backends`, all ready.
     #[must_use]
     pub fn from_backends(backends: Vec<Arc<dyn Backend>>) -> Self {
-        Self::with_models(
-            backends
-                .into_iter()
-                .map(|backend| Model {
-                    name: backend.info().name.clone(),
-                    state: Stage::Ready(backend),
-                })
-                .collect(),
-        )
+        Self::from_backends_with(Settings::default(), backends)
     }
 
-    fn with_models(models: Vec<Model>) -> Self {
+    /// [`Node::from_backends`] with settings; their models are ignored.
+    #[must_use]
+    pub fn from_backends_with(settings: Settings, backends: Vec<Arc<dyn Backend>>) -> Self {
+        Self::with(settings, Models::of_backends(backends))
+    }
+
+    fn with(settings: Settings, models: Arc<Models>) -> Self {
         let started_unix_s = SystemTime::now()
             .duration_since(UNIX_EPOCH)
             .map_or(0, |since| since.as_secs());
-        let state = State {
+        let machine = picture::machine(&settings);
+        let snapshot = picture::first(started_unix_s, &machine, &models.table());
+        let shared = Arc::new(Shared {
+            settings,
             models,
-            shutting_down: false,
-        };
-        let published = watch::Sender::new(Arc::new(state.snapshot(started_unix_s)));
+            ingress: Ingress::new(),
+            calls: Arc::default(),
+            machine: watch::Sender::new(machine),
+            membership: watch::Sender::new(None),
+            started_unix_s,
+            published: watch::Sender::new(Arc::new(snapshot)),
+        });
+        let work = OnceLock::new();
+        if let Ok(runtime) = tokio::runtime::Handle::try_current() {
+            let task = runtime.spawn(look(Arc::downgrade(&shared)));
+            // The cell is empty: nobody else has this node yet.
+            let _ = work.set(AbortOnDropHandle::new(task));
+        }
         Self {
-            shared: Arc::new(Shared {
-                started_unix_s,
-                state: watch::Sender::new(state),
-                published,
-                loading: OnceLock::new(),
-            }),
+            shared,
+            _work: Arc::new(work),
         }
     }
 
-    /// Waits until every model is loaded.
+    /// Waits until every model of this node is loaded.
     ///
     /// # Errors
     /// The first failure, as soon as it is known; [`StartError::ShutDown`] if the node stops first.
     pub async fn ready(&self) -> Result<(), StartError> {
-        let mut watcher = self.shared.state.subscribe();
-        let state = watcher
-            .wait_for(|state| {
-                state.shutting_down
-                    || state.first_failure().is_some()
-                    || state.models.iter().all(|model| model.backend().is_some())
-            })
-            .await
-            .map_err(|_| StartError::ShutDown)?;
-        if let Some(failure) = state.first_failure() {
-            return Err(failure.clone());
-        }
-        if state.shutting_down {
-            return Err(StartError::ShutDown);
-        }
-        Ok(())
+        self.shared.models.ready().await
     }
 
     /// The state at this moment.
     #[must_use]
     pub fn snapshot(&self) -> Arc<Snapshot> {
-        let state = self.shared.state.borrow();
-        Arc::new(state.snapshot(self.shared.started_unix_s))
+        Arc::new(self.shared.picture())
     }
 
-    /// Follows the state: wakes when a model's progress or state changes and when the node begins
-    /// to stop. The `load` figures are those of that moment; [`Node::snapshot`] has fresh ones.
+    /// Follows the state: wakes when something of the snapshot has changed; figures that change all
+    /// the time are looked at once a second.
     #[must_use]
     pub fn watch(&self) -> watch::Receiver<Arc<Snapshot>> {
         self.shared.published.subscribe()
     }
 
-    /// Models that are ready, in the order in which they were asked for.
+    /// Models of this node that are ready, in the order in which they were asked for.
     #[must_use]
     pub fn models(&self) -> Vec<Arc<ModelInfo>> {
-        let state = self.shared.state.borrow();
-        state
-            .models
-            .iter()
-            .filter_map(Model::backend)
+        let table = self.shared.models.table();
+        table
+            .ready()
             .map(|backend| Arc::clone(backend.info()))
             .collect()
     }
 
-    /// The backend of `model`: its name or file name, in any case. Empty or `auto` is the first
-    /// that generates text.
+    /// The backend of `model`, here or in the mesh: its name or file name, in any case. Empty or
+    /// `auto` is the best that generates text.
     ///
     /// # Errors
-    /// [`Error::ModelNotFound`], with a hint that says what is served or still loading.
-    pub fn resolve(&self, model: &str) -> Result<Arc<dyn Backend>, Error> {
-        self.shared.state.borrow().resolve(model, Purpose::Generate)
+    /// [`Error::ModelNotFound`], with a hint that says what is served or still loading;
+    /// [`Error::Lost`] if none of its hosts can be reached.
+    pub async fn resolve(&self, model: &str) -> Result<Arc<dyn Backend>, Error> {
+        self.shared.resolve(model, Purpose::Generate).await
     }
 
-    /// The backend of `model` for embeddings; empty or `auto` is the first that makes them.
+    /// The backend of `model` for embeddings; empty or `auto` is the best that makes them.
     ///
     /// # Errors
     /// As [`Node::resolve`].
-    pub fn resolve_for_embedding(&self, model: &str) -> Result<Arc<dyn Backend>, Error> {
-        self.shared.state.borrow().resolve(model, Purpose::Embed)
+    pub async fn resolve_for_embedding(&self, model: &str) -> Result<Arc<dyn Backend>, Error> {
+        self.shared.resolve(model, Purpose::Embed).await
     }
 
-    /// Answers a request.
+    /// Answers a request, here or through the mesh. When a host dies on the way, another goes on.
     ///
     /// # Errors
     /// What is known before the first token; [`Error::ShuttingDown`] once the node stops.
+    pub async fn answer(&self, request: Request) -> Result<Answer, Error> {
+        self.accept()?;
+        answer::generate(&self.shared, request).await
+    }
+
+    /// The events of [`Node::answer`].
+    ///
+    /// # Errors
+    /// As [`Node::answer`].
     pub async fn generate(&self, request: Request) -> Result<EventStream, Error> {
-        let backend = self.accept(&request.model, Purpose::Generate)?;
-        backend.generate(request).await
+        Ok(self.answer(request).await?.events)
     }
 
     /// Embeds texts.
@@ -213,247 +188,213 @@ impl Node {
     /// # Errors
     /// [`Error::Unsupported`] if the model makes no embeddings; [`Error::ShuttingDown`] once the
     /// node stops.
-    pub async fn embed(&self, request: EmbedRequest) -> Result<Embeddings, Error> {
-        let backend = self.accept(&request.model, Purpose::Embed)?;
+    pub async fn embed(&self, mut request: EmbedRequest) -> Result<Embeddings, Error> {
+        self.accept()?;
+        let backend = self.shared.resolve(&request.model, Purpose::Embed).await?;
+        Purpose::Embed.check(backend.info())?;
+        request.model.clone_from(&backend.info().name);
+        self.shared.ingress.count(&request.model);
         backend.embed(request).await
     }
 
-    fn accept(&self, model: &str, purpose: Purpose) -> Result<Arc<dyn Backend>, Error> {
-        let state = self.shared.state.borrow();
-        if state.shutting_down {
+    fn accept(&self) -> Result<(), Error> {
+        if self.is_shutting_down() {
             return Err(Error::ShuttingDown);
         }
-        let backend = state.resolve(model, purpose)?;
-        let info = backend.info();
-        match purpose {
-            Purpose::Generate if !info.generates => Err(Error::Unsupported(format!(
-                "`{}` makes embeddings and generates no text",
-                info.name
-            ))),
-            Purpose::Embed if !info.embeds => Err(Error::Unsupported(format!(
-                "`{}` makes no embeddings; hint: serve an embedding model",
-                info.name
-            ))),
-            _ => Ok(backend),
-        }
+        Ok(())
     }
 
     /// Whether new requests are refused because the node is about to stop.
     #[must_use]
     pub fn is_shutting_down(&self) -> bool {
-        self.shared.state.borrow().shutting_down
+        self.shared.models.table().shutting_down
     }
 
     /// Stops: refuses new requests at once, lets running ones finish within `grace`, then ends
-    /// the rest. Returns when nothing runs any more. Calling it again only waits.
+    /// the rest and says goodbye to the mesh. Returns when nothing runs any more. Calling it again
+    /// only waits.
     pub async fn shutdown(&self, grace: Duration) {
-        let deadline = Instant::now() + grace.min(GRACE_MAX);
-        if let Some(loading) = self.shared.loading.get() {
-            loading.abort();
-        }
-        self.shared.update(|state| state.shutting_down = true);
-        let backends: Vec<_> = {
-            let state = self.shared.state.borrow();
-            state
-                .models
-                .iter()
-                .filter_map(Model::backend)
-                .cloned()
-                .collect()
-        };
-        let stopping = join_all(backends.iter().map(|backend| backend.shutdown(deadline)));
-        let limit = grace.min(GRACE_MAX) + STOP_MARGIN;
-        if tokio::time::timeout(limit, stopping).await.is_err() {
+        let grace = grace.min(GRACE_MAX);
+        self.shared.models.close();
+        self.shared.publish();
+        let stopping = self.shared.models.finish(Instant::now() + grace);
+        if tokio::time::timeout(grace + STOP_MARGIN, stopping)
+            .await
+            .is_err()
+        {
             tracing::error!("a model did not stop in time");
         }
+        self.shared.end_membership().await;
     }
 }
 
-impl Drop for Shared {
-    fn drop(&mut self) {
-        if let Some(loading) = self.loading.get() {
-            loading.abort();
+/// Looks at what changes by itself until the node is gone.
+async fn look(shared: std::sync::Weak<Shared>) {
+    let mut interval = tokio::time::interval(LOOK_INTERVAL);
+    interval.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    let Some(mut table) = shared.upgrade().map(|shared| shared.models.watch()) else {
+        return;
+    };
+    loop {
+        tokio::select! {
+            _ = interval.tick() => {
+                let Some(shared) = shared.upgrade() else { return };
+                let free_bytes = shared.models.free_bytes(shared.settings.memory_bytes_max);
+                shared.machine.send_if_modified(|machine| picture::note_memory(machine, free_bytes));
+                shared.publish();
+            }
+            changed = table.changed() => {
+                if changed.is_err() {
+                    return;
+                }
+                table.mark_unchanged();
+                let Some(shared) = shared.upgrade() else { return };
+                shared.publish();
+            }
         }
     }
 }
 
 impl Shared {
-    fn update(&self, change: impl FnOnce(&mut State)) {
-        self.state.send_modify(|state| {
-            change(state);
-            self.published
-                .send_replace(Arc::new(state.snapshot(self.started_unix_s)));
-        });
+    /// The mesh, if the node is in one.
+    pub(crate) fn mesh(&self) -> Option<Mesh> {
+        let membership = self.membership.borrow();
+        membership
+            .as_ref()
+            .map(|membership| membership.mesh().clone())
     }
-}
 
-impl State {
-    fn snapshot(&self, started_unix_s: u64) -> Snapshot {
-        Snapshot {
-            started_unix_s,
-            version: env!("CARGO_PKG_VERSION"),
-            models: self.models.iter().map(Model::status).collect(),
-            shutting_down: self.shutting_down,
-            machine: crate::Machine::default(),
-            mesh: None,
-            targets: Vec::new(),
-            demand: Vec::new(),
+    /// The mesh as this node sees it.
+    pub(crate) fn view(&self) -> Option<Arc<View>> {
+        let membership = self.membership.borrow();
+        membership.as_ref().map(|membership| membership.view())
+    }
+
+    /// The hosts of a model.
+    pub(crate) async fn find(&self, model: &str, purpose: Purpose) -> Result<Found, Error> {
+        if let Some(found) = self.look_up(model, purpose) {
+            return Ok(found);
         }
-    }
-
-    fn first_failure(&self) -> Option<&StartError> {
-        self.models.iter().find_map(|model| match &model.state {
-            Stage::Failed(error) => Some(error),
-            Stage::Loading(_) | Stage::Ready(_) => None,
-        })
-    }
-
-    fn resolve(&self, model: &str, purpose: Purpose) -> Result<Arc<dyn Backend>, Error> {
-        let found = if model.is_empty() || model.eq_ignore_ascii_case("auto") {
-            let ready = || self.models.iter().filter_map(Model::backend);
-            ready()
-                .find(|backend| match purpose {
-                    Purpose::Generate => backend.info().generates,
-                    Purpose::Embed => backend.info().embeds,
-                })
-                .or_else(|| ready().next())
-        } else {
-            let wanted = model.to_lowercase();
-            let stem = wanted.strip_suffix(".gguf").unwrap_or(&wanted);
-            self.models
-                .iter()
-                .find(|known| known.name == model)
-                .or_else(|| {
-                    self.models
-                        .iter()
-                        .find(|known| known.name.to_lowercase() == stem)
-                })
-                .and_then(Model::backend)
-        };
-        found.cloned().ok_or_else(|| Error::ModelNotFound {
+        let membership = self.membership.borrow().clone();
+        if let Some(membership) = membership
+            && membership.pulls()
+            && membership.pull(PULL_WAIT_MAX).await
+            && let Some(found) = self.look_up(model, purpose)
+        {
+            return Ok(found);
+        }
+        Err(Error::ModelNotFound {
             model: model.to_owned(),
             hint: self.hint(model),
         })
     }
 
-    /// What to do when `model` has no backend.
+    fn look_up(&self, model: &str, purpose: Purpose) -> Option<Found> {
+        let view = self.view();
+        let mut found = directory::find(&self.models.table(), view.as_deref(), model, purpose)?;
+        for candidate in &mut found.candidates {
+            if let Place::Peer(node) = candidate.place {
+                // What others announce is some seconds old.
+                candidate.busy = candidate.busy.max(self.ingress.running_at(node));
+            }
+        }
+        Some(found)
+    }
+
     fn hint(&self, model: &str) -> String {
-        let mut ready = Vec::new();
-        for known in &self.models {
-            match &known.state {
-                Stage::Ready(_) => ready.push(format!("`{}`", known.name)),
-                Stage::Loading(progress) if known.name == model || self.models.len() == 1 => {
-                    return format!(
-                        "`{}` is still loading ({:.0} %)",
-                        known.name,
-                        progress * 100.0
-                    );
-                }
-                Stage::Failed(error) if known.name == model => return error.to_string(),
-                Stage::Loading(_) | Stage::Failed(_) => {}
-            }
+        let view = self.view();
+        let table = self.models.table();
+        let targets = directory::targets(&table, view.as_deref(), "");
+        if targets.is_empty() || table.is_loading() {
+            return table.hint(model);
         }
-        if ready.is_empty() {
-            "no model is ready; start the node with --model".to_owned()
-        } else {
-            format!("served here: {}", ready.join(", "))
-        }
-    }
-}
-
-impl Model {
-    fn backend(&self) -> Option<&Arc<dyn Backend>> {
-        match &self.state {
-            Stage::Ready(backend) => Some(backend),
-            Stage::Loading(_) | Stage::Failed(_) => None,
+        let names: Vec<_> = targets
+            .iter()
+            .map(|target| format!("`{}`", target.model))
+            .collect();
+        match view {
+            None => table.hint(model),
+            Some(_) => format!("served in this mesh: {}", names.join(", ")),
         }
     }
 
-    fn status(&self) -> ModelStatus {
-        let (state, info, load) = match &self.state {
-            Stage::Loading(progress) => {
-                let progress = *progress;
-                (ModelState::Loading { progress }, None, Load::default())
-            }
-            Stage::Ready(backend) => {
-                let info = Some(Arc::clone(backend.info()));
-                (ModelState::Ready, info, backend.load())
-            }
-            Stage::Failed(error) => {
-                let reason = error.to_string();
-                (ModelState::Failed { reason }, None, Load::default())
-            }
-        };
-        ModelStatus {
-            name: self.name.clone(),
-            state,
-            info,
-            load,
+    async fn resolve(
+        self: &Arc<Self>,
+        model: &str,
+        purpose: Purpose,
+    ) -> Result<Arc<dyn Backend>, Error> {
+        let found = self.find(model, purpose).await?;
+        if let Some(backend) = self.models.table().find(&found.name) {
+            return Ok(Arc::clone(backend));
         }
+        let remote = Remote::describe(self, &found.name, found.candidates).await?;
+        Ok(Arc::new(remote))
     }
-}
 
-/// Loads one model after the other: two at a time would only share the disk's speed. Goes on
-/// after a failure, so that the other models can serve.
-async fn load_all(shared: Weak<Shared>, plans: Vec<Plan>, loader: Arc<dyn Loader>) {
-    for (index, plan) in plans.into_iter().enumerate() {
-        let name = plan.name.clone();
-        let loader = Arc::clone(&loader);
-        let progress = publish_progress(shared.clone(), index);
-        let loaded = blocking(&name, move || loader.load(plan, progress)).await;
-        let state = match loaded {
-            Ok(Ok(backend)) => Stage::Ready(backend),
-            Ok(Err(error)) => Stage::Failed(StartError::Load {
-                model: name.clone(),
-                reason: error.to_string(),
-            }),
-            Err(error) => Stage::Failed(error),
+    /// A model of this process.
+    pub(crate) fn local(&self, model: &str, purpose: Purpose) -> Result<Arc<dyn Backend>, Error> {
+        let table = self.models.table();
+        if table.shutting_down {
+            return Err(Error::ShuttingDown);
+        }
+        let backend = table.find(model).ok_or_else(|| Error::ModelNotFound {
+            model: model.to_owned(),
+            hint: table.hint(model),
+        })?;
+        purpose.check(backend.info())?;
+        Ok(Arc::clone(backend))
+    }
+
+    /// Who computes at `place`, if it is not this node.
+    pub(crate) fn computes(&self, place: Place) -> Option<Computes> {
+        let Place::Peer(node) = place else {
+            return None;
         };
-        let Some(shared) = shared.upgrade() else {
-            return;
-        };
-        shared.update(|all| {
-            if let Some(model) = all.models.get_mut(index) {
-                model.state = state;
+        let name = self.view().and_then(|view| {
+            let member = view.member(node)?;
+            Some(member.announcement().info.name.clone())
+        });
+        let name = name.filter(|name| !name.is_empty());
+        Some(Computes {
+            node,
+            name: name.unwrap_or_else(|| NodeId::short(&node)),
+        })
+    }
+
+    /// When the program started, Unix milliseconds.
+    pub(crate) fn started_unix_ms(&self) -> u64 {
+        self.started_unix_s.saturating_mul(1000)
+    }
+
+    /// The state at this moment.
+    fn picture(&self) -> Snapshot {
+        picture::snapshot(self, self.started_unix_s)
+    }
+
+    /// Tells those who follow the state, if it has changed.
+    pub(crate) fn publish(&self) {
+        self.published.send_if_modified(|published| {
+            let now = self.picture();
+            let is_news = now != **published;
+            if is_news {
+                *published = Arc::new(now);
             }
+            is_news
         });
     }
 }
 
-fn publish_progress(shared: Weak<Shared>, index: usize) -> Box<dyn FnMut(f32) + Send> {
-    let mut published = 0.0;
-    Box::new(move |progress| {
-        let progress = progress.clamp(0.0, 1.0);
-        if progress < published + PROGRESS_STEP {
-            return;
+impl Hosting for Shared {
+    fn backend(&self, call: &Call) -> Result<Arc<dyn Backend>, Error> {
+        let table = self.models.table();
+        if table.shutting_down {
+            return Err(Error::ShuttingDown);
         }
-        published = progress;
-        let Some(shared) = shared.upgrade() else {
-            return;
-        };
-        shared.update(|all| {
-            if let Some(model) = all.models.get_mut(index)
-                && matches!(model.state, Stage::Loading(_))
-            {
-                model.state = Stage::Loading(progress);
-            }
-        });
-    })
-}
-
-/// Runs `work` where blocking is allowed. A panic in it becomes an error of `what`; the program
-/// has told of the panic itself.
-async fn blocking<T: Send + 'static>(
-    what: &str,
-    work: impl FnOnce() -> T + Send + 'static,
-) -> Result<T, StartError> {
-    tokio::task::spawn_blocking(work).await.map_err(|error| {
-        if error.is_cancelled() {
-            return StartError::ShutDown;
-        }
-        StartError::Load {
-            model: what.to_owned(),
-            reason: "mesh-llm itself failed; hint: what went wrong is told above".to_owned(),
-        }
-    })
+        let model = call.model();
+        let backend = table.find(model).ok_or_else(|| Error::ModelNotFound {
+            model: model.to_owned(),
+            hint: table.hint(model),
+        })?;
+        Ok(Arc::clone(backend))
+    }
 }

@@ -4,28 +4,77 @@
 use std::fs::File;
 use std::path::{Path, PathBuf};
 
-use engine::Error;
-
 use crate::loader::{DraftPlan, Loader, Plan, Source};
 use crate::memory::ByteSize;
 use crate::source::{Search, first_part, name_of};
 use crate::{Draft, ModelSource, Settings, StartError};
 
-/// Makes the plans of all models of `settings`, or says why they can't be loaded together.
-pub(crate) fn plan(settings: &Settings, loader: &dyn Loader) -> Result<Vec<Plan>, StartError> {
-    let mut plans: Vec<Plan> = Vec::new();
+/// Memory for models at one moment, bytes.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Budget {
+    /// What the machine can still give.
+    pub(crate) available_bytes: u64,
+    /// What models take that are being loaded and do not have all of it yet.
+    pub(crate) loading_bytes: u64,
+    /// What all models take, loading ones included.
+    pub(crate) loaded_bytes: u64,
+    /// What the owner allows in all.
+    pub(crate) bytes_max: Option<u64>,
+}
+
+impl Budget {
+    /// What one more model may take.
+    pub(crate) fn free_bytes(self) -> u64 {
+        let allowed = self
+            .bytes_max
+            .map_or(u64::MAX, |max| max.saturating_sub(self.loaded_bytes));
+        self.available_bytes
+            .saturating_sub(self.loading_bytes)
+            .min(allowed)
+    }
+}
+
+/// Makes the plans of all models of `settings`, with the memory of each, or says why they can't be
+/// loaded together.
+pub(crate) fn plan(
+    settings: &Settings,
+    loader: &dyn Loader,
+) -> Result<Vec<(Plan, u64)>, StartError> {
+    let mut plans: Vec<(Plan, u64)> = Vec::new();
     for source in &settings.models {
         let plan = plan_one(source, settings)?;
-        if plans.iter().any(|known| known.name == plan.name) {
+        if plans.iter().any(|(known, _)| known.name == plan.name) {
             return Err(StartError::Duplicate { name: plan.name });
         }
-        plans.push(plan);
+        let needed_bytes = needed(&plan, loader)?;
+        plans.push((plan, needed_bytes));
     }
-    check_memory(&plans, loader)?;
+    let needs: Vec<_> = plans
+        .iter()
+        .map(|(plan, bytes)| (plan.name.clone(), *bytes))
+        .collect();
+    let budget = Budget {
+        available_bytes: loader.memory_available(),
+        loading_bytes: 0,
+        loaded_bytes: 0,
+        bytes_max: settings.memory_bytes_max,
+    };
+    check_fits(&needs, budget.free_bytes())?;
     Ok(plans)
 }
 
-fn plan_one(source: &ModelSource, settings: &Settings) -> Result<Plan, StartError> {
+/// Memory that a model will take, bytes.
+pub(crate) fn needed(plan: &Plan, loader: &dyn Loader) -> Result<u64, StartError> {
+    loader
+        .memory_needed(plan)
+        .map_err(|error| StartError::Load {
+            model: plan.name.clone(),
+            reason: error.to_string(),
+        })
+}
+
+/// Makes the plan of one model.
+pub(crate) fn plan_one(source: &ModelSource, settings: &Settings) -> Result<Plan, StartError> {
     let (name, source) = match source {
         ModelSource::Embedded { name, bytes } => (name.clone(), Source::Embedded(bytes)),
         file => {
@@ -89,39 +138,28 @@ fn check_readable(path: &Path) -> Result<(), StartError> {
     Ok(())
 }
 
-fn check_memory(plans: &[Plan], loader: &dyn Loader) -> Result<(), StartError> {
-    let mut needed_bytes: u64 = 0;
-    let mut models = Vec::new();
-    for plan in plans {
-        let needed = loader
-            .memory_needed(plan)
-            .map_err(|error| load_error(plan, &error))?;
-        needed_bytes = needed_bytes.saturating_add(needed);
-        models.push(match plans.len() {
-            1 => format!("`{}`", plan.name),
-            _ => format!("`{}` ({})", plan.name, ByteSize(needed)),
-        });
-    }
-    let free_bytes = loader.memory_available();
+/// Refuses models that need more than there is. `needs`: names and bytes.
+pub(crate) fn check_fits(needs: &[(String, u64)], free_bytes: u64) -> Result<(), StartError> {
+    let needed_bytes = needs
+        .iter()
+        .map(|(_, bytes)| *bytes)
+        .fold(0, u64::saturating_add);
     if needed_bytes <= free_bytes {
         return Ok(());
     }
-    let hint = if plans.len() > 1 {
+    let models = needs.iter().map(|(name, bytes)| match needs.len() {
+        1 => format!("`{name}`"),
+        _ => format!("`{name}` ({})", ByteSize(*bytes)),
+    });
+    let hint = if needs.len() > 1 {
         "serve fewer models, a smaller quantisation, or set a smaller --ctx-size or --parallel"
     } else {
         "use a smaller model or quantisation, or set a smaller --ctx-size or --parallel"
     };
     Err(StartError::Memory {
-        models,
+        models: models.collect(),
         needed_bytes,
         free_bytes,
         hint: hint.to_owned(),
     })
-}
-
-fn load_error(plan: &Plan, error: &Error) -> StartError {
-    StartError::Load {
-        model: plan.name.clone(),
-        reason: error.to_string(),
-    }
 }

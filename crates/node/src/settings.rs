@@ -46,6 +46,8 @@ pub struct MeshSettings {
     pub role: Role,
     /// Most clients that are connected to it at once.
     pub clients_max: usize,
+    /// Takes up no model at the start, only when the mesh needs one.
+    pub standby: bool,
     /// What people call the machine.
     pub node_name: String,
     /// Where it stands, in its owner's words; may be empty.
@@ -59,6 +61,7 @@ impl Default for MeshSettings {
             network: Network::default(),
             role: Role::Serve,
             clients_max: mesh::net::Settings::CLIENTS_MAX_DEFAULT,
+            standby: false,
             node_name: String::new(),
             region: String::new(),
         }

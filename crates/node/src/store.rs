@@ -130,7 +130,7 @@ fn describe(
     })
 }
 
-fn plan(name: String, source: Source, settings: &Settings) -> Plan {
+pub(crate) fn plan(name: String, source: Source, settings: &Settings) -> Plan {
     Plan {
         name,
         source,

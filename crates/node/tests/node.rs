@@ -60,14 +60,14 @@ impl Backend for Fake {
     fn embed(&self, _: EmbedRequest) -> BoxFuture<'_, Result<Embeddings, Error>> {
         Box::pin(async { Ok(Embeddings::default()) })
     }
-    fn tokenize(&self, _: &str, _: bool, _: bool) -> Result<Vec<TokenId>, Error> {
-        Ok(Vec::new())
+    fn tokenize(&self, _: String, _: bool, _: bool) -> BoxFuture<'_, Result<Vec<TokenId>, Error>> {
+        Box::pin(async { Ok(Vec::new()) })
     }
-    fn token_bytes(&self, _: &[TokenId]) -> Result<Vec<Vec<u8>>, Error> {
-        Ok(Vec::new())
+    fn token_bytes(&self, _: Vec<TokenId>) -> BoxFuture<'_, Result<Vec<Vec<u8>>, Error>> {
+        Box::pin(async { Ok(Vec::new()) })
     }
-    fn render(&self, _: &Chat) -> Result<String, Error> {
-        Ok(String::new())
+    fn render(&self, _: Chat) -> BoxFuture<'_, Result<String, Error>> {
+        Box::pin(async { Ok(String::new()) })
     }
     fn shutdown(&self, deadline: Instant) -> BoxFuture<'_, ()> {
         Box::pin(async move {
@@ -147,10 +147,17 @@ async fn names_find_backends() {
         ("chat-1B.gguf", "Chat-1B"),
         ("emb", "Emb"),
     ] {
-        assert_eq!(node.resolve(asked).unwrap().info().name, found, "{asked}");
+        assert_eq!(
+            node.resolve(asked).await.unwrap().info().name,
+            found,
+            "{asked}"
+        );
     }
-    assert_eq!(node.resolve_for_embedding("").unwrap().info().name, "Emb");
-    let Err(Error::ModelNotFound { hint, .. }) = node.resolve("nope") else {
+    assert_eq!(
+        node.resolve_for_embedding("").await.unwrap().info().name,
+        "Emb"
+    );
+    let Err(Error::ModelNotFound { hint, .. }) = node.resolve("nope").await else {
         panic!("`nope` was found");
     };
     assert_eq!(hint, "served here: `Emb`, `Chat-1B`");
@@ -175,7 +182,7 @@ async fn a_node_without_models_is_ready_and_says_so() {
     node.ready().await.unwrap();
     assert!(node.snapshot().is_ready() && node.models().is_empty());
     assert!(matches!(
-        node.resolve("auto"),
+        node.resolve("auto").await,
         Err(Error::ModelNotFound { .. })
     ));
 }
@@ -191,7 +198,7 @@ async fn models_load_one_after_the_other_and_show_progress() {
         .wait_for(|snapshot| snapshot.models[0].state == ModelState::Loading { progress: 0.5 })
         .await
         .unwrap();
-    let Err(Error::ModelNotFound { hint, .. }) = node.resolve("a") else {
+    let Err(Error::ModelNotFound { hint, .. }) = node.resolve("a").await else {
         panic!("`a` can't be ready");
     };
     assert_eq!(hint, "`a` is still loading (50 %)");
@@ -233,7 +240,7 @@ async fn check_failure(model: &str, message: &str) {
         .wait_for(|snapshot| snapshot.models[1].state == ModelState::Ready)
         .await
         .unwrap();
-    assert!(node.resolve("good").is_ok());
+    assert!(node.resolve("good").await.is_ok());
     let ModelState::Failed { reason } = &node.snapshot().models[0].state else {
         panic!("`{model}` must have failed");
     };

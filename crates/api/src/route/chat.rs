@@ -39,7 +39,7 @@ pub(crate) async fn chat(
     Json(wire): Json<ChatRequest>,
 ) -> Result<Response, ApiError> {
     let arrived = Instant::now();
-    let (_, info) = app.generator(wire.model.as_deref())?;
+    let (_, info) = app.generator(wire.model.as_deref()).await?;
     let stream = wire.stream();
     answered(&info.name, async {
         let request = convert::chat::request(wire, &info)?;

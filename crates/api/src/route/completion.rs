@@ -41,13 +41,13 @@ pub(crate) async fn complete(
     Json(wire): Json<CompletionRequest>,
 ) -> Result<Response, ApiError> {
     let arrived = Instant::now();
-    let (backend, info) = app.generator(wire.model.as_deref())?;
+    let (backend, info) = app.generator(wire.model.as_deref()).await?;
     let stream = wire.stream();
     let echo = wire.echo.unwrap_or(false);
     answered(&info.name, async {
         let requests = convert::completion::requests(wire, &info)?;
         let with_logprobs = requests.iter().any(|request| request.logprobs.is_some());
-        let openings = openings(&requests, echo, backend.as_ref())?;
+        let openings = openings(&requests, echo, backend.as_ref()).await?;
         let events = generation::run(&app, requests, arrived).await?;
         let envelope = Envelope::new("cmpl", &info);
         if let Some(with_usage) = stream {
@@ -62,7 +62,7 @@ pub(crate) async fn complete(
 }
 
 /// What each choice begins with: its prompt if `echo`, else nothing.
-fn openings(
+async fn openings(
     requests: &[Request],
     echo: bool,
     backend: &dyn Backend,
@@ -72,7 +72,7 @@ fn openings(
         let text = match &request.input {
             Input::Text(text) if echo => text.clone(),
             Input::Tokens(tokens) if echo => {
-                let bytes = backend.token_bytes(tokens)?.concat();
+                let bytes = backend.token_bytes(tokens.clone()).await?.concat();
                 String::from_utf8_lossy(&bytes).into_owned()
             }
             _ => String::new(),

@@ -34,7 +34,7 @@ pub(crate) async fn embed(
     State(app): State<Arc<App>>,
     Json(wire): Json<EmbeddingRequest>,
 ) -> Result<Response, ApiError> {
-    let info = app.embedder(wire.model.as_deref())?;
+    let info = app.embedder(wire.model.as_deref()).await?;
     answered(&info.name, answer(&app, wire, &info)).await
 }
 

@@ -41,6 +41,6 @@ pub(crate) async fn get(
     State(app): State<Arc<App>>,
     Path(model): Path<String>,
 ) -> Result<Json<Model>, ApiError> {
-    let (_, info) = app.generator(Some(&model))?;
+    let (_, info) = app.generator(Some(&model)).await?;
     Ok(Json(info.as_ref().into()))
 }

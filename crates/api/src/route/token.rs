@@ -35,16 +35,17 @@ pub(crate) async fn tokenize(
     State(app): State<Arc<App>>,
     Json(wire): Json<TokenizeRequest>,
 ) -> Result<Response, ApiError> {
-    let (backend, info) = app.generator(wire.model.as_deref())?;
+    let (backend, info) = app.generator(wire.model.as_deref()).await?;
     let templated = wire.messages.is_some();
-    let text = text(&wire, backend.as_ref())?;
+    let text = text(&wire, backend.as_ref()).await?;
     let add_special = wire.add_special.unwrap_or(!templated);
     let parse_special = wire.parse_special.unwrap_or(true);
-    let tokens = backend.tokenize(&text, add_special, parse_special)?;
+    let tokens = backend.tokenize(text, add_special, parse_special).await?;
     let pieces = match wire.with_pieces {
         Some(true) => Some(
             backend
-                .token_bytes(&tokens)?
+                .token_bytes(tokens.clone())
+                .await?
                 .iter()
                 .map(|bytes| String::from_utf8_lossy(bytes).into_owned())
                 .collect(),
@@ -61,12 +62,12 @@ pub(crate) async fn tokenize(
     Ok(json_by(&info.name, &answer))
 }
 
-fn text(wire: &TokenizeRequest, backend: &dyn Backend) -> Result<String, ApiError> {
+async fn text(wire: &TokenizeRequest, backend: &dyn Backend) -> Result<String, ApiError> {
     match (&wire.content, &wire.prompt, &wire.messages) {
         (Some(text), None, None) | (None, Some(text), None) => Ok(text.clone()),
         (None, None, Some(messages)) => {
             let chat = convert::chat::bare_chat(messages.clone(), wire.tools.clone())?;
-            Ok(backend.render(&chat)?)
+            Ok(backend.render(chat).await?)
         }
         _ => Err(ApiError::invalid(
             "content",
@@ -94,12 +95,12 @@ pub(crate) async fn detokenize(
     State(app): State<Arc<App>>,
     Json(wire): Json<DetokenizeRequest>,
 ) -> Result<Response, ApiError> {
-    let (backend, info) = app.generator(wire.model.as_deref())?;
+    let (backend, info) = app.generator(wire.model.as_deref()).await?;
     let tokens = wire.tokens.0;
     if !tokens.is_empty() {
         convert::completion::check_tokens(&tokens, &info, "tokens")?;
     }
-    let bytes = backend.token_bytes(&tokens)?.concat();
+    let bytes = backend.token_bytes(tokens).await?.concat();
     let answer = DetokenizeAnswer {
         model: info.name.clone(),
         content: String::from_utf8_lossy(&bytes).into_owned(),

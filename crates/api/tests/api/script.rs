@@ -7,7 +7,7 @@ use engine::{
     Backend, Chat, Delta, EmbedRequest, Embeddings, Error, Event, EventStream, FinishReason, Load,
     ModelInfo, Request, Summary, Timings, TokenId, Usage,
 };
-use futures::future::BoxFuture;
+use futures::future::{BoxFuture, ready};
 use futures::{FutureExt, StreamExt};
 use tokio::sync::{Semaphore, watch};
 
@@ -219,24 +219,31 @@ impl Backend for Scripted {
         .boxed()
     }
 
-    fn tokenize(&self, text: &str, add_special: bool, _: bool) -> Result<Vec<TokenId>, Error> {
+    fn tokenize(
+        &self,
+        text: String,
+        add_special: bool,
+        _: bool,
+    ) -> BoxFuture<'_, Result<Vec<TokenId>, Error>> {
         let start = add_special.then_some(1);
-        Ok(start
+        let tokens = start
             .into_iter()
             .chain(text.bytes().map(TokenId::from))
-            .collect())
+            .collect();
+        ready(Ok(tokens)).boxed()
     }
 
-    fn token_bytes(&self, tokens: &[TokenId]) -> Result<Vec<Vec<u8>>, Error> {
-        Ok(tokens
+    fn token_bytes(&self, tokens: Vec<TokenId>) -> BoxFuture<'_, Result<Vec<Vec<u8>>, Error>> {
+        let bytes = tokens
             .iter()
             .map(|&token| vec![u8::try_from(token).unwrap()])
-            .collect())
+            .collect();
+        ready(Ok(bytes)).boxed()
     }
 
-    fn render(&self, chat: &Chat) -> Result<String, Error> {
+    fn render(&self, chat: Chat) -> BoxFuture<'_, Result<String, Error>> {
         let texts: Vec<_> = chat.messages.iter().map(|m| m.content.as_str()).collect();
-        Ok(texts.join("|"))
+        ready(Ok(texts.join("|"))).boxed()
     }
 
     fn shutdown(&self, _: Instant) -> BoxFuture<'_, ()> {

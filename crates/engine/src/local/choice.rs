@@ -64,6 +64,8 @@ pub(super) struct Choice {
     pub(super) min_tokens: u32,
     pub(super) ignore_eos: bool,
     pub(super) speculate: bool,
+    /// Tokens of the answer that came from elsewhere, before this engine goes on.
+    pub(super) resumed: Vec<TokenId>,
     pub(super) progress: Progress,
 }
 
@@ -96,17 +98,66 @@ impl Choice {
         position: usize,
         context_tokens: usize,
     ) -> Result<(TokenId, Option<Piece>, Verdict), Error> {
-        let generated = self.progress.figures.generated;
-        let no_end = self.ignore_eos || generated < self.min_tokens;
-        let banned: &[TokenId] = if no_end { ends } else { &[] };
-        let drawn = self.sampler.draw(vocabulary, logits, banned)?;
+        let drawn = {
+            let banned: &[TokenId] = if self.wants_no_end() { ends } else { &[] };
+            let draw = self.progress.figures.generated;
+            self.sampler.draw(vocabulary, logits, draw, banned)?
+        };
+        let (piece, verdict) = self.advance(
+            vocabulary,
+            drawn.token,
+            drawn.logprob,
+            position,
+            context_tokens,
+        )?;
+        Ok((drawn.token, piece, verdict))
+    }
+
+    /// Takes in what another engine drew before: the pieces are those that it sent. The verdict is
+    /// that of the last token.
+    pub(super) fn replay(
+        &mut self,
+        vocabulary: &llama::Vocabulary,
+        prompt_tokens: usize,
+        context_tokens: usize,
+    ) -> Result<(Vec<Piece>, Verdict), Error> {
+        let mut pieces = Vec::with_capacity(self.resumed.len());
+        for (index, token) in std::mem::take(&mut self.resumed).into_iter().enumerate() {
+            let position = prompt_tokens + index;
+            let (piece, verdict) =
+                self.advance(vocabulary, token, None, position, context_tokens)?;
+            self.resumed.push(token);
+            pieces.extend(piece);
+            if let Verdict::End { .. } = verdict {
+                return Ok((pieces, verdict));
+            }
+        }
+        // Times are those of this engine.
+        self.progress.first_token = None;
+        Ok((pieces, Verdict::Continue))
+    }
+
+    fn wants_no_end(&self) -> bool {
+        self.ignore_eos || self.progress.figures.generated < self.min_tokens
+    }
+
+    /// Moves on past a token of the answer.
+    fn advance(
+        &mut self,
+        vocabulary: &llama::Vocabulary,
+        token: TokenId,
+        logprob: Option<TokenLogprob>,
+        position: usize,
+        context_tokens: usize,
+    ) -> Result<(Option<Piece>, Verdict), Error> {
+        let no_end = self.wants_no_end();
         let now = Instant::now();
         self.progress.first_token.get_or_insert(now);
         self.progress.figures.generated += 1;
-        let token = drawn.token;
+        let generated = self.progress.figures.generated;
         if vocabulary.is_end(token) {
             let text = self.assembler.finish();
-            return Ok((token, None, self.end(now, FinishReason::Stop, text)));
+            return Ok((None, self.end(now, FinishReason::Stop, text)));
         }
         self.sampler.accept(token)?;
         let shown = usize::try_from(token).ok().and_then(|t| self.shown.get(t)) == Some(&true);
@@ -120,11 +171,11 @@ impl Choice {
             choice: self.index,
             token,
             text: out.text,
-            logprob: drawn.logprob,
+            logprob,
         };
         let reason = if out.stopped {
             Some(FinishReason::Stop)
-        } else if generated + 1 >= self.max_tokens || position + 1 >= context_tokens {
+        } else if generated >= self.max_tokens || position + 1 >= context_tokens {
             Some(FinishReason::Length)
         } else if self.sampler.is_finished() && !no_end {
             Some(FinishReason::Stop)
@@ -142,7 +193,7 @@ impl Choice {
                 self.end(now, reason, text)
             }
         };
-        Ok((token, Some(piece), verdict))
+        Ok((Some(piece), verdict))
     }
 
     fn end(&mut self, now: Instant, reason: FinishReason, text: String) -> Verdict {

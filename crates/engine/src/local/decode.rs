@@ -181,7 +181,8 @@ impl DecodeLoop {
             self.state.next_key += 1;
             choice.progress.key = key;
             choice.progress.prompt_tokens = prompt.len();
-            self.scheduler.submit(key, prompt.clone(), reuse);
+            let tokens = [prompt.as_slice(), &choice.resumed].concat();
+            self.scheduler.submit(key, tokens, reuse);
             self.state.choices.insert(key, (request, choice));
         }
         let running = Running {

@@ -17,8 +17,23 @@ struct Generation {
     open_choices: usize,
     prompt_tokens: u32,
     summary: Summary,
+    /// Comes right after the start.
+    replayed: Vec<Piece>,
     ready: VecDeque<Result<Event, Error>>,
     ended: bool,
+}
+
+/// What a resumed request begins with.
+#[derive(Debug, Default)]
+pub(super) struct Replayed {
+    /// What the answer's tokens from elsewhere lead to.
+    pub(super) pieces: Vec<Piece>,
+    /// Choices of which nothing more is said.
+    pub(super) finished_choices: usize,
+    /// Their tokens.
+    pub(super) finished_tokens: u32,
+    /// No choice goes on: nothing will come from the decode thread.
+    pub(super) starts: bool,
 }
 
 /// The events of a request with one parser per choice.
@@ -26,17 +41,28 @@ pub(super) fn events(
     pieces: mpsc::Receiver<Piece>,
     parsers: Vec<OutputParser>,
     prompt_tokens: u32,
+    replayed: Replayed,
 ) -> EventStream {
-    let open_choices = parsers.len();
-    let generation = Generation {
+    let mut generation = Generation {
         pieces,
+        open_choices: parsers.len().saturating_sub(replayed.finished_choices),
         parsers,
-        open_choices,
         prompt_tokens,
         summary: Summary::default(),
+        replayed: replayed.pieces,
         ready: VecDeque::new(),
         ended: false,
     };
+    generation.summary.usage.completion_tokens = replayed.finished_tokens;
+    if replayed.starts {
+        generation.take(Piece::Started {
+            cached_tokens: 0,
+            queue_ms: 0.0,
+        });
+        if generation.open_choices == 0 {
+            generation.end();
+        }
+    }
     Box::pin(stream::unfold(generation, |mut generation| async move {
         let event = generation.next().await?;
         Some((event, generation))
@@ -79,6 +105,9 @@ impl Generation {
                     prompt_tokens,
                     cached_tokens,
                 }));
+                for piece in std::mem::take(&mut self.replayed) {
+                    self.take(piece);
+                }
             }
             Piece::Token {
                 choice,
@@ -137,6 +166,12 @@ impl Generation {
         timings.decode_ms = timings.decode_ms.max(figures.decode_ms);
         self.open_choices = self.open_choices.saturating_sub(1);
         if self.open_choices == 0 {
+            self.end();
+        }
+    }
+
+    fn end(&mut self) {
+        if !self.ended {
             self.ended = true;
             self.ready.push_back(Ok(Event::Done(self.summary.clone())));
         }

@@ -6,14 +6,15 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use futures::FutureExt;
-use futures::future::BoxFuture;
+use futures::future::{BoxFuture, ready};
 use llama::Model;
 use tokio::sync::mpsc;
 
-use super::choice::{Choice, Progress, Submission};
+use super::choice::{Choice, Piece, Progress, Submission, Verdict};
 use super::decode::{Command, DecodeLoop, PIECES_PER_STEP};
 use super::drafter::{self, Drafter, ModelDrafter};
 use super::embedder::Embedder;
+use super::generation::Replayed;
 use super::load::{Draft, Header, LoadOptions, ModelSource, Room, load_weights};
 use super::sampler::TokenSampler;
 use super::shared::Shared;
@@ -157,8 +158,14 @@ impl Engine {
         let (pieces, receiver) =
             mpsc::channel(request.n as usize * (PIECES_PER_CHOICE + PIECES_PER_STEP) + 2);
         let parsers = vec![prepared.parser.clone(); request.n as usize];
-        let choices = inner.choices(&request, &prepared, prompt.len())?;
+        let mut choices = inner.choices(&request, &prepared, prompt.len())?;
+        let replayed = inner.replay(&request, &mut choices, prompt.len())?;
         let reuse = request.cache_prompt;
+        let events = generation::events(receiver, parsers, prompt_tokens, replayed);
+        if choices.is_empty() {
+            // Everything had ended before it was gone on with.
+            return Ok(events);
+        }
         let submission = Submission {
             prompt,
             choices,
@@ -167,7 +174,7 @@ impl Engine {
             pieces,
         };
         inner.submit(submission)?;
-        Ok(generation::events(receiver, parsers, prompt_tokens))
+        Ok(events)
     }
 }
 
@@ -196,6 +203,9 @@ impl Inner {
                 format!("{token} is no token of the model"),
             ));
         }
+        if !request.resume.is_empty() {
+            self.check_resume(request)?;
+        }
         if let Input::Tokens(tokens) = &request.input
             && let Some(token) = tokens.iter().find(|t| !known(t))
         {
@@ -203,6 +213,24 @@ impl Inner {
                 "prompt",
                 format!("{token} is no token of the model"),
             ));
+        }
+        Ok(())
+    }
+
+    fn check_resume(&self, request: &Request) -> Result<(), Error> {
+        if request.resume.len() != request.n as usize {
+            return Err(Error::invalid("resume", "must have one entry per choice"));
+        }
+        let tokens = || request.resume.iter().flat_map(|resumed| &resumed.tokens);
+        if let Some(token) = tokens().find(|t| !self.model.vocabulary().contains(**t)) {
+            return Err(Error::invalid(
+                "resume",
+                format!("{token} is no token of the model"),
+            ));
+        }
+        let longest = (request.resume.iter().map(|r| r.tokens.len())).max();
+        if longest.unwrap_or(0) >= self.room.context_tokens as usize {
+            return Err(Error::invalid("resume", "is longer than the context"));
         }
         Ok(())
     }
@@ -301,10 +329,56 @@ impl Inner {
                     min_tokens: limits.min_tokens,
                     ignore_eos: limits.ignore_eos,
                     speculate: request.speculate,
+                    resumed: request
+                        .resume
+                        .get(index as usize)
+                        .map_or_else(Vec::new, |r| r.tokens.clone()),
                     progress: Progress::default(),
                 })
             })
             .collect()
+    }
+
+    /// Takes in what another engine drew before, and leaves the choices that go on.
+    fn replay(
+        &self,
+        request: &Request,
+        choices: &mut Vec<Choice>,
+        prompt_tokens: usize,
+    ) -> Result<Replayed, Error> {
+        let mut replayed = Replayed::default();
+        let mut open = Vec::with_capacity(choices.len());
+        for (mut choice, resumed) in std::mem::take(choices).into_iter().zip(
+            request
+                .resume
+                .iter()
+                .map(Some)
+                .chain(std::iter::repeat(None)),
+        ) {
+            if let Some(resumed) = resumed
+                && resumed.finished
+            {
+                replayed.finished_choices += 1;
+                replayed.finished_tokens += resumed.tokens.len() as u32;
+                continue;
+            }
+            let context_tokens = self.room.context_tokens as usize;
+            let (pieces, verdict) =
+                choice.replay(self.model.vocabulary(), prompt_tokens, context_tokens)?;
+            replayed.pieces.extend(pieces);
+            match verdict {
+                Verdict::Continue => open.push(choice),
+                Verdict::End { reason, text } => replayed.pieces.push(Piece::Finished {
+                    choice: choice.index,
+                    text,
+                    reason,
+                    figures: choice.progress.figures,
+                }),
+            }
+        }
+        replayed.starts = !request.resume.is_empty() && open.is_empty();
+        *choices = open;
+        Ok(replayed)
     }
 
     fn submit(&self, submission: Submission) -> Result<(), Error> {
@@ -394,32 +468,32 @@ impl Backend for Engine {
 
     fn tokenize(
         &self,
-        text: &str,
+        text: String,
         add_special: bool,
         parse_special: bool,
-    ) -> Result<Vec<TokenId>, Error> {
+    ) -> BoxFuture<'_, Result<Vec<TokenId>, Error>> {
         let vocabulary = self.inner.model.vocabulary();
-        let tokens = vocabulary.tokenize(text, add_special, parse_special);
-        tokens.map_err(|e| Error::invalid("content", e.to_string()))
+        let tokens = vocabulary.tokenize(&text, add_special, parse_special);
+        ready(tokens.map_err(|e| Error::invalid("content", e.to_string()))).boxed()
     }
 
-    fn token_bytes(&self, tokens: &[TokenId]) -> Result<Vec<Vec<u8>>, Error> {
+    fn token_bytes(&self, tokens: Vec<TokenId>) -> BoxFuture<'_, Result<Vec<Vec<u8>>, Error>> {
         let vocabulary = self.inner.model.vocabulary();
-        let bytes = |(index, token): (usize, &TokenId)| {
-            if !vocabulary.contains(*token) {
+        let bytes = |(index, token): (usize, TokenId)| {
+            if !vocabulary.contains(token) {
                 let field = format!("tokens[{index}]");
                 return Err(Error::invalid(
                     field,
                     format!("{token} is no token of the model"),
                 ));
             }
-            Ok(vocabulary.token_bytes(*token, true))
+            Ok(vocabulary.token_bytes(token, true))
         };
-        tokens.iter().enumerate().map(bytes).collect()
+        ready(tokens.into_iter().enumerate().map(bytes).collect()).boxed()
     }
 
-    fn render(&self, chat: &Chat) -> Result<String, Error> {
-        self.inner.format.render(chat)
+    fn render(&self, chat: Chat) -> BoxFuture<'_, Result<String, Error>> {
+        ready(self.inner.format.render(&chat)).boxed()
     }
 
     fn shutdown(&self, deadline: Instant) -> BoxFuture<'_, ()> {

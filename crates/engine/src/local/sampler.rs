@@ -44,7 +44,8 @@ impl TokenSampler {
         })
     }
 
-    /// Draws a token; `banned` ones (end-of-text tokens that may not come yet) are left out.
+    /// Draws token number `draw` of the answer; `banned` ones (end-of-text tokens that may not come
+    /// yet) are left out.
     ///
     /// # Errors
     /// [`Error::Inference`] when no token is possible.
@@ -52,6 +53,7 @@ impl TokenSampler {
         &mut self,
         vocabulary: &llama::Vocabulary,
         logits: &mut [f32],
+        draw: u32,
         banned: &[TokenId],
     ) -> Result<Drawn, Error> {
         // Taken before anything changes the logits: they are to be the model's own.
@@ -71,7 +73,7 @@ impl TokenSampler {
         }
         let token = match &mut self.chain {
             None => argmax(logits),
-            Some(chain) => chain.sample(logits),
+            Some(chain) => chain.sample(logits, draw),
         };
         let token = token.ok_or_else(|| {
             Error::Inference("no token is possible here (the logits are not finite)".into())

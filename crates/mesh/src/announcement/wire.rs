@@ -74,6 +74,8 @@ struct WireModel {
     context_length: u32,
     #[serde(rename = "d", default, skip_serializing_if = "is_false")]
     draft: bool,
+    #[serde(rename = "e", default, skip_serializing_if = "is_false")]
+    embeds: bool,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -212,6 +214,7 @@ fn model(wire: WireModel) -> Result<Model, OutOfBounds> {
         size_bytes: wire.size_bytes,
         context_length: wire.context_length,
         draft: wire.draft,
+        embeds: wire.embeds,
     })
 }
 
@@ -250,6 +253,7 @@ impl From<&Model> for WireModel {
             size_bytes: model.size_bytes,
             context_length: model.context_length,
             draft: model.draft,
+            embeds: model.embeds,
         }
     }
 }

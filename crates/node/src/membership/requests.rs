@@ -1,0 +1,232 @@
+//! What a running node can be asked about its mesh and its models.
+
+use std::sync::Arc;
+
+use mesh::admission::{InvitationState, Invite, TicketId};
+use mesh::identity::StateDir;
+use mesh::net::{MeshError, Settings as MeshSettings, Streams};
+use mesh::ticket::Ticket;
+use mesh::{Mesh, MeshId, NodeId};
+
+use super::Membership;
+use super::announce::first_info;
+use crate::node::Shared;
+use crate::{DropError, MeshRequestError, ModelSource, Node, StartError};
+
+impl Node {
+    /// Opens this node's own mesh: the one called `name`, or the one without a name; the same one
+    /// at each start. A node that is in another mesh leaves that first.
+    ///
+    /// # Errors
+    /// If the node's files or the network cannot be used.
+    pub async fn open_mesh(&self, name: Option<&str>) -> Result<MeshId, MeshRequestError> {
+        let shared = &self.shared;
+        let settings = shared.mesh_settings();
+        shared.replace(Mesh::create(settings, name)).await
+    }
+
+    /// Joins the mesh that a ticket leads to. A node that is in another mesh leaves that first, and
+    /// comes back to it if it is not admitted.
+    ///
+    /// # Errors
+    /// As `mesh::Mesh::join`.
+    pub async fn join(&self, ticket: &Ticket) -> Result<MeshId, MeshRequestError> {
+        let shared = &self.shared;
+        let settings = shared.mesh_settings();
+        shared.replace(Mesh::join(settings, ticket)).await
+    }
+
+    /// Comes back to a mesh that this node is a member of; `None`: the last one.
+    ///
+    /// # Errors
+    /// If there is none, or files or network cannot be used.
+    pub async fn rejoin(&self, mesh: Option<MeshId>) -> Result<MeshId, MeshRequestError> {
+        let shared = &self.shared;
+        let settings = shared.mesh_settings();
+        let mesh = match (mesh, &settings.state) {
+            (Some(mesh), _) => mesh,
+            (None, Some(state)) => state
+                .last_mesh()
+                .map_err(MeshError::from)?
+                .ok_or(MeshRequestError::NoLastMesh)?,
+            (None, None) => return Err(MeshRequestError::NoLastMesh),
+        };
+        shared.replace(Mesh::rejoin(settings, mesh)).await
+    }
+
+    /// Whether this node can come back to a mesh without a ticket: it was admitted before, and
+    /// keeps its membership.
+    #[must_use]
+    pub fn remembers(&self, mesh: MeshId) -> bool {
+        let home = self.shared.settings.mesh.home.as_ref();
+        home.is_some_and(|home| {
+            let stored = StateDir::new(home).mesh(mesh).membership();
+            stored.is_ok_and(|stored| stored.is_some())
+        })
+    }
+
+    /// Says goodbye to the mesh. Models of this node go on for requests that come in here.
+    ///
+    /// # Errors
+    /// [`MeshRequestError::NotInMesh`].
+    pub async fn leave(&self) -> Result<(), MeshRequestError> {
+        if self.shared.end_membership().await {
+            Ok(())
+        } else {
+            Err(MeshRequestError::NotInMesh)
+        }
+    }
+
+    /// Makes a ticket. With relays this may take some seconds.
+    ///
+    /// # Errors
+    /// If the node is in no mesh or may not invite.
+    pub async fn invite(&self, invite: Invite) -> Result<Ticket, MeshRequestError> {
+        Ok(self.in_mesh()?.invite(invite).await?)
+    }
+
+    /// Makes a ticket with the addresses that are known now, without waiting for a relay.
+    ///
+    /// # Errors
+    /// As [`Node::invite`].
+    pub async fn invite_now(&self, invite: Invite) -> Result<Ticket, MeshRequestError> {
+        Ok(self.in_mesh()?.invite_now(invite).await?)
+    }
+
+    /// The tickets that this node issued, the newest first.
+    ///
+    /// # Errors
+    /// If the node is in no mesh.
+    pub async fn invites(&self) -> Result<Vec<InvitationState>, MeshRequestError> {
+        Ok(self.in_mesh()?.invites().await?)
+    }
+
+    /// Takes back a ticket that this node issued, and the membership of whoever came by it.
+    ///
+    /// # Errors
+    /// If the node is in no mesh, or issued no such ticket.
+    pub async fn revoke(&self, id: TicketId) -> Result<(), MeshRequestError> {
+        Ok(self.in_mesh()?.revoke(id).await?)
+    }
+
+    /// Expels a node from the mesh, and those that it admitted.
+    ///
+    /// # Errors
+    /// If the node is in no mesh, or does not stand above the other.
+    pub async fn expel(&self, node: NodeId) -> Result<(), MeshRequestError> {
+        Ok(self.in_mesh()?.expel(node).await?)
+    }
+
+    /// Begins to load a model beside those that are there; its progress is in the snapshot. Returns
+    /// its name. A model that is served or being loaded already is left alone.
+    ///
+    /// # Errors
+    /// When it can't be found or read, or does not fit.
+    pub async fn load_model(&self, source: ModelSource) -> Result<String, StartError> {
+        let shared = &self.shared;
+        if self.is_shutting_down() {
+            return Err(StartError::ShutDown);
+        }
+        if shared.settings.mesh.role == mesh::Role::Client {
+            return Err(StartError::Client);
+        }
+        shared.models.load(source, &shared.settings).await
+    }
+
+    /// Takes no new requests for a model and frees its memory once running answers have ended.
+    /// Returns at once. The node does not take the model up by itself soon after.
+    ///
+    /// # Errors
+    /// If this node does not serve it.
+    pub async fn drop_model(&self, model: &str) -> Result<(), DropError> {
+        self.shared.models.drop_model(model).await?;
+        if let Some(membership) = &*self.shared.membership.borrow() {
+            membership.note_dropped(model);
+        }
+        Ok(())
+    }
+
+    fn in_mesh(&self) -> Result<Mesh, MeshRequestError> {
+        self.shared.mesh().ok_or(MeshRequestError::NotInMesh)
+    }
+}
+
+impl Shared {
+    fn mesh_settings(&self) -> MeshSettings {
+        let own = &self.settings.mesh;
+        MeshSettings {
+            state: own.home.as_ref().map(StateDir::new),
+            network: own.network.clone(),
+            role: own.role,
+            clients_max: own.clients_max,
+            info: first_info(self, own.role),
+        }
+    }
+
+    /// Leaves the present mesh and enters another; comes back to the first if that fails.
+    async fn replace(
+        self: &Arc<Self>,
+        entering: impl Future<Output = Result<(Mesh, Streams), MeshError>>,
+    ) -> Result<MeshId, MeshRequestError> {
+        if self.models.table().shutting_down {
+            return Err(MeshRequestError::ShuttingDown);
+        }
+        let before = self.mesh().map(|mesh| mesh.mesh_id());
+        self.end_membership().await;
+        match entering.await {
+            Ok((mesh, streams)) => Ok(self.begin_membership(mesh, streams)),
+            Err(error) => {
+                if let Some(before) = before
+                    && self.settings.mesh.home.is_some()
+                {
+                    match Mesh::rejoin(self.mesh_settings(), before).await {
+                        Ok((mesh, streams)) => {
+                            self.begin_membership(mesh, streams);
+                        }
+                        Err(error) => tracing::error!(%error, "could not come back to the mesh"),
+                    }
+                }
+                Err(error.into())
+            }
+        }
+    }
+
+    fn begin_membership(self: &Arc<Self>, mesh: Mesh, streams: Streams) -> MeshId {
+        let id = mesh.mesh_id();
+        let membership = Membership::start(self, mesh, streams);
+        self.membership.send_replace(Some(membership));
+        self.publish();
+        id
+    }
+
+    /// Leaves the mesh; false if there is none.
+    pub(crate) async fn end_membership(&self) -> bool {
+        let Some(membership) = self.membership.send_replace(None) else {
+            return false;
+        };
+        membership.mesh().leave().await;
+        drop(membership);
+        self.publish();
+        true
+    }
+
+    /// Leaves `mesh`, unless the node is in another one by now.
+    pub(crate) async fn end_membership_of(&self, mesh: &Mesh) {
+        let mut ended = None;
+        self.membership.send_if_modified(|present| {
+            let same = present.as_ref().is_some_and(|present| {
+                let present = present.mesh();
+                present.mesh_id() == mesh.mesh_id() && present.node_id() == mesh.node_id()
+            });
+            if same {
+                ended = present.take();
+            }
+            same
+        });
+        if ended.is_some() {
+            mesh.leave().await;
+            drop(ended);
+            self.publish();
+        }
+    }
+}

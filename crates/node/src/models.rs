@@ -1,0 +1,591 @@
+//! The models of this process: what is loaded, in which order, and what goes.
+//!
+//! One task loads them one after the other, since two at a time would only share the disk's speed,
+//! and waits for the running answers of those that are dropped.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use engine::{Backend, Error, Load, ModelInfo};
+use futures::future::join_all;
+use tokio::sync::{mpsc, watch};
+use tokio::task::JoinSet;
+use tokio_util::task::AbortOnDropHandle;
+
+use crate::loader::{Loader, Plan};
+use crate::plan::{Budget, plan, plan_one};
+use crate::{DropError, ModelSource, ModelState, ModelStatus, Settings, StartError};
+
+/// Progress is published in steps of this share, so that a fast loader does not wake every
+/// watcher thousands of times.
+const PROGRESS_STEP: f32 = 0.01;
+
+/// Running answers of a model that is dropped may go on for so long.
+const DRAIN_MAX: Duration = Duration::from_secs(600);
+
+/// Models that wait to be loaded or to end.
+const JOBS_MAX: usize = 64;
+
+/// What a request needs a model for.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Purpose {
+    /// Text.
+    Generate,
+    /// Embeddings.
+    Embed,
+}
+
+/// What changes.
+#[derive(Default)]
+pub(crate) struct Table {
+    models: Vec<Model>,
+    pub(crate) shutting_down: bool,
+    next_id: u64,
+}
+
+/// One model, in any state.
+struct Model {
+    /// Tells it from a later one with the same name.
+    id: u64,
+    name: String,
+    needed_bytes: u64,
+    stage: Stage,
+}
+
+enum Stage {
+    Loading(f32),
+    Ready(Arc<dyn Backend>),
+    Dropping(Arc<dyn Backend>),
+    Failed(StartError),
+}
+
+enum Job {
+    Load { id: u64, plan: Box<Plan> },
+    End { id: u64, backend: Arc<dyn Backend> },
+}
+
+/// The models of a node.
+pub(crate) struct Models {
+    table: watch::Sender<Table>,
+    loader: Option<Arc<dyn Loader>>,
+    jobs: mpsc::Sender<Job>,
+    _worker: Option<AbortOnDropHandle<()>>,
+}
+
+impl Models {
+    /// Finds the models of `settings`, checks that they fit, and begins to load them.
+    pub(crate) async fn start(
+        settings: Settings,
+        loader: Arc<dyn Loader>,
+    ) -> Result<Arc<Self>, StartError> {
+        let planner = Arc::clone(&loader);
+        let plans = blocking("planning", move || plan(&settings, planner.as_ref())).await??;
+        let models = Self::empty(Some(loader));
+        for (plan, needed_bytes) in plans {
+            models.begin(plan, needed_bytes).await?;
+        }
+        Ok(models)
+    }
+
+    /// No models yet. Without a loader there never will be.
+    pub(crate) fn empty(loader: Option<Arc<dyn Loader>>) -> Arc<Self> {
+        Self::with(Table::default(), loader)
+    }
+
+    /// Models that are ready.
+    pub(crate) fn of_backends(backends: Vec<Arc<dyn Backend>>) -> Arc<Self> {
+        let models: Vec<Model> = (0..)
+            .zip(backends)
+            .map(|(id, backend)| Model {
+                id,
+                name: backend.info().name.clone(),
+                needed_bytes: 0,
+                stage: Stage::Ready(backend),
+            })
+            .collect();
+        let table = Table {
+            next_id: models.len() as u64,
+            models,
+            shutting_down: false,
+        };
+        Self::with(table, None)
+    }
+
+    fn with(table: Table, loader: Option<Arc<dyn Loader>>) -> Arc<Self> {
+        let (jobs, received) = mpsc::channel(JOBS_MAX);
+        let table = watch::Sender::new(table);
+        let worker = work(received, table.clone(), loader.clone());
+        // Without a runtime nothing can be loaded or dropped, but what is there answers.
+        let runtime = tokio::runtime::Handle::try_current().ok();
+        let worker = runtime.map(|runtime| AbortOnDropHandle::new(runtime.spawn(worker)));
+        Arc::new(Self {
+            table,
+            loader,
+            jobs,
+            _worker: worker,
+        })
+    }
+
+    /// Follows the table.
+    pub(crate) fn watch(&self) -> watch::Receiver<Table> {
+        self.table.subscribe()
+    }
+
+    /// The table at this moment. Held only briefly: writers wait.
+    pub(crate) fn table(&self) -> watch::Ref<'_, Table> {
+        self.table.borrow()
+    }
+
+    /// Memory that models may still take, bytes: what the machine has free, and what the owner
+    /// allows.
+    pub(crate) fn free_bytes(&self, bytes_max: Option<u64>) -> u64 {
+        let Some(loader) = &self.loader else {
+            return 0;
+        };
+        let table = self.table.borrow();
+        Budget {
+            available_bytes: loader.memory_available(),
+            loading_bytes: table.loading_bytes(),
+            loaded_bytes: table.needed_bytes(),
+            bytes_max,
+        }
+        .free_bytes()
+    }
+
+    /// How models are loaded here, if they can be.
+    pub(crate) fn loader(&self) -> Option<&Arc<dyn Loader>> {
+        self.loader.as_ref()
+    }
+
+    /// Begins to load one more model; gives its name. One that is there already is left alone.
+    pub(crate) async fn load(
+        &self,
+        source: ModelSource,
+        settings: &Settings,
+    ) -> Result<String, StartError> {
+        let Some(loader) = &self.loader else {
+            return Err(StartError::NoEngine);
+        };
+        let (planner, settings) = (Arc::clone(loader), settings.clone());
+        let bytes_max = settings.memory_bytes_max;
+        let (plan, needed_bytes) = blocking("planning", move || {
+            let plan = plan_one(&source, &settings)?;
+            let needed_bytes = crate::plan::needed(&plan, planner.as_ref())?;
+            Ok::<_, StartError>((plan, needed_bytes))
+        })
+        .await??;
+        if self.table.borrow().is_taken(&plan.name) {
+            return Ok(plan.name);
+        }
+        let free_bytes = self.free_bytes(bytes_max);
+        crate::plan::check_fits(&[(plan.name.clone(), needed_bytes)], free_bytes)?;
+        let name = plan.name.clone();
+        self.begin(plan, needed_bytes).await?;
+        Ok(name)
+    }
+
+    async fn begin(&self, plan: Plan, needed_bytes: u64) -> Result<(), StartError> {
+        let permit = self
+            .jobs
+            .reserve()
+            .await
+            .map_err(|_| StartError::ShutDown)?;
+        let mut id = None;
+        self.table.send_modify(|table| {
+            if table.shutting_down || table.is_taken(&plan.name) {
+                return;
+            }
+            // One that has failed makes room for the next try.
+            table
+                .models
+                .retain(|known| known.name != plan.name || !known.has_failed());
+            id = Some(table.next_id);
+            table.models.push(Model {
+                id: table.next_id,
+                name: plan.name.clone(),
+                needed_bytes,
+                stage: Stage::Loading(0.0),
+            });
+            table.next_id += 1;
+        });
+        if let Some(id) = id {
+            permit.send(Job::Load {
+                id,
+                plan: Box::new(plan),
+            });
+        }
+        Ok(())
+    }
+
+    /// Takes no new requests for a model and lets it go once the running ones have ended.
+    pub(crate) async fn drop_model(&self, model: &str) -> Result<(), DropError> {
+        let not_served = || DropError::NotServed {
+            model: model.to_owned(),
+            hint: self.table.borrow().served_hint(),
+        };
+        let Ok(permit) = self.jobs.reserve().await else {
+            return Err(not_served());
+        };
+        let mut ending = None;
+        let mut found = false;
+        self.table.send_modify(|table| {
+            let Some(index) = table.position(model) else {
+                return;
+            };
+            found = true;
+            let entry = &mut table.models[index];
+            match &entry.stage {
+                Stage::Ready(backend) => {
+                    ending = Some((entry.id, Arc::clone(backend)));
+                    entry.stage = Stage::Dropping(Arc::clone(backend));
+                }
+                Stage::Dropping(_) => {}
+                // What is being loaded is let go when it is ready: its id is gone by then.
+                Stage::Loading(_) | Stage::Failed(_) => {
+                    table.models.remove(index);
+                }
+            }
+        });
+        if let Some((id, backend)) = ending {
+            permit.send(Job::End { id, backend });
+        }
+        if found { Ok(()) } else { Err(not_served()) }
+    }
+
+    /// Waits until every model is loaded.
+    pub(crate) async fn ready(&self) -> Result<(), StartError> {
+        let mut watcher = self.table.subscribe();
+        let table = watcher
+            .wait_for(|table| {
+                table.shutting_down
+                    || table.first_failure().is_some()
+                    || table.models.iter().all(Model::is_settled)
+            })
+            .await
+            .map_err(|_| StartError::ShutDown)?;
+        if let Some(failure) = table.first_failure() {
+            return Err(failure.clone());
+        }
+        if table.shutting_down {
+            return Err(StartError::ShutDown);
+        }
+        Ok(())
+    }
+
+    /// Refuses new requests from now on.
+    pub(crate) fn close(&self) {
+        self.table.send_modify(|table| table.shutting_down = true);
+    }
+
+    /// Waits until nothing runs any more, until `deadline` at most.
+    pub(crate) async fn finish(&self, deadline: Instant) {
+        let backends: Vec<_> = {
+            let table = self.table.borrow();
+            table
+                .models
+                .iter()
+                .filter_map(Model::running)
+                .cloned()
+                .collect()
+        };
+        join_all(backends.iter().map(|backend| backend.shutdown(deadline))).await;
+    }
+}
+
+impl Table {
+    /// State of all models, in order.
+    pub(crate) fn status(&self) -> Vec<ModelStatus> {
+        self.models.iter().map(Model::status).collect()
+    }
+
+    /// What the models are that answer, in order.
+    pub(crate) fn ready(&self) -> impl Iterator<Item = &Arc<dyn Backend>> {
+        self.models.iter().filter_map(Model::backend)
+    }
+
+    /// Names of models that answer or will.
+    pub(crate) fn names(&self) -> Vec<String> {
+        let live = self.models.iter().filter(|model| !model.has_failed());
+        live.filter(|model| !matches!(model.stage, Stage::Dropping(_)))
+            .map(|model| model.name.clone())
+            .collect()
+    }
+
+    /// Whether a model is being loaded.
+    pub(crate) fn is_loading(&self) -> bool {
+        self.models
+            .iter()
+            .any(|model| matches!(model.stage, Stage::Loading(_)))
+    }
+
+    /// The model called `name`, in any case, with or without the file's ending.
+    pub(crate) fn find(&self, name: &str) -> Option<&Arc<dyn Backend>> {
+        let named = |model: &&Model| is_called(&model.name, name);
+        let exact = self
+            .models
+            .iter()
+            .find(|model| model.name == name && model.backend().is_some());
+        exact
+            .or_else(|| {
+                self.models
+                    .iter()
+                    .filter(named)
+                    .find(|model| model.backend().is_some())
+            })
+            .and_then(Model::backend)
+    }
+
+    /// What to do when `model` has no backend.
+    pub(crate) fn hint(&self, model: &str) -> String {
+        for known in &self.models {
+            match &known.stage {
+                Stage::Loading(progress) if known.name == model || self.models.len() == 1 => {
+                    let percent = progress * 100.0;
+                    return format!("`{}` is still loading ({percent:.0} %)", known.name);
+                }
+                Stage::Failed(error) if known.name == model => return error.to_string(),
+                _ => {}
+            }
+        }
+        self.served_hint()
+    }
+
+    fn served_hint(&self) -> String {
+        let ready: Vec<String> = self
+            .ready()
+            .map(|backend| format!("`{}`", backend.info().name))
+            .collect();
+        if ready.is_empty() {
+            "no model is ready; start the node with --model".to_owned()
+        } else {
+            format!("served here: {}", ready.join(", "))
+        }
+    }
+
+    fn position(&self, name: &str) -> Option<usize> {
+        let exact = self.models.iter().position(|model| model.name == name);
+        exact.or_else(|| {
+            self.models
+                .iter()
+                .position(|model| is_called(&model.name, name))
+        })
+    }
+
+    /// Whether a model of that name answers, will, or still ends.
+    fn is_taken(&self, name: &str) -> bool {
+        self.models
+            .iter()
+            .any(|model| model.name == name && !model.has_failed())
+    }
+
+    fn first_failure(&self) -> Option<&StartError> {
+        self.models.iter().find_map(|model| match &model.stage {
+            Stage::Failed(error) => Some(error),
+            _ => None,
+        })
+    }
+
+    fn needed_bytes(&self) -> u64 {
+        let live = self.models.iter().filter(|model| !model.has_failed());
+        live.map(|model| model.needed_bytes)
+            .fold(0, u64::saturating_add)
+    }
+
+    fn loading_bytes(&self) -> u64 {
+        let loading = self
+            .models
+            .iter()
+            .filter(|m| matches!(m.stage, Stage::Loading(_)));
+        loading
+            .map(|model| model.needed_bytes)
+            .fold(0, u64::saturating_add)
+    }
+
+    fn set(&mut self, id: u64, stage: Stage) -> bool {
+        let Some(model) = self.models.iter_mut().find(|model| model.id == id) else {
+            return false;
+        };
+        model.stage = stage;
+        true
+    }
+}
+
+impl Model {
+    fn backend(&self) -> Option<&Arc<dyn Backend>> {
+        match &self.stage {
+            Stage::Ready(backend) => Some(backend),
+            _ => None,
+        }
+    }
+
+    /// The backend whose answers may still run.
+    fn running(&self) -> Option<&Arc<dyn Backend>> {
+        match &self.stage {
+            Stage::Ready(backend) | Stage::Dropping(backend) => Some(backend),
+            Stage::Loading(_) | Stage::Failed(_) => None,
+        }
+    }
+
+    fn has_failed(&self) -> bool {
+        matches!(self.stage, Stage::Failed(_))
+    }
+
+    fn is_settled(&self) -> bool {
+        self.running().is_some()
+    }
+
+    fn status(&self) -> ModelStatus {
+        let of = |backend: &Arc<dyn Backend>| (Some(Arc::clone(backend.info())), backend.load());
+        let (state, (info, load)) = match &self.stage {
+            Stage::Loading(progress) => {
+                let progress = *progress;
+                (ModelState::Loading { progress }, (None, Load::default()))
+            }
+            Stage::Ready(backend) => (ModelState::Ready, of(backend)),
+            Stage::Dropping(backend) => (ModelState::Dropping, of(backend)),
+            Stage::Failed(error) => {
+                let reason = error.to_string();
+                (ModelState::Failed { reason }, (None, Load::default()))
+            }
+        };
+        ModelStatus {
+            name: self.name.clone(),
+            state,
+            info,
+            load,
+        }
+    }
+}
+
+impl Purpose {
+    /// Whether a model can do it.
+    pub(crate) fn fits(self, info: &ModelInfo) -> bool {
+        match self {
+            Self::Generate => info.generates,
+            Self::Embed => info.embeds,
+        }
+    }
+
+    /// Refuses a model that can't do it.
+    pub(crate) fn check(self, info: &ModelInfo) -> Result<(), Error> {
+        match self {
+            Self::Generate if !info.generates => Err(Error::Unsupported(format!(
+                "`{}` makes embeddings and generates no text",
+                info.name
+            ))),
+            Self::Embed if !info.embeds => Err(Error::Unsupported(format!(
+                "`{}` makes no embeddings; hint: serve an embedding model",
+                info.name
+            ))),
+            _ => Ok(()),
+        }
+    }
+}
+
+/// Whether a user who writes `asked` means the model `name`.
+pub(crate) fn is_called(name: &str, asked: &str) -> bool {
+    let asked = asked.to_lowercase();
+    let stem = asked.strip_suffix(".gguf").unwrap_or(&asked);
+    name.to_lowercase() == stem
+}
+
+/// Whether the best model is asked for, whatever it is called.
+pub(crate) fn is_auto(asked: &str) -> bool {
+    asked.is_empty() || asked.eq_ignore_ascii_case("auto")
+}
+
+/// Loads and ends models until nobody can ask for it any more.
+async fn work(
+    mut jobs: mpsc::Receiver<Job>,
+    table: watch::Sender<Table>,
+    loader: Option<Arc<dyn Loader>>,
+) {
+    let mut ending = JoinSet::new();
+    loop {
+        let job = tokio::select! {
+            job = jobs.recv() => job,
+            Some(_) = ending.join_next() => continue,
+        };
+        match job {
+            Some(Job::Load { id, plan }) => {
+                if let Some(loader) = &loader {
+                    load(id, *plan, &table, Arc::clone(loader)).await;
+                }
+            }
+            Some(Job::End { id, backend }) => {
+                let table = table.clone();
+                ending.spawn(async move {
+                    backend.shutdown(Instant::now() + DRAIN_MAX).await;
+                    drop(backend);
+                    table.send_modify(|table| table.models.retain(|model| model.id != id));
+                });
+            }
+            None => return,
+        }
+    }
+}
+
+async fn load(id: u64, plan: Plan, table: &watch::Sender<Table>, loader: Arc<dyn Loader>) {
+    if !table.borrow().models.iter().any(|model| model.id == id) {
+        return;
+    }
+    let name = plan.name.clone();
+    let progress = publish_progress(table.clone(), id);
+    let loaded = blocking(&name, move || loader.load(plan, progress)).await;
+    let mut unwanted = None;
+    let stage = match loaded {
+        Ok(Ok(backend)) => {
+            unwanted = Some(Arc::clone(&backend));
+            Stage::Ready(backend)
+        }
+        Ok(Err(error)) => Stage::Failed(StartError::Load {
+            model: name.clone(),
+            reason: error.to_string(),
+        }),
+        Err(error) => Stage::Failed(error),
+    };
+    if let Stage::Failed(error) = &stage {
+        tracing::error!(model = name, %error, "a model could not be loaded");
+    }
+    let mut wanted = false;
+    table.send_modify(|table| wanted = table.set(id, stage));
+    if let Some(backend) = unwanted.filter(|_| !wanted) {
+        backend.shutdown(Instant::now()).await;
+    }
+}
+
+fn publish_progress(table: watch::Sender<Table>, id: u64) -> Box<dyn FnMut(f32) + Send> {
+    let mut published = 0.0;
+    Box::new(move |progress| {
+        let progress = progress.clamp(0.0, 1.0);
+        if progress < published + PROGRESS_STEP {
+            return;
+        }
+        published = progress;
+        table.send_modify(|table| {
+            let model = table.models.iter_mut().find(|model| model.id == id);
+            if let Some(model) = model
+                && matches!(model.stage, Stage::Loading(_))
+            {
+                model.stage = Stage::Loading(progress);
+            }
+        });
+    })
+}
+
+/// Runs `work` where blocking is allowed. A panic in it becomes an error of `what`; the program
+/// has told of the panic itself.
+pub(crate) async fn blocking<T: Send + 'static>(
+    what: &str,
+    work: impl FnOnce() -> T + Send + 'static,
+) -> Result<T, StartError> {
+    tokio::task::spawn_blocking(work).await.map_err(|error| {
+        if error.is_cancelled() {
+            return StartError::ShutDown;
+        }
+        StartError::Load {
+            model: what.to_owned(),
+            reason: "mesh-llm itself failed; hint: what went wrong is told above".to_owned(),
+        }
+    })
+}

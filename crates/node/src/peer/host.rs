@@ -1,0 +1,228 @@
+//! The host's side of a call: only models of this process answer, so that no call goes in circles.
+
+use std::collections::BTreeMap;
+use std::future::Future;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use engine::{Backend, EmbedRequest, Error, EventStream};
+use futures::{FutureExt, StreamExt};
+use mesh::NodeId;
+use mesh::net::{IncomingStream, SendStream};
+use tokio::time::timeout;
+
+use super::{ALIVE_INTERVAL, CALL_READ_MAX, CODE_BROKEN, WRITE_MAX};
+use crate::wire::{self, CALL_BYTES_MAX, Call, Reply, read_frame, write_frames};
+
+/// Calls of one peer at a time. An ingress with many users has some dozens.
+const CALLS_PER_PEER_MAX: u32 = 64;
+
+/// Calls in all: far more than slots and queues hold.
+const CALLS_MAX: u32 = 1_024;
+
+/// When a peer that has too many calls may try again, s.
+const RETRY_AFTER_S: u32 = 1;
+
+/// Events that are written in one go.
+const EVENTS_PER_WRITE: usize = 64;
+
+/// Finds the model in this process that a peer asks for.
+pub(crate) trait Hosting: Send + Sync {
+    /// The backend, or why there is none.
+    fn backend(&self, call: &Call) -> Result<Arc<dyn Backend>, Error>;
+}
+
+/// Counts the calls that run.
+#[derive(Debug, Default)]
+pub(crate) struct Calls {
+    running: Arc<Mutex<BTreeMap<NodeId, u32>>>,
+}
+
+/// One running call.
+struct Running {
+    calls: Arc<Mutex<BTreeMap<NodeId, u32>>>,
+    peer: NodeId,
+}
+
+impl Calls {
+    fn begin(&self, peer: NodeId) -> Option<Running> {
+        let mut running = self.running.lock().unwrap_or_else(PoisonError::into_inner);
+        let own = running.get(&peer).copied().unwrap_or(0);
+        if own >= CALLS_PER_PEER_MAX || running.values().sum::<u32>() >= CALLS_MAX {
+            return None;
+        }
+        running.insert(peer, own + 1);
+        drop(running);
+        Some(Running {
+            calls: Arc::clone(&self.running),
+            peer,
+        })
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        let mut calls = self.calls.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(count) = calls.get_mut(&self.peer) {
+            *count -= 1;
+            if *count == 0 {
+                calls.remove(&self.peer);
+            }
+        }
+    }
+}
+
+/// Why a call was cut off.
+#[derive(Debug, thiserror::Error)]
+enum Cut {
+    #[error("{0}")]
+    Broken(String),
+    #[error("it does not read")]
+    Stalled,
+    /// The peer wants no more: it left, or has what it needs.
+    #[error("it asks for no more")]
+    Stopped,
+}
+
+/// Answers one call of a peer, to its end.
+pub(crate) async fn answer(mut stream: IncomingStream, host: Arc<dyn Hosting>, calls: Arc<Calls>) {
+    let peer = stream.peer;
+    let answered = match calls.begin(peer) {
+        Some(_running) => run(&mut stream, host.as_ref()).await,
+        None => {
+            let full = Error::QueueFull {
+                waiting: CALLS_PER_PEER_MAX,
+                retry_after_s: RETRY_AFTER_S,
+            };
+            say(&mut stream.send, &[Reply::Failed(full)]).await
+        }
+    };
+    match answered {
+        Ok(()) => {
+            // Fails only on a stream that the peer has ended.
+            let _ = stream.send.finish();
+        }
+        Err(Cut::Stopped) => tracing::debug!(peer = peer.short(), "a call was cancelled"),
+        Err(cut) => {
+            tracing::warn!(peer = peer.short(), reason = %cut, "a call was cut off");
+            stream.recv.abort(CODE_BROKEN);
+            stream.send.abort(CODE_BROKEN);
+        }
+    }
+}
+
+async fn run(stream: &mut IncomingStream, host: &dyn Hosting) -> Result<(), Cut> {
+    let frame = timeout(CALL_READ_MAX, read_frame(&mut stream.recv, CALL_BYTES_MAX))
+        .await
+        .map_err(|_| Cut::Broken("the call does not arrive".to_owned()))?
+        .map_err(|error| Cut::Broken(error.to_string()))?
+        .ok_or(Cut::Stopped)?;
+    let call = wire::read_call(&frame).map_err(|error| Cut::Broken(error.to_string()))?;
+    drop(frame);
+    let send = &mut stream.send;
+    let backend = match host.backend(&call) {
+        Ok(backend) => backend,
+        Err(error) => return say(send, &[Reply::Failed(error)]).await,
+    };
+    match call {
+        Call::Generate(request) => match backend.generate(request).await {
+            Ok(events) => generate(send, events).await,
+            Err(error) => say(send, &[Reply::Failed(error)]).await,
+        },
+        Call::Embed(request) => embed(send, backend.as_ref(), request).await,
+        Call::Describe { .. } => {
+            let info = Reply::Model(Box::new(backend.info().as_ref().clone()));
+            say(send, &[Reply::Accepted, info]).await
+        }
+        Call::Tokenize {
+            text,
+            add_special,
+            parse_special,
+            ..
+        } => {
+            let tokens = backend.tokenize(text, add_special, parse_special).await;
+            say_result(send, tokens.map(Reply::Tokens)).await
+        }
+        Call::TokenBytes { tokens, .. } => {
+            let bytes = backend.token_bytes(tokens).await;
+            say_result(send, bytes.map(Reply::Bytes)).await
+        }
+        Call::Render { chat, .. } => {
+            let text = backend.render(chat).await;
+            say_result(send, text.map(Reply::Text)).await
+        }
+    }
+}
+
+async fn say_result(send: &mut SendStream, result: Result<Reply, Error>) -> Result<(), Cut> {
+    match result {
+        Ok(reply) => say(send, &[Reply::Accepted, reply]).await,
+        Err(error) => say(send, &[Reply::Failed(error)]).await,
+    }
+}
+
+/// Passes events on as they come. When the peer stops reading for good, dropping them cancels the
+/// generation.
+async fn generate(send: &mut SendStream, mut events: EventStream) -> Result<(), Cut> {
+    say(send, &[Reply::Accepted]).await?;
+    loop {
+        let first = waiting(send, events.next()).await?;
+        let Some(first) = first else {
+            return Err(Cut::Broken("the answer has no end".to_owned()));
+        };
+        let mut replies = Vec::new();
+        let mut next = Some(first);
+        let mut ended = false;
+        while let Some(event) = next.take() {
+            ended = matches!(event, Err(_) | Ok(engine::Event::Done(_)));
+            replies.push(event.map_or_else(Reply::Failed, Reply::Event));
+            if ended || replies.len() >= EVENTS_PER_WRITE {
+                break;
+            }
+            next = events.next().now_or_never().flatten();
+        }
+        say(send, &replies).await?;
+        if ended {
+            return Ok(());
+        }
+    }
+}
+
+async fn embed(
+    send: &mut SendStream,
+    backend: &dyn Backend,
+    request: EmbedRequest,
+) -> Result<(), Cut> {
+    say(send, &[Reply::Accepted]).await?;
+    match waiting(send, backend.embed(request)).await? {
+        Ok(embeddings) => {
+            for vector in embeddings.vectors {
+                say(send, &[Reply::Vector(vector)]).await?;
+            }
+            say(send, &[Reply::Embedded(embeddings.prompt_tokens)]).await
+        }
+        Err(error) => say(send, &[Reply::Failed(error)]).await,
+    }
+}
+
+/// Waits for `work` and gives signs of life meanwhile; ends when the peer stops the stream.
+async fn waiting<T>(send: &mut SendStream, work: impl Future<Output = T>) -> Result<T, Cut> {
+    let mut work = std::pin::pin!(work);
+    let mut stopped = std::pin::pin!(send.stopped());
+    loop {
+        tokio::select! {
+            done = &mut work => return Ok(done),
+            _ = &mut stopped => return Err(Cut::Stopped),
+            () = tokio::time::sleep(ALIVE_INTERVAL) => say(send, &[Reply::Alive]).await?,
+        }
+    }
+}
+
+async fn say(send: &mut SendStream, replies: &[Reply]) -> Result<(), Cut> {
+    let frames: Vec<_> = replies.iter().map(wire::reply_bytes).collect();
+    match timeout(WRITE_MAX, write_frames(send, &frames)).await {
+        Ok(Ok(())) => Ok(()),
+        // The peer stopped the stream or is gone: either way nobody reads.
+        Ok(Err(_)) => Err(Cut::Stopped),
+        Err(_) => Err(Cut::Stalled),
+    }
+}

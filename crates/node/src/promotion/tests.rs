@@ -1,0 +1,232 @@
+use super::*;
+
+const SECOND: u64 = 1_000;
+
+fn node(number: u8) -> NodeId {
+    NodeId::from_bytes([number; 32])
+}
+
+fn member(number: u8, serving: &[&str], local: &[&str]) -> Member {
+    let names = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect();
+    Member {
+        node: node(number),
+        standby: serving.is_empty(),
+        serving: names(serving),
+        local: names(local),
+    }
+}
+
+/// The scene of node 1 at the start.
+fn scene(members: Vec<Member>, fitting: &[(&str, u64)]) -> Scene {
+    Scene {
+        now_ms: 0,
+        me: node(1),
+        members,
+        fitting: (fitting.iter())
+            .map(|(name, size_bytes)| Fitting {
+                name: (*name).to_owned(),
+                size_bytes: *size_bytes,
+            })
+            .collect(),
+        demand: BTreeMap::new(),
+        willing: true,
+        wants_assignment: false,
+    }
+}
+
+fn asked_for(mut scene: Scene, demand: &[(&str, f32)]) -> Scene {
+    scene.demand = demand
+        .iter()
+        .map(|(name, rate)| ((*name).to_owned(), *rate))
+        .collect();
+    scene
+}
+
+/// Lets the time pass in steps of a second, from `from` to `to`; gives the first decision.
+fn run(
+    promoter: &mut Promoter,
+    scene: &Scene,
+    seconds: std::ops::Range<u64>,
+) -> Option<(u64, String, Reason)> {
+    for second in seconds {
+        let now = Scene {
+            now_ms: second * SECOND,
+            ..scene.clone()
+        };
+        if let Some((model, reason)) = promoter.decide(&now) {
+            return Some((second, model, reason));
+        }
+    }
+    None
+}
+
+#[test]
+fn a_joiner_is_given_what_the_mesh_lacks_most() {
+    let check = |others: Vec<Member>, demand: &[(&str, f32)], given: Option<&str>| {
+        let mut members = vec![member(1, &[], &["a", "b", "big"])];
+        members.extend(others);
+        let fitting = [("a", 10), ("b", 10), ("big", 70)];
+        let mut scene = asked_for(scene(members, &fitting), demand);
+        scene.wants_assignment = true;
+        let given_now = run(&mut Promoter::default(), &scene, 0..6);
+        let told = given_now.map(|(_, model, reason)| {
+            assert_eq!(reason, Reason::Assigned);
+            model
+        });
+        assert_eq!(told.as_deref(), given, "{scene:?}");
+    };
+    // The largest, where nothing is served or asked for.
+    check(vec![], &[], Some("big"));
+    check(vec![member(2, &["big"], &[])], &[], Some("a"));
+    // Asked for and not served.
+    check(vec![member(2, &["big"], &[])], &[("b", 3.0)], Some("b"));
+    // All served: the one with the most demand for each server.
+    let all = vec![member(2, &["a", "b"], &[]), member(3, &["big"], &[])];
+    check(all.clone(), &[("a", 5.0), ("big", 2.0)], Some("a"));
+    check(all, &[], Some("big"));
+    let two = vec![
+        member(2, &["a", "b", "big"], &[]),
+        member(3, &["big", "a"], &[]),
+    ];
+    check(two, &[], Some("b"));
+    // Only once, and not before the table is there.
+    let mut lonely = scene(vec![member(1, &[], &["a"])], &[("a", 1)]);
+    lonely.wants_assignment = true;
+    let mut promoter = Promoter::default();
+    assert_eq!(run(&mut promoter, &lonely, 0..1), None);
+    assert!(run(&mut promoter, &lonely, 1..5).is_some());
+    assert_eq!(run(&mut promoter, &lonely, 5..100), None);
+    // Nothing fits: it stays on standby.
+    let mut poor = scene(vec![member(1, &[], &["a"])], &[]);
+    poor.wants_assignment = true;
+    assert_eq!(run(&mut Promoter::default(), &poor, 0..100), None);
+}
+
+#[test]
+fn a_lost_model_comes_back_within_a_minute_on_one_node() {
+    // Nodes 1 to 8 could run it.
+    let all: Vec<Member> = (1..=8).map(|number| member(number, &[], &["m"])).collect();
+    let served = [all.clone(), vec![member(9, &["m"], &["m"])]].concat();
+    let mut first = Vec::new();
+    for number in 1..=8 {
+        let at = |members: &[Member]| Scene {
+            me: node(number),
+            ..scene(members.to_vec(), &[("m", 1)])
+        };
+        let mut promoter = Promoter::default();
+        assert_eq!(run(&mut promoter, &at(&served), 0..100), None);
+        let (second, model, reason) = run(&mut promoter, &at(&all), 100..200).unwrap();
+        assert_eq!((model.as_str(), reason), ("m", Reason::Lost));
+        assert!(second < 160, "node {number} acts after {} s", second - 100);
+        first.push(second);
+    }
+    first.sort_unstable();
+    // The first is done long before the second would act.
+    assert!(
+        first
+            .windows(2)
+            .all(|pair| pair[1] >= pair[0] + TURN_MS / SECOND),
+        "{first:?}"
+    );
+
+    // If the first takes it up, the others do not.
+    let mut promoter = Promoter::default();
+    assert_eq!(
+        run(&mut promoter, &scene(served.clone(), &[("m", 1)]), 0..10),
+        None
+    );
+    let taken = [all, vec![member(20, &["m"], &[])]].concat();
+    assert_eq!(
+        run(&mut promoter, &scene(taken, &[("m", 1)]), 10..300),
+        None
+    );
+}
+
+#[test]
+fn a_host_that_restarts_does_not_wake_the_others() {
+    let mine = member(1, &[], &["m"]);
+    let up = scene(vec![mine.clone(), member(2, &["m"], &[])], &[("m", 1)]);
+    let down = scene(vec![mine], &[("m", 1)]);
+    let mut promoter = Promoter::default();
+    for round in 0..20 {
+        let start = round * 12;
+        assert_eq!(run(&mut promoter, &up, start..start + 5), None);
+        assert_eq!(run(&mut promoter, &down, start + 5..start + 12), None);
+    }
+}
+
+#[test]
+fn only_what_was_served_can_be_lost() {
+    let scene = scene(vec![member(1, &[], &["m"])], &[("m", 1)]);
+    assert_eq!(run(&mut Promoter::default(), &scene, 0..1_000), None);
+}
+
+#[test]
+fn a_hot_model_gets_another_server_and_then_no_more() {
+    let members = |serving_m: &[u8]| {
+        let mut all = vec![member(9, &["cold"], &[])];
+        all.extend((1..=3).map(|number| {
+            let serving: &[&str] = if serving_m.contains(&number) {
+                &["m"]
+            } else {
+                &[]
+            };
+            member(number, serving, &["m"])
+        }));
+        all
+    };
+    let check = |serving: &[u8], demand: &[(&str, f32)], acts: bool| {
+        let scene = asked_for(scene(members(serving), &[("m", 1)]), demand);
+        let decision = run(&mut Promoter::default(), &scene, 0..120);
+        assert_eq!(decision.is_some(), acts, "{serving:?} {demand:?}");
+        if let Some((second, _, reason)) = decision {
+            assert_eq!(reason, Reason::Hot);
+            assert!(second >= HOT_MS / SECOND);
+        }
+    };
+    check(&[2], &[("m", 30.0), ("cold", 5.0)], true);
+    check(&[2], &[("m", 9.0)], false);
+    check(&[2], &[("m", 30.0), ("cold", 11.0)], false);
+    // With a second server, each has 15 a minute: still hot; with three, none is left on standby.
+    check(&[2, 3], &[("m", 30.0), ("cold", 5.0)], true);
+    check(&[2, 3], &[("m", 30.0), ("cold", 6.0)], false);
+    // A node that runs something already leaves it to others.
+    check(&[1, 2], &[("m", 300.0)], false);
+}
+
+#[test]
+fn demand_that_comes_and_goes_does_not_flap() {
+    let members = vec![member(1, &[], &["m"]), member(2, &["m"], &[])];
+    let hot = asked_for(scene(members.clone(), &[("m", 1)]), &[("m", 30.0)]);
+    let cool = asked_for(scene(members, &[("m", 1)]), &[("m", 3.0)]);
+    let mut promoter = Promoter::default();
+    for round in 0..20 {
+        let start = round * 20;
+        assert_eq!(run(&mut promoter, &hot, start..start + 15), None);
+        assert_eq!(run(&mut promoter, &cool, start + 15..start + 20), None);
+    }
+    // After it acted it rests, whatever happens.
+    let (second, ..) = run(&mut promoter, &hot, 400..500).unwrap();
+    assert_eq!(
+        run(&mut promoter, &hot, second + 1..second + REST_MS / SECOND),
+        None
+    );
+}
+
+#[test]
+fn what_was_dropped_by_hand_stays_away() {
+    let mine = member(1, &[], &["m"]);
+    let served = scene(vec![mine.clone(), member(2, &["m"], &[])], &[("m", 1)]);
+    let lost = scene(vec![mine], &[("m", 1)]);
+    let mut promoter = Promoter::default();
+    run(&mut promoter, &served, 0..5);
+    promoter.dropped("m", 5 * SECOND);
+    assert_eq!(run(&mut promoter, &lost, 5..600), None);
+    assert!(run(&mut promoter, &lost, 600..700).is_some());
+    // A client, or a node that was told not to, never does.
+    let unwilling = Scene {
+        willing: false,
+        ..lost
+    };
+    assert_eq!(run(&mut promoter, &unwilling, 700..2_000), None);
+}
