@@ -7,6 +7,7 @@ use std::time::Instant;
 
 use engine::{Error, Event, EventStream, Request, Summary};
 use futures::stream::{Stream, StreamExt, select_all};
+use node::Computes;
 use prometheus_client::metrics::histogram::Histogram;
 
 use crate::error::ApiError;
@@ -26,17 +27,21 @@ pub(crate) async fn run(
         .first()
         .map(|request| request.model.clone())
         .unwrap_or_default();
-    let events = if requests.len() == 1 {
-        app.node.generate(requests.remove(0)).await?
+    let (events, host) = if requests.len() == 1 {
+        let answer = app.node.answer(requests.remove(0)).await?;
+        (answer.events, answer.host)
     } else {
         let n = requests.first().map_or(1, |request| request.n);
         let mut streams = Vec::with_capacity(requests.len());
+        let mut host = None;
         for request in requests {
-            streams.push(app.node.generate(request).await?);
+            let answer = app.node.answer(request).await?;
+            host = host.or(answer.host);
+            streams.push(answer.events);
         }
-        merge(streams, n)
+        (merge(streams, n), host)
     };
-    Ok(Observed::new(app, events, model, arrived))
+    Ok(Observed::new(app, events, model, host, arrived))
 }
 
 /// One stream of the events of all `streams`, which have `n` choices each.
@@ -100,6 +105,7 @@ pub(crate) struct Observed {
     events: EventStream,
     app: Arc<App>,
     model: String,
+    host: Option<Computes>,
     first_token: Histogram,
     per_token: Histogram,
     arrived: Instant,
@@ -110,7 +116,13 @@ pub(crate) struct Observed {
 }
 
 impl Observed {
-    fn new(app: &Arc<App>, events: EventStream, model: String, arrived: Instant) -> Self {
+    fn new(
+        app: &Arc<App>,
+        events: EventStream,
+        model: String,
+        host: Option<Computes>,
+        arrived: Instant,
+    ) -> Self {
         let labels = ModelLabels {
             model: model.clone(),
         };
@@ -118,6 +130,7 @@ impl Observed {
             events,
             app: Arc::clone(app),
             model,
+            host,
             first_token: app.metrics.first_token.get_or_create(&labels).clone(),
             per_token: app.metrics.per_token.get_or_create(&labels).clone(),
             arrived,
@@ -125,6 +138,11 @@ impl Observed {
             outcome: "cancelled",
             ended: false,
         }
+    }
+
+    /// The other machine that computes the answer at first, if there is one.
+    pub(crate) fn host(&self) -> Option<&Computes> {
+        self.host.as_ref()
     }
 
     fn note(&mut self, event: &Result<Event, Error>) {

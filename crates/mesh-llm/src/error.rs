@@ -110,6 +110,7 @@ impl From<::engine::Error> for Error {
             Engine::ShuttingDown => Self::ShuttingDown,
             Engine::Unsupported(reason) => Self::Unsupported(reason),
             Engine::Inference(_) | Engine::Load(_) => Self::Inference(message),
+            Engine::Lost(_) => Self::BrokenOff(message),
         }
     }
 }

@@ -187,7 +187,7 @@ impl Search {
                     return Err(Broken::Lost("the mesh was left".to_owned()));
                 };
                 let at = self.shared.ingress.begin_at(node);
-                match peer::call(&mesh, node, &Call::Generate(request)).await {
+                match peer::call(&mesh, node, &Call::Generate(Box::new(request))).await {
                     Ok(replies) => Ok(Source::Peer { replies, _at: at }),
                     Err(CallError::Refused(error)) => Err(self.refused(error)),
                     Err(CallError::Lost(reason)) => Err(Broken::Lost(reason)),

@@ -151,3 +151,29 @@ pub(crate) fn targets(table: &Table, view: Option<&View>, own_name: &str) -> Vec
     }
     targets.into_values().collect()
 }
+
+/// What is known of a model whose hosts do not answer: a generating model of that name and size.
+pub(crate) fn outline(target: &Target) -> ModelInfo {
+    ModelInfo {
+        name: target.model.clone(),
+        architecture: String::new(),
+        quantization: String::new(),
+        parameters: 0,
+        size_bytes: target.size_bytes,
+        context_tokens: target.context_tokens,
+        trained_context_tokens: target.context_tokens,
+        embedding_width: 0,
+        vocabulary_tokens: 0,
+        slots: target
+            .hosts
+            .iter()
+            .map(|host| host.slots)
+            .fold(0, u32::saturating_add),
+        generates: true,
+        embeds: false,
+        tools: false,
+        reasoning: false,
+        created_unix_s: 0,
+        fingerprint: String::new(),
+    }
+}

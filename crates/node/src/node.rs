@@ -4,9 +4,11 @@ use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use engine::{Backend, EmbedRequest, Embeddings, Error, EventStream, ModelInfo, Request};
+use futures::future::join_all;
 use mesh::proto::View;
 use mesh::{Mesh, NodeId};
 use tokio::sync::watch;
+use tokio::time::timeout;
 use tokio_util::task::AbortOnDropHandle;
 
 use crate::answer::{self, Answer, Computes};
@@ -30,6 +32,9 @@ const GRACE_MAX: Duration = Duration::from_secs(24 * 3600);
 const LOOK_INTERVAL: Duration = Duration::from_secs(1);
 /// How long a node that pulls the table waits for a fresh one when it does not know a model.
 const PULL_WAIT_MAX: Duration = Duration::from_millis(1_500);
+
+/// How long a list of models waits for hosts that have not said yet what they serve.
+const DESCRIBE_MAX: Duration = Duration::from_secs(2);
 
 /// A running node. Clones are handles to the same node; it stops loading when the last is dropped.
 #[derive(Clone)]
@@ -146,6 +151,26 @@ impl Node {
             .ready()
             .map(|backend| Arc::clone(backend.info()))
             .collect()
+    }
+
+    /// What can be asked for here: this node's models, then those of the mesh, by name. Hosts are
+    /// asked what they serve where that is not known yet; one that does not answer soon leaves
+    /// gaps.
+    pub async fn served(&self) -> Vec<Arc<ModelInfo>> {
+        let mut served = self.models();
+        let elsewhere: Vec<_> = (self.snapshot().targets.iter())
+            .filter(|target| !served.iter().any(|info| info.name == target.model))
+            .cloned()
+            .collect();
+        let describe = elsewhere.iter().map(|target| async {
+            let asked = self.shared.resolve(&target.model, Purpose::Generate);
+            match timeout(DESCRIBE_MAX, asked).await {
+                Ok(Ok(backend)) => Arc::clone(backend.info()),
+                _ => Arc::new(directory::outline(target)),
+            }
+        });
+        served.extend(join_all(describe).await);
+        served
     }
 
     /// The backend of `model`, here or in the mesh: its name or file name, in any case. Empty or

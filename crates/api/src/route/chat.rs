@@ -6,7 +6,7 @@ use std::time::Instant;
 use axum::extract::State;
 use axum::response::Response;
 
-use super::{Failures, answered, json_by};
+use super::{Failures, answered, computed_by, json_by, named};
 use crate::body::Json;
 use crate::convert;
 use crate::error::ApiError;
@@ -45,13 +45,15 @@ pub(crate) async fn chat(
         let request = convert::chat::request(wire, &info)?;
         let asked = Asked::of(&request);
         let events = generation::run(&app, vec![request], arrived).await?;
+        let host = events.host().and_then(named);
         let envelope = Envelope::new("chatcmpl", &info);
         if let Some(with_usage) = stream {
             let chunks = ChatChunks::new(&envelope, asked, with_usage);
-            sse::respond(&app, events, chunks).await
+            let response = sse::respond(&app, events, chunks).await?;
+            Ok(computed_by(host, response))
         } else {
             let answer = whole(events, envelope, asked).await?;
-            Ok(json_by(&info.name, &answer))
+            Ok(computed_by(host, json_by(&info.name, &answer)))
         }
     })
     .await

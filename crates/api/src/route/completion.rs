@@ -7,7 +7,7 @@ use axum::extract::State;
 use axum::response::Response;
 use engine::{Backend, Input, Request};
 
-use super::{Failures, answered, json_by};
+use super::{Failures, answered, computed_by, json_by, named};
 use crate::body::Json;
 use crate::convert;
 use crate::error::ApiError;
@@ -49,13 +49,15 @@ pub(crate) async fn complete(
         let with_logprobs = requests.iter().any(|request| request.logprobs.is_some());
         let openings = openings(&requests, echo, backend.as_ref()).await?;
         let events = generation::run(&app, requests, arrived).await?;
+        let host = events.host().and_then(named);
         let envelope = Envelope::new("cmpl", &info);
         if let Some(with_usage) = stream {
             let chunks = CompletionChunks::new(&envelope, openings, with_logprobs, with_usage);
-            sse::respond(&app, events, chunks).await
+            let response = sse::respond(&app, events, chunks).await?;
+            Ok(computed_by(host, response))
         } else {
             let answer = whole(events, envelope, openings, with_logprobs).await?;
-            Ok(json_by(&info.name, &answer))
+            Ok(computed_by(host, json_by(&info.name, &answer)))
         }
     })
     .await

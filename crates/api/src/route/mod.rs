@@ -7,7 +7,9 @@ pub(crate) mod model;
 pub(crate) mod status;
 pub(crate) mod token;
 
+use axum::http::{HeaderName, HeaderValue};
 use axum::response::{IntoResponse, Response};
+use node::Computes;
 use serde::Serialize;
 
 use crate::error::ApiError;
@@ -30,6 +32,31 @@ async fn answered(
     answer: impl Future<Output = Result<Response, ApiError>>,
 ) -> Result<Response, ApiError> {
     Ok(by(model, answer.await))
+}
+
+/// Says which machine computes an answer, where that is another one than this.
+const HOST: HeaderName = HeaderName::from_static("x-mesh-llm-host");
+
+/// The value of that header: the machine's name and key, as far as a header can hold the name.
+fn named(host: &Computes) -> Option<HeaderValue> {
+    let name: String = (host.name.chars())
+        .map(|c| {
+            if c.is_ascii_graphic() || c == ' ' {
+                c
+            } else {
+                '?'
+            }
+        })
+        .collect();
+    HeaderValue::from_str(&format!("{name} ({})", host.node)).ok()
+}
+
+/// `response` with the machine that computes it, if that is another one.
+fn computed_by(host: Option<HeaderValue>, mut response: Response) -> Response {
+    if let Some(host) = host {
+        response.headers_mut().insert(HOST, host);
+    }
+    response
 }
 
 /// How a request to a model can fail.

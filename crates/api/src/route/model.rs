@@ -18,7 +18,7 @@ use crate::state::App;
     responses((status = 200, description = "The models that are ready", body = ModelList))
 )]
 pub(crate) async fn list(State(app): State<Arc<App>>) -> Json<ModelList> {
-    let models = app.node.models();
+    let models = app.node.served().await;
     Json(ModelList {
         object: "list",
         data: models.iter().map(|info| info.as_ref().into()).collect(),

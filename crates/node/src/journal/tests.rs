@@ -139,9 +139,9 @@ proptest! {
 
         let mut journal = Journal::new(request);
         let mut client = Client::new(script.len());
-        for host in 0..=deaths.len() {
+        for (host, group) in groups.iter().enumerate().take(deaths.len() + 1) {
             let asked = journal.resume();
-            let events = answer(&script, &asked, host as u32, groups[host]);
+            let events = answer(&script, &asked, host as u32, *group);
             let lives = deaths.get(host).copied().unwrap_or(events.len());
             for event in events.into_iter().take(lives) {
                 if let Some(event) = journal.note(event).unwrap() {

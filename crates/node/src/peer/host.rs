@@ -124,7 +124,7 @@ async fn run(stream: &mut IncomingStream, host: &dyn Hosting) -> Result<(), Cut>
         Err(error) => return say(send, &[Reply::Failed(error)]).await,
     };
     match call {
-        Call::Generate(request) => match backend.generate(request).await {
+        Call::Generate(request) => match backend.generate(*request).await {
             Ok(events) => generate(send, events).await,
             Err(error) => say(send, &[Reply::Failed(error)]).await,
         },

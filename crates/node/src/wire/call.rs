@@ -11,7 +11,7 @@ use super::{CALL_BYTES_MAX, WireError};
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) enum Call {
     /// Generate; answered by events.
-    Generate(Request),
+    Generate(Box<Request>),
     /// Embed; answered by one vector an input, then their tokens.
     Embed(EmbedRequest),
     /// Say what a model is.
@@ -98,7 +98,7 @@ impl Call {
 /// The bytes of a call.
 pub(crate) fn call_bytes(call: &Call) -> Vec<u8> {
     let wire = match call {
-        Call::Generate(request) => CallWire::Generate(Box::new(request.into())),
+        Call::Generate(request) => CallWire::Generate(Box::new(request.as_ref().into())),
         Call::Embed(request) => CallWire::Embed(EmbedWire {
             model: request.model.clone(),
             inputs: (request.inputs.iter())
@@ -137,7 +137,7 @@ pub(crate) fn call_bytes(call: &Call) -> Vec<u8> {
 /// Reads a call.
 pub(crate) fn read_call(bytes: &[u8]) -> Result<Call, WireError> {
     Ok(match codec::decode::<CallWire>(bytes, CALL_BYTES_MAX)? {
-        CallWire::Generate(request) => Call::Generate((*request).try_into()?),
+        CallWire::Generate(request) => Call::Generate(Box::new((*request).try_into()?)),
         CallWire::Embed(EmbedWire { model, inputs }) => Call::Embed(EmbedRequest {
             model,
             inputs: (inputs.into_iter())

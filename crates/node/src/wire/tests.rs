@@ -72,9 +72,9 @@ fn calls_come_back_whole() {
         ..Request::new("", Input::Tokens(vec![1, -1]))
     };
     for call in [
-        Call::Generate(full_request()),
-        Call::Generate(text),
-        Call::Generate(tokens),
+        Call::Generate(Box::new(full_request())),
+        Call::Generate(Box::new(text)),
+        Call::Generate(Box::new(tokens)),
         Call::Embed(engine::EmbedRequest {
             model: "e".into(),
             inputs: vec![
@@ -194,7 +194,7 @@ fn numbers_that_no_ingress_sends_are_refused() {
     let check = |change: fn(&mut Request)| {
         let mut request = full_request();
         change(&mut request);
-        let read = read_call(&call_bytes(&Call::Generate(request)));
+        let read = read_call(&call_bytes(&Call::Generate(Box::new(request))));
         assert!(matches!(read, Err(WireError::Range(_))), "{read:?}");
     };
     check(|r| r.n = 0);
@@ -220,7 +220,7 @@ proptest! {
 
     #[test]
     fn damaged_messages_never_panic(at in 0..4_000_usize, byte: u8) {
-        let mut bytes = call_bytes(&Call::Generate(full_request()));
+        let mut bytes = call_bytes(&Call::Generate(Box::new(full_request())));
         let index = at % bytes.len();
         bytes[index] = byte;
         let _ = read_call(&bytes);

@@ -1,0 +1,287 @@
+//! Several machines: real processes that join over real QUIC on loopback.
+
+use std::time::Duration;
+
+use futures::StreamExt;
+use reqwest::{Client, StatusCode};
+use serde_json::{Value, json};
+use tokio::time::{sleep, timeout};
+
+use crate::process::{Program, Running};
+
+/// Longest wait for something that takes moments; the machine may be busy.
+const WAIT_MAX: Duration = Duration::from_secs(90);
+
+/// Pause between two looks at a status.
+const LOOK: Duration = Duration::from_millis(50);
+
+/// Flags of a node that keeps to this machine.
+const ALONE: [&str; 4] = ["--no-relay", "--no-mdns", "--bind-ip=127.0.0.1", "--console=0"];
+
+/// A node that is ready.
+struct Node {
+    running: Running,
+    ready: Value,
+    client: Client,
+}
+
+fn program(arguments: &[&str]) -> Program {
+    Program::serving(&[&ALONE[..], arguments].concat())
+}
+
+impl Node {
+    fn of(running: Running) -> Self {
+        let ready = running.event("ready");
+        Self {
+            running,
+            ready,
+            client: Client::new(),
+        }
+    }
+
+    fn start(arguments: &[&str]) -> Self {
+        Self::of(program(arguments).start())
+    }
+
+    fn join(ticket: &str, arguments: &[&str]) -> Self {
+        Self::start(&[&["--join", ticket][..], arguments].concat())
+    }
+
+    fn text(&self, key: &str) -> String {
+        self.ready[key].as_str().unwrap_or_else(|| panic!("no {key} in {}", self.ready)).to_owned()
+    }
+
+    fn ticket(&self) -> String {
+        self.text("ticket")
+    }
+
+    async fn status(&self) -> Value {
+        let url = format!("{}/api/status", self.text("console_url"));
+        self.client.get(url).send().await.unwrap().json().await.unwrap()
+    }
+
+    async fn models(&self) -> Vec<String> {
+        let url = format!("{}/models", self.text("api_url"));
+        let list: Value = self.client.get(url).send().await.unwrap().json().await.unwrap();
+        let ids = list["data"].as_array().unwrap().iter();
+        ids.map(|model| model["id"].as_str().unwrap().to_owned()).collect()
+    }
+
+    /// Waits until the node knows so many hosts of a model.
+    async fn knows(&self, model: &str, hosts: usize) {
+        let mut status = Value::Null;
+        let known = timeout(WAIT_MAX, async {
+            loop {
+                status = self.status().await;
+                let targets = status["targets"].as_array().unwrap();
+                let target = targets.iter().find(|target| target["model"] == model);
+                let count = target.map_or(0, |target| target["hosts"].as_array().unwrap().len());
+                if count == hosts {
+                    return;
+                }
+                sleep(LOOK).await;
+            }
+        });
+        if known.await.is_err() {
+            panic!("never knew {hosts} hosts of {model}: {status:#}");
+        }
+    }
+
+    async fn ask(&self, body: &Value) -> Asked {
+        let url = format!("{}/chat/completions", self.text("api_url"));
+        let response = self.client.post(url).json(body).send().await.unwrap();
+        let host = response.headers().get("x-mesh-llm-host");
+        Asked {
+            status: response.status(),
+            host: host.map(|host| host.to_str().unwrap().to_owned()),
+            bytes: response.bytes_stream().boxed(),
+            text: String::new(),
+        }
+    }
+}
+
+/// An answer on its way.
+struct Asked {
+    status: StatusCode,
+    host: Option<String>,
+    bytes: futures::stream::BoxStream<'static, reqwest::Result<bytes::Bytes>>,
+    text: String,
+}
+
+impl Asked {
+    async fn read(&mut self) -> bool {
+        match timeout(WAIT_MAX, self.bytes.next()).await.expect("the stream hangs") {
+            Some(Ok(bytes)) => {
+                self.text += &String::from_utf8_lossy(&bytes);
+                true
+            }
+            Some(Err(error)) => panic!("{error} after {}", self.text),
+            None => false,
+        }
+    }
+
+    /// Reads until so many chunks with content are there.
+    async fn chunks(&mut self, count: usize) {
+        while self.text.matches("\"content\":\"").count() < count {
+            assert!(self.read().await, "ended early: {}", self.text);
+        }
+    }
+
+    /// What the whole answer says.
+    async fn content(mut self) -> String {
+        while self.read().await {}
+        assert_eq!(self.status, StatusCode::OK, "{}", self.text);
+        if !self.text.starts_with("data: ") {
+            let answer: Value = serde_json::from_str(&self.text).unwrap();
+            return answer["choices"][0]["message"]["content"].as_str().unwrap().to_owned();
+        }
+        assert!(self.text.ends_with("data: [DONE]\n\n"), "{}", self.text);
+        let lines = self.text.lines().filter_map(|line| line.strip_prefix("data: {"));
+        lines
+            .map(|line| {
+                let chunk: Value = serde_json::from_str(&format!("{{{line}")).unwrap();
+                assert!(chunk["error"].is_null(), "{chunk}");
+                chunk["choices"][0]["delta"]["content"].as_str().unwrap_or_default().to_owned()
+            })
+            .collect()
+    }
+}
+
+/// A question with the same answer each time.
+fn question(tokens: u32, stream: bool) -> Value {
+    json!({
+        "model": "starter",
+        "messages": [{ "role": "user", "content": "Count to one hundred." }],
+        "temperature": 0,
+        "ignore_eos": true,
+        "max_tokens": tokens,
+        "stream": stream,
+    })
+}
+
+#[tokio::test]
+async fn machines_that_join_answer_for_each_other() {
+    let first = Node::start(&["--model=starter", "--node-name=first"]);
+    let ticket = first.ticket();
+    let client = Node::join(&ticket, &["--client"]);
+    client.knows("starter", 1).await;
+    assert_eq!(client.models().await, ["starter"]);
+    let direct = first.ask(&question(40, false)).await;
+    assert_eq!(direct.host, None);
+    let whole = direct.content().await;
+    for stream in [false, true] {
+        let answer = client.ask(&question(40, stream)).await;
+        assert!(answer.host.as_ref().unwrap().starts_with("first ("), "{:?}", answer.host);
+        assert_eq!(answer.content().await, whole);
+    }
+    let status = client.status().await;
+    assert_eq!(status["mesh"]["role"], "client", "{status:#}");
+}
+
+#[tokio::test]
+async fn a_host_that_is_killed_in_mid_answer_is_replaced() {
+    let first = Node::start(&["--model=starter", "--node-name=first"]);
+    let ticket = first.ticket();
+    let second = Node::join(&ticket, &["--model=starter", "--node-name=second"]);
+    let client = Node::join(&ticket, &["--client"]);
+    client.knows("starter", 2).await;
+    let whole = first.ask(&question(1200, false)).await.content().await;
+
+    let mut answer = client.ask(&question(1200, true)).await;
+    answer.chunks(5).await;
+    let host = answer.host.clone().unwrap();
+    let (killed, other) = if host.starts_with("first (") { (&first, &second) } else { (&second, &first) };
+    killed.running.signal("KILL");
+    assert_eq!(answer.content().await, whole, "served by {host}");
+    // Nobody depends on the one that died.
+    client.knows("starter", 1).await;
+    let again = client.ask(&question(20, false)).await.content().await;
+    assert!(whole.starts_with(again.trim_end()), "{again}");
+    other.knows("starter", 1).await;
+}
+
+#[tokio::test]
+async fn a_machine_that_pauses_loses_its_requests_and_comes_back() {
+    let first = Node::start(&["--model=starter", "--node-name=first"]);
+    let ticket = first.ticket();
+    let second = Node::join(&ticket, &["--model=starter", "--node-name=second"]);
+    let client = Node::join(&ticket, &["--client"]);
+    client.knows("starter", 2).await;
+    let whole = first.ask(&question(1200, false)).await.content().await;
+    let mut answer = client.ask(&question(1200, true)).await;
+    answer.chunks(5).await;
+    let host = answer.host.clone().unwrap();
+    let paused = if host.starts_with("first (") { &first } else { &second };
+    paused.running.signal("STOP");
+    assert_eq!(answer.content().await, whole, "served by {host}");
+    client.knows("starter", 1).await;
+    paused.running.signal("CONT");
+    client.knows("starter", 2).await;
+}
+
+#[tokio::test]
+async fn nobody_depends_on_the_first_machine() {
+    let starting = program(&["--model=starter", "--node-name=first"]);
+    let home = starting.home().to_path_buf();
+    let first = Node::of(starting.start());
+    let ticket = first.ticket();
+    let second = Node::join(&ticket, &["--model=starter", "--node-name=second"]);
+    let client = Node::join(&ticket, &["--client"]);
+    client.knows("starter", 2).await;
+    let key = std::fs::read(home.join(".mesh-llm/key")).unwrap();
+    first.running.signal("KILL");
+    client.knows("starter", 1).await;
+    assert!(!client.ask(&question(5, false)).await.content().await.is_empty());
+    // It comes back with the same key: another life of the same node.
+    let id = first.text("node_id");
+    let again = Node::of(
+        program(&["--model=starter", "--node-name=first"])
+            .env("MESH_LLM_HOME", home.join(".mesh-llm"))
+            .start(),
+    );
+    assert_eq!(again.text("node_id"), id);
+    assert_eq!(again.text("mesh_id"), second.text("mesh_id"));
+    assert_eq!(std::fs::read(home.join(".mesh-llm/key")).unwrap(), key);
+    client.knows("starter", 2).await;
+    again.knows("starter", 2).await;
+}
+
+#[tokio::test]
+async fn a_revoked_ticket_admits_nobody_and_its_members_go() {
+    let first = Node::start(&["--model=starter", "--node-name=first"]);
+    let url = format!("{}/api/invites", first.text("console_url"));
+    let http = Client::new();
+    let invited = http.post(&url).json(&json!({ "role": "client" })).send().await.unwrap();
+    assert_eq!(invited.status(), StatusCode::CREATED);
+    let invited: Value = invited.json().await.unwrap();
+    let ticket = invited["ticket"].as_str().unwrap();
+    let client = Node::join(ticket, &["--client"]);
+    client.knows("starter", 1).await;
+    let revoked = format!("{url}/{}", invited["id"].as_str().unwrap());
+    let gone = http.delete(revoked).send().await.unwrap();
+    assert!(gone.status().is_success(), "{}", gone.status());
+    client.knows("starter", 0).await;
+    let late = program(&["--client", "--join", ticket]).run();
+    assert_eq!(late.code, Some(1), "{late:?}");
+    assert!(late.stdout.contains("revoked"), "{}", late.stdout);
+}
+
+#[tokio::test]
+async fn fifty_clients_at_once() {
+    const CLIENTS: usize = 50;
+    let first = Node::start(&["--model=starter", "--node-name=first", "--queue=200"]);
+    let ticket = first.ticket();
+    let clients: Vec<Running> =
+        (0..CLIENTS).map(|_| program(&["--client", "--join", &ticket]).start()).collect();
+    let clients: Vec<Node> = clients.into_iter().map(Node::of).collect();
+    let whole = first.ask(&question(30, false)).await.content().await;
+    let answers = clients.iter().map(|client| async {
+        client.knows("starter", 1).await;
+        client.ask(&question(30, true)).await.content().await
+    });
+    for answer in futures::future::join_all(answers).await {
+        assert_eq!(answer, whole);
+    }
+    let status = first.status().await;
+    assert_eq!(status["mesh"]["clients"], CLIENTS, "{status:#}");
+}

@@ -1,0 +1,9 @@
+//! Nodes with made-up engines, joined over real QUIC on loopback.
+
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
+mod assignment;
+mod failover;
+mod routing;
+mod script;
+mod world;
