@@ -7,6 +7,7 @@ mod requests;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
+use engine::{Backend, Error};
 use mesh::net::{Link, MemberStatus, Streams};
 use mesh::proto::View;
 use mesh::{Mesh, Role};
@@ -21,6 +22,7 @@ use crate::models::blocking;
 use crate::node::Shared;
 use crate::peer::{self, CALLS, Hosting};
 use crate::promotion::{Fitting, Member, Promoter, Reason, Scene};
+use crate::wire::Call;
 use crate::{ModelSource, picture};
 
 /// How often this node looks at itself, and decides.
@@ -56,6 +58,16 @@ struct Keeper {
     looks: u64,
     tasks: JoinSet<Done>,
     loads: usize,
+}
+
+/// Finds this node's models for peers.
+struct Host(Weak<Shared>);
+
+impl Hosting for Host {
+    fn backend(&self, call: &Call) -> Result<Arc<dyn Backend>, Error> {
+        let shared = self.0.upgrade().ok_or(Error::ShuttingDown)?;
+        shared.backend_for(call.model())
+    }
 }
 
 /// What a task of the keeper brings back.
@@ -173,8 +185,10 @@ impl Keeper {
                     Some(stream) if stream.kind == CALLS => {
                         let Some(shared) = self.shared.upgrade() else { return End::Gone };
                         let calls = Arc::clone(&shared.calls);
+                        // Weak: a call that runs does not keep a node alive that was let go.
+                        let host = Host(self.shared.clone());
                         self.tasks.spawn(async move {
-                            peer::answer(stream, shared as Arc<dyn Hosting>, calls).await;
+                            peer::answer(stream, host, calls).await;
                             Done::Call
                         });
                     }

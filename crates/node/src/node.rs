@@ -17,10 +17,9 @@ use crate::ingress::Ingress;
 use crate::loader::{Loader, default_loader};
 use crate::membership::Membership;
 use crate::models::{Models, Purpose};
-use crate::peer::{Calls, Hosting};
+use crate::peer::Calls;
 use crate::remote::Remote;
 use crate::route::Place;
-use crate::wire::Call;
 use crate::{Machine, Settings, Snapshot, StartError, picture};
 
 /// How long after the grace time a backend may take to say that it has stopped. Ending a
@@ -409,13 +408,13 @@ impl Shared {
     }
 }
 
-impl Hosting for Shared {
-    fn backend(&self, call: &Call) -> Result<Arc<dyn Backend>, Error> {
+impl Shared {
+    /// The model of this process that a peer asks for.
+    pub(crate) fn backend_for(&self, model: &str) -> Result<Arc<dyn Backend>, Error> {
         let table = self.models.table();
         if table.shutting_down {
             return Err(Error::ShuttingDown);
         }
-        let model = call.model();
         let backend = table.find(model).ok_or_else(|| Error::ModelNotFound {
             model: model.to_owned(),
             hint: table.hint(model),

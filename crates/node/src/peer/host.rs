@@ -26,7 +26,7 @@ const RETRY_AFTER_S: u32 = 1;
 const EVENTS_PER_WRITE: usize = 64;
 
 /// Finds the model in this process that a peer asks for.
-pub(crate) trait Hosting: Send + Sync {
+pub(crate) trait Hosting: Send + Sync + 'static {
     /// The backend, or why there is none.
     fn backend(&self, call: &Call) -> Result<Arc<dyn Backend>, Error>;
 }
@@ -84,10 +84,10 @@ enum Cut {
 }
 
 /// Answers one call of a peer, to its end.
-pub(crate) async fn answer(mut stream: IncomingStream, host: Arc<dyn Hosting>, calls: Arc<Calls>) {
+pub(crate) async fn answer(mut stream: IncomingStream, host: impl Hosting, calls: Arc<Calls>) {
     let peer = stream.peer;
     let answered = match calls.begin(peer) {
-        Some(_running) => run(&mut stream, host.as_ref()).await,
+        Some(_running) => run(&mut stream, &host).await,
         None => {
             let full = Error::QueueFull {
                 waiting: CALLS_PER_PEER_MAX,
@@ -110,7 +110,7 @@ pub(crate) async fn answer(mut stream: IncomingStream, host: Arc<dyn Hosting>, c
     }
 }
 
-async fn run(stream: &mut IncomingStream, host: &dyn Hosting) -> Result<(), Cut> {
+async fn run(stream: &mut IncomingStream, host: &impl Hosting) -> Result<(), Cut> {
     let frame = timeout(CALL_READ_MAX, read_frame(&mut stream.recv, CALL_BYTES_MAX))
         .await
         .map_err(|_| Cut::Broken("the call does not arrive".to_owned()))?
