@@ -45,6 +45,24 @@ impl ApiError {
         Self::new(status, "invalid_request_error", code, message)
     }
 
+    /// What the caller asked for can't be done as things stand.
+    pub(crate) fn refused(
+        status: StatusCode,
+        code: &'static str,
+        message: impl Into<String>,
+    ) -> Self {
+        Self::request(status, Some(code), message)
+    }
+
+    /// The caller is not to blame.
+    pub(crate) fn failed(
+        status: StatusCode,
+        code: &'static str,
+        message: impl Into<String>,
+    ) -> Self {
+        Self::new(status, "server_error", Some(code), message)
+    }
+
     /// 400: the value at `param` can't be used.
     pub(crate) fn invalid(param: impl Into<String>, message: impl Into<String>) -> Self {
         let mut error = Self::request(
@@ -140,6 +158,28 @@ impl ApiError {
                 ),
             )
         }
+    }
+
+    /// 429: more changes of the membership than are carried out at a time.
+    pub(crate) fn too_many_orders() -> Self {
+        Self {
+            retry_after_s: Some(RETRY_AFTER_S),
+            ..Self::refused(
+                StatusCode::TOO_MANY_REQUESTS,
+                "too_many",
+                "too many joins and leaves wait; hint: try again in a few seconds",
+            )
+        }
+    }
+
+    /// 503: the node has nothing that could answer, and waits to be told what to do.
+    pub(crate) fn idle() -> Self {
+        Self::failed(
+            StatusCode::SERVICE_UNAVAILABLE,
+            "idle",
+            "this node is idle: it serves no model and is in no mesh; hint: load a model with \
+             `mesh-llm load NAME`, or join a mesh with `mesh-llm join TICKET`",
+        )
     }
 
     /// 503: the server stops. Its connection is closed after the answer.

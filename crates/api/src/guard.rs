@@ -20,7 +20,7 @@ use crate::state::App;
 /// Seconds for which a browser may remember the answer to a preflight.
 const PREFLIGHT_MAX_AGE_S: &str = "600";
 /// Methods that a page may use.
-const METHODS: &str = "GET, HEAD, POST, OPTIONS";
+const METHODS: &str = "GET, HEAD, POST, DELETE, OPTIONS";
 
 /// Lets a request through, answers a preflight, or refuses.
 pub(crate) async fn check(State(app): State<Arc<App>>, request: Request, next: Next) -> Response {
@@ -37,7 +37,7 @@ pub(crate) async fn check(State(app): State<Arc<App>>, request: Request, next: N
     {
         return preflight(origin, request.headers());
     }
-    let mut response = match check_key(config, &request) {
+    let mut response = match check_key(&app, &request) {
         Ok(()) => next.run(request).await,
         Err(error) => error.into_response(),
     };
@@ -187,11 +187,11 @@ fn preflight(origin: &HeaderValue, asked: &HeaderMap) -> Response {
     response
 }
 
-fn check_key(config: &Config, request: &Request) -> Result<(), ApiError> {
-    let Some(expected) = &config.api_key else {
+fn check_key(app: &App, request: &Request) -> Result<(), ApiError> {
+    let Some(expected) = &app.config.api_key else {
         return Ok(());
     };
-    if request.uri().path() == "/health" {
+    if app.surface.without_key.contains(&request.uri().path()) {
         return Ok(());
     }
     let headers = request.headers();

@@ -6,7 +6,7 @@ use std::task::{Context, Poll};
 
 use axum::Router;
 use axum::body::{Body, Bytes};
-use axum::extract::{MatchedPath, Request, State};
+use axum::extract::{FromRef, MatchedPath, Request, State};
 use axum::http::{HeaderName, HeaderValue};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
@@ -18,28 +18,35 @@ use crate::guard;
 use crate::metrics::RequestLabels;
 use crate::route::{Answered, chat, completion, embedding, model, status, token};
 use crate::state::{Active, App};
+use crate::surface::Surface;
 
-/// Method and path of every route.
-pub(crate) const ROUTES: [(&str, &str); 10] = [
-    ("GET", "/v1/models"),
-    ("GET", "/v1/models/{model}"),
-    ("POST", "/v1/chat/completions"),
-    ("POST", "/v1/completions"),
-    ("POST", "/v1/embeddings"),
-    ("POST", "/v1/tokenize"),
-    ("POST", "/v1/detokenize"),
-    ("GET", "/health"),
-    ("GET", "/metrics"),
-    ("GET", "/openapi.json"),
-];
+/// What port 9337 offers.
+pub(crate) const INFERENCE: Surface = Surface {
+    routes: &[
+        ("GET", "/v1/models"),
+        ("GET", "/v1/models/{model}"),
+        ("POST", "/v1/chat/completions"),
+        ("POST", "/v1/completions"),
+        ("POST", "/v1/embeddings"),
+        ("POST", "/v1/tokenize"),
+        ("POST", "/v1/detokenize"),
+        ("GET", "/health"),
+        ("GET", "/metrics"),
+        ("GET", "/openapi.json"),
+    ],
+    prefix: "/v1",
+    description: "/openapi.json",
+    without_key: &["/health"],
+    while_stopping: &["/health", "/metrics"],
+};
 
 /// Status under which requests are counted whose client left before there was an answer: nginx's.
 const CLIENT_LEFT: u16 = 499;
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
-/// The routes with everything around them.
+/// The routes of port 9337 with everything around them.
 pub(crate) fn build(app: Arc<App>) -> Router {
-    Router::new()
+    let routes = Router::new()
         .route("/v1/models", get(model::list))
         // Names of models may hold slashes.
         .route("/v1/models/{*model}", get(model::get))
@@ -50,24 +57,30 @@ pub(crate) fn build(app: Arc<App>) -> Router {
         .route("/v1/detokenize", post(token::detokenize))
         .route("/health", get(status::health))
         .route("/metrics", get(status::metrics))
-        .route("/openapi.json", get(status::description))
+        .route("/openapi.json", get(status::description));
+    surround(routes, Arc::clone(&app), &app)
+}
+
+/// Puts around `routes` what every server needs. `state` is what their handlers share.
+pub(crate) fn surround<S>(routes: Router<S>, state: S, app: &Arc<App>) -> Router
+where
+    S: Clone + Send + Sync + 'static,
+    Arc<App>: FromRef<S>,
+{
+    let app = || Arc::clone(app);
+    routes
         .fallback(status::no_route)
         .method_not_allowed_fallback(status::no_method)
-        .layer(middleware::from_fn_with_state(
-            Arc::clone(&app),
-            refuse_late,
-        ))
-        .layer(middleware::from_fn_with_state(
-            Arc::clone(&app),
-            guard::check,
-        ))
-        .layer(middleware::from_fn_with_state(Arc::clone(&app), account))
-        .with_state(app)
+        .layer(middleware::from_fn_with_state(app(), refuse_late))
+        .layer(middleware::from_fn_with_state(app(), guard::check))
+        .layer(middleware::from_fn_with_state(app(), account))
+        .with_state(state)
 }
 
 /// Refuses what would start work once the server was told to stop; probes still get answers.
 async fn refuse_late(State(app): State<Arc<App>>, request: Request, next: Next) -> Response {
-    if app.is_draining() && !matches!(request.uri().path(), "/health" | "/metrics") {
+    let answered = app.surface.while_stopping.contains(&request.uri().path());
+    if app.is_draining() && !answered {
         return ApiError::shutting_down().into_response();
     }
     next.run(request).await

@@ -14,7 +14,6 @@ use axum::Router;
 use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
-use node::Node;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Semaphore, watch};
@@ -22,37 +21,35 @@ use tokio::task::JoinSet;
 use tokio::time::Sleep;
 
 use crate::state::App;
-use crate::{Config, router};
 
 /// Read buffer of a connection, bytes: bounds a request's head.
 const BUFFER_BYTES_MAX: usize = 64 * 1024;
 /// Pause after an accept failed for lack of resources, which only time can cure.
 const ACCEPT_RETRY: Duration = Duration::from_millis(100);
 
-/// Serves `node` on `listener` until `shutdown` resolves and the answers under way are out.
+/// Serves `router` on `listener` until `shutdown` resolves and the answers under way are out.
 ///
 /// After `shutdown` no connection is accepted, and requests on open ones get a 503. How long
-/// running answers may take is the caller's decision: [`Node::shutdown`] ends them. Dropping the
-/// future closes everything at once.
+/// running answers may take is the caller's decision: [`node::Node::shutdown`] ends them. Dropping
+/// the future closes everything at once.
 ///
 /// # Errors
 /// When the listener has no address, or is reachable from other machines while no API key is set.
-pub async fn serve(
+pub(crate) async fn serve(
     listener: TcpListener,
-    node: Node,
-    config: Config,
+    app: Arc<App>,
+    router: Router,
     shutdown: impl Future<Output = ()> + Send + 'static,
 ) -> io::Result<()> {
     let address = listener.local_addr()?;
-    if !address.ip().is_loopback() && config.api_key.is_none() {
+    if !address.ip().is_loopback() && app.config.api_key.is_none() {
         return Err(io::Error::new(
             io::ErrorKind::InvalidInput,
             format!("{address} can be reached from other machines; hint: set an API key"),
         ));
     }
-    let app = App::new(node, config);
     let server = Server {
-        router: router::build(Arc::clone(&app)),
+        router,
         slots: Arc::new(Semaphore::new(app.config.connections_max)),
         stop: watch::Sender::new(false),
         app,

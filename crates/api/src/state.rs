@@ -2,45 +2,60 @@
 //! way.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 
 use engine::{Backend, Error, ModelInfo};
-use node::{ModelState, Node};
+use node::{ModelState, Node, Snapshot};
 use tokio::sync::watch;
 
 use crate::Config;
 use crate::error::ApiError;
 use crate::metrics::Metrics;
+use crate::surface::Surface;
 
-/// State shared by all handlers.
+/// State shared by all handlers of one server.
 pub(crate) struct App {
     pub(crate) node: Node,
     pub(crate) config: Config,
-    pub(crate) metrics: Metrics,
+    /// Shared by all servers of the node.
+    pub(crate) metrics: Arc<Metrics>,
+    pub(crate) surface: &'static Surface,
     /// Set when the server was told to stop; new requests are refused from then on.
-    draining: AtomicBool,
+    draining: watch::Sender<bool>,
     /// Answers whose last byte is not yet handed to the connection.
     active: watch::Sender<usize>,
 }
 
 impl App {
-    pub(crate) fn new(node: Node, config: Config) -> Arc<Self> {
+    pub(crate) fn new(
+        node: Node,
+        metrics: Arc<Metrics>,
+        config: Config,
+        surface: &'static Surface,
+    ) -> Arc<Self> {
         Arc::new(Self {
-            metrics: Metrics::new(node.clone()),
+            metrics,
             node,
             config,
-            draining: AtomicBool::new(false),
+            surface,
+            draining: watch::Sender::new(false),
             active: watch::Sender::new(0),
         })
     }
 
     /// Refuses requests from now on.
     pub(crate) fn drain(&self) {
-        self.draining.store(true, Ordering::Release);
+        self.draining.send_replace(true);
     }
 
     pub(crate) fn is_draining(&self) -> bool {
-        self.draining.load(Ordering::Acquire) || self.node.is_shutting_down()
+        *self.draining.borrow() || self.node.is_shutting_down()
+    }
+
+    /// Waits until the server is told to stop.
+    pub(crate) async fn drained(&self) {
+        let mut draining = self.draining.subscribe();
+        // Fails only when the sender is gone, which `self` holds.
+        let _ = draining.wait_for(|&draining| draining).await;
     }
 
     /// Counts one answer until the guard is dropped.
@@ -82,13 +97,18 @@ impl App {
         Ok(Arc::clone(backend.info()))
     }
 
-    /// The answer for `error`: a model that is only not loaded yet is no unknown one.
+    /// The answer for `error`: a model that is only not loaded yet is no unknown one, and an idle
+    /// node knows none at all.
     fn explain(&self, error: Error) -> ApiError {
         if let Error::ModelNotFound { model, .. } = &error {
+            let snapshot = self.node.snapshot();
+            if is_idle(&snapshot) {
+                return ApiError::idle();
+            }
             let any = model.is_empty() || model.eq_ignore_ascii_case("auto");
             let wanted = model.to_lowercase();
             let stem = wanted.strip_suffix(".gguf").unwrap_or(&wanted);
-            for known in &self.node.snapshot().models {
+            for known in &snapshot.models {
                 if let ModelState::Loading { progress } = known.state
                     && (any || known.name.to_lowercase() == stem || known.name == *model)
                 {
@@ -98,6 +118,11 @@ impl App {
         }
         error.into()
     }
+}
+
+/// Whether nothing is there that could answer, now or soon.
+pub(crate) fn is_idle(snapshot: &Snapshot) -> bool {
+    snapshot.models.is_empty() && snapshot.targets.is_empty() && snapshot.mesh.is_none()
 }
 
 /// One answer under way.

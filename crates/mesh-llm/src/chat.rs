@@ -71,7 +71,7 @@ async fn engine(
         return solo(settings, console).await;
     }
     let engine = connect.await?;
-    if !settings.has_named_models {
+    if settings.node.models.is_empty() {
         return Ok(engine);
     }
     let served = engine.models().await?;
@@ -99,8 +99,12 @@ fn name_of_source(source: &node::ModelSource) -> String {
 
 #[cfg(feature = "solo")]
 async fn solo(settings: &Settings, console: Console) -> Result<Engine, Failure> {
-    let node = node::Node::start(settings.node.clone()).await?;
-    crate::serve::show_loading(&node, console).await;
+    let mut settings = settings.node.clone();
+    if settings.models.is_empty() {
+        settings.models.extend(crate::settings::starter());
+    }
+    let node = node::Node::start(settings).await?;
+    crate::progress::show_loading(&node, console).await;
     node.ready().await?;
     Ok(Engine::from_node(node))
 }

@@ -1,31 +1,40 @@
 //! What can be typed. The structs of settings double as the schema of `config.toml` and of the
 //! `MESH_LLM_*` variables, so that a setting is declared once.
 
+mod arguments;
+mod flags;
+
 use std::ffi::OsString;
 use std::io::Write;
 use std::path::PathBuf;
 
 use clap::error::ErrorKind;
-use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand};
+use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 use clap_complete::Shell;
 
+pub(crate) use self::arguments::{
+    ChatArguments, Expiry, InviteArguments, InvitesArguments, JoinArguments, LeaveArguments,
+    ModelArguments, ModelsArguments, RevokeArguments, StatusArguments,
+};
+pub(crate) use self::flags::{
+    Layer, MeshFlags, ModelFlags, NetworkFlags, ServerFlags, with_values,
+};
 use crate::failure::Failure;
-use crate::settings::LogFormat;
-
-/// The engine's bounds, so that a larger number is told and not silently cut.
-const SLOTS_MAX: i64 = 256;
-const QUEUE_MAX: i64 = 10_000;
 
 const AFTER_HELP: &str = "\
 Settings: a flag wins over a variable (--ctx-size: MESH_LLM_CTX_SIZE), a variable over the
-file config.toml (ctx_size) in MESH_LLM_HOME [default: ~/.mesh-llm].
+file config.toml (ctx_size) in MESH_LLM_HOME [default: ~/.mesh-llm]. In the file, keys may stand
+in a table named like their heading above: [models], [api], [mesh], [network], [output].
 
 Exit codes: 0 stopped as asked, 1 failed, 2 wrong flag or setting, 3 a model can't be served,
 4 the port can't be opened, 130 and 143 stopped at once by a second Ctrl-C or SIGTERM.";
 
-/// Serve language models on an OpenAI-compatible API at http://localhost:9337/v1.
+/// Serve language models on an OpenAI-compatible API at http://localhost:9337/v1, on one machine
+/// or on several that form a mesh.
 ///
-/// Without --model, the small model inside the program is served: it explains mesh-llm.
+/// With --model, serve it and open a mesh that other machines join with --join TICKET. Without
+/// any flag, wait for `mesh-llm load` or `mesh-llm join` from another terminal. The model
+/// `starter` is inside the program and explains mesh-llm.
 #[derive(Debug, Parser)]
 #[command(name = "mesh-llm", bin_name = "mesh-llm", version, after_help = AFTER_HELP, max_term_width = 100)]
 pub(crate) struct Cli {
@@ -45,6 +54,24 @@ pub(crate) enum Command {
     Chat(Box<ChatArguments>),
     /// List the models on this machine.
     Models(ModelsArguments),
+    /// Show the running node, its mesh, models and requests.
+    Status(StatusArguments),
+    /// Make a ticket that lets other machines into the running node's mesh.
+    Invite(InviteArguments),
+    /// List the tickets that the running node made.
+    Invites(InvitesArguments),
+    /// Take a ticket back, and the memberships of those that came by it.
+    Revoke(RevokeArguments),
+    /// Let the running node join a mesh; if none runs, start one that does.
+    Join(JoinArguments),
+    /// Let the running node leave its mesh.
+    Leave(LeaveArguments),
+    /// Let the running node load a model.
+    Load(ModelArguments),
+    /// Let the running node drop a model.
+    Drop(ModelArguments),
+    /// Replace the key by which meshes know this machine, after somebody may have copied it.
+    RotateKey,
     /// Print the completion script of a shell.
     Completions {
         /// Which shell.
@@ -52,78 +79,6 @@ pub(crate) enum Command {
     },
     /// Print the man page.
     Man,
-}
-
-/// What `models` takes.
-#[derive(Debug, Args)]
-pub(crate) struct ModelsArguments {
-    /// Print JSON.
-    #[arg(long)]
-    pub(crate) json: bool,
-    /// Folder to look in, besides ~/.models and the Hugging Face cache. May be repeated.
-    #[arg(long, value_name = "DIR")]
-    models_dir: Option<Vec<PathBuf>>,
-    /// Tokens of context that a model must fit with.
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
-    ctx_size: Option<u32>,
-}
-
-impl ModelsArguments {
-    /// The settings among the flags.
-    fn layer(&self) -> Layer {
-        let mut layer = Layer::default();
-        layer.models.models_dir.clone_from(&self.models_dir);
-        layer.models.ctx_size = self.ctx_size;
-        layer
-    }
-}
-
-/// What `chat` takes.
-#[derive(Debug, Args)]
-pub(crate) struct ChatArguments {
-    /// Ask this, print the answer, and end. Without it, text from a pipe is the question.
-    pub(crate) prompt: Option<String>,
-    /// Talk to this server instead of the node on this machine.
-    #[arg(long, value_name = "URL")]
-    pub(crate) url: Option<String>,
-    /// Instructions for the whole conversation.
-    #[arg(long, value_name = "TEXT")]
-    pub(crate) system: Option<String>,
-    /// How freely words are drawn; 0 always takes the likeliest.
-    #[arg(long, value_name = "T")]
-    pub(crate) temperature: Option<f32>,
-    /// Same seed, same answer.
-    #[arg(long, value_name = "N")]
-    pub(crate) seed: Option<u32>,
-    /// End an answer after so many tokens.
-    #[arg(long, value_name = "N")]
-    pub(crate) max_tokens: Option<u32>,
-    /// Print the answer to a single question as JSON.
-    #[arg(long)]
-    pub(crate) json: bool,
-    /// Port of the node on this machine [default: 9337].
-    #[arg(long, value_name = "PORT")]
-    port: Option<u16>,
-    /// Key that the server wants. Better set as MESH_LLM_API_KEY: others can see flags.
-    #[arg(long, value_name = "KEY")]
-    api_key: Option<String>,
-    #[command(flatten)]
-    models: ModelFlags,
-}
-
-impl ChatArguments {
-    /// The settings among the flags.
-    fn layer(&self) -> Layer {
-        Layer {
-            models: self.models.clone(),
-            server: ServerFlags {
-                port: self.port,
-                api_key: self.api_key.clone(),
-                ..ServerFlags::default()
-            },
-            ..Layer::default()
-        }
-    }
 }
 
 impl Cli {
@@ -144,125 +99,22 @@ impl Cli {
     /// The settings among all flags. Those after a command win over those before it.
     pub(crate) fn layer(&self) -> Layer {
         let root = self.layer.clone();
-        match &self.command {
-            Some(Command::Chat(arguments)) => arguments.layer().over(root),
-            Some(Command::Models(arguments)) => arguments.layer().over(root),
-            _ => root,
-        }
+        let own = match &self.command {
+            Some(Command::Chat(arguments)) => arguments.layer(),
+            Some(Command::Models(arguments)) => arguments.layer(),
+            Some(Command::Status(arguments)) => arguments.node.layer(),
+            Some(Command::Invite(arguments)) => arguments.node.layer(),
+            Some(Command::Invites(arguments)) => arguments.node.layer(),
+            Some(Command::Revoke(arguments)) => arguments.node.layer(),
+            Some(Command::Join(arguments)) => arguments.node.layer(),
+            Some(Command::Leave(arguments)) => arguments.node.layer(),
+            Some(Command::Load(arguments) | Command::Drop(arguments)) => arguments.node.layer(),
+            Some(Command::RotateKey | Command::Completions { .. } | Command::Man) | None => {
+                return root;
+            }
+        };
+        own.over(root)
     }
-}
-
-/// Settings from one place: the flags, the variables, or the file.
-#[derive(Debug, Clone, Default, Args)]
-pub(crate) struct Layer {
-    #[command(flatten)]
-    pub(crate) models: ModelFlags,
-    #[command(flatten)]
-    pub(crate) server: ServerFlags,
-    #[command(flatten)]
-    pub(crate) talk: TalkFlags,
-}
-
-/// Which models, and how they run.
-#[derive(Debug, Clone, Default, Args)]
-#[command(next_help_heading = "Models")]
-pub(crate) struct ModelFlags {
-    /// Model to serve: a name from `mesh-llm models`, a GGUF file, or `starter`. May be repeated.
-    #[arg(long, value_name = "NAME|PATH")]
-    pub(crate) model: Option<Vec<String>>,
-    /// Folder to look for models in, besides ~/.models and the Hugging Face cache. May be repeated.
-    #[arg(long, value_name = "DIR")]
-    pub(crate) models_dir: Option<Vec<PathBuf>>,
-    /// Tokens of context that running requests share; the most that one of them can hold.
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
-    pub(crate) ctx_size: Option<u32>,
-    /// Requests that are answered at the same time, per model, at most 256.
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=SLOTS_MAX))]
-    pub(crate) parallel: Option<u32>,
-    /// Layers to keep on the GPU [default: all that fit].
-    #[arg(long, value_name = "N")]
-    pub(crate) gpu_layers: Option<u32>,
-    /// Device to run on, such as CUDA0.
-    #[arg(long, value_name = "DEV")]
-    pub(crate) device: Option<String>,
-    /// Small model with the same vocabulary that drafts tokens for the large one to check.
-    #[arg(long, value_name = "PATH", conflicts_with = "no_draft")]
-    pub(crate) draft: Option<String>,
-    /// No speculation, not even with words of the prompt.
-    #[arg(
-        long,
-        num_args = 0,
-        default_missing_value = "true",
-        hide_possible_values = true
-    )]
-    pub(crate) no_draft: Option<bool>,
-    /// Threads that compute [default: one per core].
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
-    pub(crate) threads: Option<u32>,
-}
-
-/// How the API is reached.
-#[derive(Debug, Clone, Default, Args)]
-#[command(next_help_heading = "API")]
-pub(crate) struct ServerFlags {
-    /// Port of the API; 0 picks a free one [default: 9337].
-    #[arg(long, value_name = "PORT")]
-    pub(crate) port: Option<u16>,
-    /// Let other machines reach the API. They need a key, which is printed once when it is made.
-    #[arg(
-        long,
-        num_args = 0,
-        default_missing_value = "true",
-        hide_possible_values = true
-    )]
-    pub(crate) listen_all: Option<bool>,
-    /// Key that requests must carry. Better set as MESH_LLM_API_KEY: others can see flags.
-    #[arg(long, value_name = "KEY")]
-    pub(crate) api_key: Option<String>,
-    /// Name besides localhost by which this machine is called in URLs. May be repeated.
-    #[arg(long, value_name = "NAME")]
-    pub(crate) host: Option<Vec<String>>,
-    /// Web origin whose pages may call the API, such as https://example.org. May be repeated.
-    #[arg(long, value_name = "ORIGIN")]
-    pub(crate) cors_origin: Option<Vec<String>>,
-    /// Requests that may wait for a free place, per model, at most 10000 [default: 128].
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=QUEUE_MAX))]
-    pub(crate) queue: Option<u32>,
-    /// Time that running answers get to finish after Ctrl-C, s [default: 30].
-    #[arg(long, value_name = "N")]
-    pub(crate) grace_seconds: Option<u64>,
-}
-
-/// What is shown.
-#[derive(Debug, Clone, Default, Args)]
-#[command(next_help_heading = "Output")]
-pub(crate) struct TalkFlags {
-    /// pretty: for people, on stderr. json: one object a line, on stdout [default: pretty].
-    #[arg(
-        long,
-        value_name = "FORMAT",
-        value_enum,
-        global = true,
-        hide_possible_values = true
-    )]
-    pub(crate) log_format: Option<LogFormat>,
-    /// What is logged: error, warn, info, debug, trace, or a filter such as engine=debug
-    /// [default: warn; with json info].
-    #[arg(long, value_name = "LEVEL", global = true)]
-    pub(crate) log_level: Option<String>,
-}
-
-/// `command` with flags that also take `=true` and `=false`, as variables and files have them,
-/// and as a flag that takes back what the file says.
-pub(crate) fn with_values(command: clap::Command) -> clap::Command {
-    let command = command.mut_args(|argument| match argument.get_id().as_str() {
-        "no_draft" | "listen_all" => argument
-            .num_args(0..=1)
-            .require_equals(true)
-            .value_name("BOOL"),
-        _ => argument,
-    });
-    command.mut_subcommands(with_values)
 }
 
 /// Prints the completion script.

@@ -43,6 +43,15 @@ impl Console {
 
     /// Tells why the program ends. A hint gets a line of its own.
     pub(crate) fn error(self, code: &str, message: &str) {
+        self.trouble("error", code, message);
+    }
+
+    /// Tells what is not as it should be, while the program goes on.
+    pub(crate) fn warn(self, code: &str, message: &str) {
+        self.trouble("warning", code, message);
+    }
+
+    fn trouble(self, kind: &str, code: &str, message: &str) {
         let parts = message
             .split_once("; hint: ")
             .or_else(|| message.split_once("\nhint: "));
@@ -52,13 +61,13 @@ impl Console {
         };
         if self.is_json() {
             print_event(
-                "error",
+                kind,
                 json!({ "code": code, "message": message, "hint": hint }),
             );
             return;
         }
         let mut stderr = std::io::stderr().lock();
-        write_line(&mut stderr, &format!("error: {message}"));
+        write_line(&mut stderr, &format!("{kind}: {message}"));
         if let Some(hint) = hint {
             write_line(&mut stderr, &format!("hint: {hint}"));
         }

@@ -32,6 +32,10 @@ impl Failure {
         Self::of(Kind::Settings, message)
     }
 
+    pub(crate) fn model(message: impl Into<String>) -> Self {
+        Self::of(Kind::Model, message)
+    }
+
     pub(crate) fn port(message: impl Into<String>) -> Self {
         Self::of(Kind::Port, message)
     }
@@ -41,6 +45,11 @@ impl Failure {
             kind,
             message: message.into(),
         }
+    }
+
+    /// What is told.
+    pub(crate) fn message(&self) -> &str {
+        &self.message
     }
 
     /// Tells the user, and gives the exit code.
@@ -65,6 +74,12 @@ impl From<SettingsError> for Failure {
 impl From<node::StartError> for Failure {
     fn from(error: node::StartError) -> Self {
         Self::of(Kind::Model, error.to_string())
+    }
+}
+
+impl From<node::MeshRequestError> for Failure {
+    fn from(error: node::MeshRequestError) -> Self {
+        Self::other(error.to_string())
     }
 }
 

@@ -4,13 +4,23 @@
 mod chat;
 mod cli;
 mod console;
+mod control;
 mod failure;
+mod invite;
 mod key;
+mod load;
+mod lock;
 mod log;
+mod member;
 mod models;
 mod panic;
+mod progress;
+mod qr;
+mod rotate;
 mod serve;
 mod settings;
+mod status;
+mod table;
 
 use std::process::ExitCode;
 use std::time::Duration;
@@ -49,7 +59,8 @@ fn start(cli: Cli, environment: &Environment) -> Result<(), Failure> {
     }
     let settings = settings::resolve(cli.layer(), cli.config.as_deref(), environment)?;
     let command = cli.command;
-    let is_serving = command.is_none();
+    // A join serves if no node runs yet.
+    let is_serving = matches!(command, None | Some(Command::Join(_)));
     log::start(&settings, is_serving)?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(RUNTIME_THREADS)
@@ -66,6 +77,15 @@ async fn run(command: Option<Command>, settings: Settings) -> Result<(), Failure
         None => serve::run(settings).await,
         Some(Command::Chat(arguments)) => chat::run(settings, &arguments).await,
         Some(Command::Models(arguments)) => models::run(&settings, arguments.json),
+        Some(Command::Status(arguments)) => status::run(&settings, &arguments).await,
+        Some(Command::Invite(arguments)) => invite::make(&settings, &arguments).await,
+        Some(Command::Invites(arguments)) => invite::list(&settings, arguments.json).await,
+        Some(Command::Revoke(arguments)) => invite::revoke(&settings, arguments.id).await,
+        Some(Command::Join(arguments)) => member::join(settings, &arguments.ticket).await,
+        Some(Command::Leave(_)) => member::leave(&settings).await,
+        Some(Command::Load(arguments)) => load::load(&settings, &arguments.model).await,
+        Some(Command::Drop(arguments)) => load::drop(&settings, &arguments.model).await,
+        Some(Command::RotateKey) => rotate::run(&settings),
         // Done before the settings were read.
         Some(Command::Completions { .. } | Command::Man) => Ok(()),
     }

@@ -6,6 +6,7 @@ use serde_json::{Value, json};
 use crate::cli::print;
 use crate::failure::Failure;
 use crate::settings::Settings;
+use crate::table;
 
 /// Lists the models.
 pub(crate) fn run(settings: &Settings, json: bool) -> Result<(), Failure> {
@@ -15,7 +16,7 @@ pub(crate) fn run(settings: &Settings, json: bool) -> Result<(), Failure> {
         let list: Vec<Value> = models.iter().map(to_json).collect();
         format!("{}\n", Value::from(list))
     } else {
-        table(&models, settings)
+        list(&models, settings)
     };
     print(text.as_bytes())
 }
@@ -62,7 +63,7 @@ const COLUMNS: [&str; 7] = [
     "FITS",
 ];
 
-fn table(models: &[LocalModel], settings: &Settings) -> String {
+fn list(models: &[LocalModel], settings: &Settings) -> String {
     let mut rows = vec![COLUMNS.map(str::to_owned)];
     let mut broken = String::new();
     for model in models {
@@ -80,24 +81,7 @@ fn table(models: &[LocalModel], settings: &Settings) -> String {
             }
         }
     }
-    let widths: Vec<usize> = (0..COLUMNS.len())
-        .map(|column| {
-            rows.iter()
-                .map(|row| row[column].chars().count())
-                .max()
-                .unwrap_or(0)
-        })
-        .collect();
-    let mut text = String::new();
-    for row in rows {
-        let cells: Vec<String> = row
-            .iter()
-            .zip(&widths)
-            .map(|(cell, width)| format!("{cell:<width$}"))
-            .collect();
-        text.push_str(cells.join("  ").trim_end());
-        text.push('\n');
-    }
+    let mut text = table::table(&rows);
     text.push_str(&broken);
     if models.iter().all(|model| model.path.is_none()) {
         let folders: Vec<String> = settings

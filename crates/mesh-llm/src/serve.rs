@@ -1,284 +1,202 @@
-//! The default command: loads the models, opens the API, and stops in order.
+//! The default command: opens the APIs, gets the node into its mesh, loads the models, and stops
+//! in order.
 
-use std::io::ErrorKind;
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+mod announce;
+mod entry;
+mod news;
+mod servers;
+
 use std::time::Duration;
 
-use indicatif::{ProgressBar, ProgressStyle};
-use node::{ModelState, Node};
+use mesh::admission::Invite;
+use mesh::ticket::Ticket;
+use node::{MeshRequestError, Node, StartError};
 use serde_json::json;
-use tokio::net::TcpListener;
 use tokio::signal::unix::{Signal, SignalKind, signal};
-use tokio::sync::oneshot;
+use tokio_util::task::AbortOnDropHandle;
 
+use self::news::Teller;
+use self::servers::Servers;
 use crate::console::Console;
 use crate::failure::Failure;
-use crate::key;
-use crate::settings::Settings;
+use crate::lock::{self, Lock};
+use crate::progress::show_loading;
+use crate::settings::{Settings, Way};
 
-/// How long after the grace time the server may take to write what it still holds.
-const FLUSH_MAX: Duration = Duration::from_secs(2);
-/// A program is told of loading in steps of this share.
-const PROGRESS_STEP: f32 = 0.1;
+/// How long the news that the node is ready may wait for its ticket, which takes seconds where
+/// relays do not answer. Without relays it is there in a moment.
+const TICKET_PATIENCE: Duration = Duration::from_millis(200);
+
+/// A ticket that is being made. It ends with its owner.
+type TicketTask = AbortOnDropHandle<Result<Ticket, MeshRequestError>>;
 
 /// Serves until a signal or a failure.
-pub(crate) async fn run(settings: Settings) -> Result<(), Failure> {
+pub(crate) async fn run(mut settings: Settings) -> Result<(), Failure> {
     let console = Console::new(settings.log_format);
     let mut signals = Signals::new()?;
-    check_models(&settings)?;
+    let _lock = claim_key(&mut settings, console)?;
     // In this order, so that a bad model file is told before a port is opened, and a busy port
     // before minutes are spent on loading.
     let node = Node::start(settings.node.clone()).await?;
-    let listener = bind(&settings).await?;
-    let address = listener
-        .local_addr()
-        .map_err(|error| Failure::port(error.to_string()))?;
-    let key = api_key(&settings)?;
-    let config = api::Config {
-        api_key: key.as_ref().map(|key| key.text.clone()),
-        listen_all: settings.listen_all,
-        hosts: settings.hosts.clone(),
-        cors_origins: settings.cors_origins.clone(),
-        ..api::Config::default()
-    };
-    let (stop, stopped) = oneshot::channel::<()>();
-    let serving = api::serve(listener, node.clone(), config, async {
-        // A dropped sender means the same: stop.
-        let _ = stopped.await;
-    });
-    let mut server = AbortOnDrop(tokio::spawn(serving));
+    let mut servers = Servers::open(&node, &settings, console).await?;
 
-    tokio::select! {
-        () = show_loading(&node, console) => {}
-        ended = &mut server.0 => return Err(server_failure(ended)),
+    let begun = tokio::select! {
+        begun = begin(&node, &settings, console) => begun,
+        failure = servers.failed() => Err(failure),
         _ = signals.next() => {
             node.shutdown(Duration::ZERO).await;
             return Ok(());
         }
+    };
+    let result = match begun {
+        Ok(ticket) => {
+            let serving = serve(&node, &settings, &mut servers, ticket);
+            tokio::select! {
+                failure = serving => Err(failure),
+                _ = signals.next() => Ok(()),
+            }
+        }
+        Err(failure) => {
+            // The others need not wait for this node's heartbeat.
+            node.shutdown(Duration::ZERO).await;
+            return Err(failure);
+        }
+    };
+    if result.is_ok() {
+        console.say("stopping: running answers may finish; press Ctrl-C again to stop at once");
     }
-    node.ready().await?;
-    announce(console, &node, address, key.as_ref(), &settings);
-
-    tokio::select! {
-        ended = &mut server.0 => return Err(server_failure(ended)),
-        _ = signals.next() => {}
-    }
-    console.say("stopping: running answers may finish; press Ctrl-C again to stop at once");
     console.event(
         "stopping",
         json!({ "grace_seconds": settings.grace.as_secs() }),
     );
-    let finish = finish(&node, stop, &mut server, settings.grace);
     tokio::select! {
-        () = finish => {}
+        () = servers.stop(&node, settings.grace) => {}
         // The second signal: no destructors, no waiting.
         code = signals.next() => std::process::exit(code),
     }
+    result?;
     console.event("stopped", json!({}));
     Ok(())
 }
 
-/// The orderly stop: no new connections, running answers within `grace`, then the end.
-async fn finish(
-    node: &Node,
-    stop: oneshot::Sender<()>,
-    server: &mut AbortOnDrop<std::io::Result<()>>,
-    grace: Duration,
-) {
-    // Only fails when the server is gone already.
-    let _ = stop.send(());
-    node.shutdown(grace).await;
-    if tokio::time::timeout(FLUSH_MAX, &mut server.0)
-        .await
-        .is_err()
-    {
-        tracing::warn!("connections were still open");
-    }
-}
-
-#[cfg(feature = "solo")]
-fn check_models(_: &Settings) -> Result<(), Failure> {
-    Ok(())
-}
-
-#[cfg(not(feature = "solo"))]
-fn check_models(_: &Settings) -> Result<(), Failure> {
-    Err(node::StartError::NoEngine.into())
-}
-
-async fn bind(settings: &Settings) -> Result<TcpListener, Failure> {
-    let ip = if settings.listen_all {
-        Ipv4Addr::UNSPECIFIED
-    } else {
-        Ipv4Addr::LOCALHOST
+/// Makes sure that no other process uses the node's key. If one does, or nothing can be kept, the
+/// key is of this run alone.
+fn claim_key(settings: &mut Settings, console: Console) -> Result<Option<Lock>, Failure> {
+    let Some(home) = settings.node.mesh.home.clone() else {
+        return Ok(None);
     };
-    let address = SocketAddr::new(IpAddr::V4(ip), settings.port);
-    TcpListener::bind(address).await.map_err(|error| {
-        let reason = match error.kind() {
-            ErrorKind::AddrInUse => {
-                "it is in use; hint: another mesh-llm may be running; choose another port with --port, or --port 0 for any free one".to_owned()
-            }
-            ErrorKind::PermissionDenied => {
-                "not allowed; hint: choose a port of 1024 or above with --port".to_owned()
-            }
-            _ => error.to_string(),
-        };
-        Failure::port(format!("can't open port {}: {reason}", settings.port))
-    })
-}
-
-/// The key that requests need: none on loopback unless one is set.
-fn api_key(settings: &Settings) -> Result<Option<key::Key>, Failure> {
-    match &settings.api_key {
-        Some(text) => Ok(Some(key::Key {
-            text: text.clone(),
-            is_new: false,
-        })),
-        None if settings.listen_all => key::kept_or_new(&settings.home).map(Some),
-        None => Ok(None),
-    }
-}
-
-fn server_failure(ended: Result<std::io::Result<()>, tokio::task::JoinError>) -> Failure {
-    match ended {
-        Ok(Ok(())) => Failure::other("the API stopped by itself"),
-        Ok(Err(error)) => Failure::other(format!("the API stopped: {error}")),
-        Err(_) => Failure::other("the API failed; hint: what went wrong is told above"),
-    }
-}
-
-/// Shows how far the models are, until all are ready or one has failed.
-pub(crate) async fn show_loading(node: &Node, console: Console) {
-    let mut watch = node.watch();
-    let mut view = LoadingView {
-        console,
-        bar: None,
-        told: None,
+    let reason = match lock::take(&home) {
+        Ok(Some(lock)) => return Ok(Some(lock)),
+        Ok(None) => format!(
+            "another mesh-llm runs with the key in {}; hint: stop it, or name another folder with MESH_LLM_HOME",
+            home.display()
+        ),
+        Err(failure) => failure.message().to_owned(),
     };
-    loop {
-        let snapshot = watch.borrow_and_update().clone();
-        let is_failed =
-            |model: &node::ModelStatus| matches!(model.state, ModelState::Failed { .. });
-        if snapshot.is_ready() || snapshot.models.iter().any(is_failed) {
-            break;
-        }
-        let loading = snapshot.models.iter().find_map(|model| match model.state {
-            ModelState::Loading { progress } => Some((&model.name, progress)),
-            _ => None,
-        });
-        if let Some((name, progress)) = loading {
-            view.show(name, progress);
-        }
-        if watch.changed().await.is_err() {
-            break;
-        }
+    match settings.way {
+        Way::Rejoin => return Err(Failure::other(reason)),
+        Way::Open { .. } | Way::Join(_) => console.warn(
+            "key_of_this_run",
+            &format!("this node's key is of this run alone: {reason}"),
+        ),
+        // It may be told to join later; that is soon enough to care.
+        Way::Alone | Way::Idle => {}
     }
-    view.clear();
+    settings.node.mesh.home = None;
+    Ok(None)
 }
 
-/// The bar, or the events, of the model that is being loaded.
-struct LoadingView {
-    console: Console,
-    bar: Option<(String, ProgressBar)>,
-    told: Option<(String, f32)>,
-}
-
-impl LoadingView {
-    fn show(&mut self, model: &str, progress: f32) {
-        if self.console.is_json() {
-            let is_news = match &self.told {
-                Some((told, share)) => told != model || progress >= share + PROGRESS_STEP,
-                None => true,
-            };
-            if is_news {
-                self.told = Some((model.to_owned(), progress));
-                self.console
-                    .event("loading", json!({ "model": model, "progress": progress }));
-            }
-            return;
-        }
-        if !self.console.is_watched() {
-            return;
-        }
-        if self.bar.as_ref().is_none_or(|(shown, _)| shown != model) {
-            self.clear();
-            self.bar = Some((model.to_owned(), bar(model)));
-        }
-        if let Some((_, bar)) = &self.bar {
-            #[expect(
-                clippy::cast_possible_truncation,
-                clippy::cast_sign_loss,
-                reason = "a share between 0 and 1"
-            )]
-            bar.set_position((progress * 100.0) as u64);
-        }
-    }
-
-    fn clear(&mut self) {
-        if let Some((_, bar)) = self.bar.take() {
-            bar.finish_and_clear();
-        }
-    }
-}
-
-fn bar(model: &str) -> ProgressBar {
-    let style = ProgressStyle::with_template("loading {msg} {bar:30} {percent} %")
-        .unwrap_or_else(|_| ProgressStyle::default_bar());
-    ProgressBar::new(100)
-        .with_style(style)
-        .with_message(model.to_owned())
-}
-
-fn announce(
-    console: Console,
+/// Gets the node to where it can be called ready. Gives the ticket of its own mesh, still being
+/// made, if it opened one.
+async fn begin(
     node: &Node,
-    address: SocketAddr,
-    key: Option<&key::Key>,
     settings: &Settings,
-) {
-    let models: Vec<String> = node
-        .models()
-        .iter()
-        .map(|model| model.name.clone())
-        .collect();
-    let url = format!("http://127.0.0.1:{}/v1", address.port());
-    console.event(
-        "ready",
-        json!({
-            "api_url": url,
-            "models": models,
-            "listen": address.to_string(),
-            "version": env!("CARGO_PKG_VERSION"),
-        }),
-    );
-    let named: Vec<String> = models.iter().map(|name| format!("`{name}`")).collect();
-    console.say(&format!("mesh-llm serves {} at {url}", named.join(", ")));
-    if settings.listen_all {
-        console.say(&format!(
-            "other machines reach it on port {}",
-            address.port()
-        ));
-    }
-    let mut auth = "";
-    if let Some(key) = key {
-        auth = " -H \"Authorization: Bearer $MESH_LLM_API_KEY\"";
-        if key.is_new {
-            // The key must not be lost in JSON mode either, and stdout may be a log file.
-            eprintln!("API key, shown this once: {}", key.text);
-            eprintln!("it is kept in {}", key::file(&settings.home).display());
-        } else if settings.api_key.is_none() {
-            let file = key::file(&settings.home);
-            console.say(&format!("the API key is in {}", file.display()));
+    console: Console,
+) -> Result<Option<TicketTask>, Failure> {
+    match &settings.way {
+        Way::Alone | Way::Idle => {
+            load(node, console).await?;
+            Ok(None)
+        }
+        Way::Open { name } => {
+            let opening = entry::open(node, name.as_deref(), console);
+            let (opened, loaded) = tokio::join!(opening, load(node, console));
+            loaded?;
+            opened
+        }
+        // Requests go through the mesh while this node's own models load.
+        Way::Join(ticket) => {
+            entry::join(node, &settings.node.mesh, ticket).await?;
+            Ok(None)
+        }
+        Way::Rejoin => {
+            node.rejoin(None).await?;
+            Ok(None)
         }
     }
-    let model = models.first().map_or("auto", String::as_str);
-    let body = json!({
-        "model": model,
-        "messages": [{ "role": "user", "content": "What is mesh-llm?" }],
-    });
-    console.say(&format!(
-        "\nTry it:\n  curl {url}/chat/completions -H 'Content-Type: application/json'{auth} -d '{body}'\nor, in another terminal:\n  mesh-llm chat\nCtrl-C stops."
-    ));
+}
+
+async fn load(node: &Node, console: Console) -> Result<(), StartError> {
+    show_loading(node, console).await;
+    node.ready().await
+}
+
+/// Tells that the node is ready, then what happens, until something fails.
+async fn serve(
+    node: &Node,
+    settings: &Settings,
+    servers: &mut Servers,
+    mut making: Option<TicketTask>,
+) -> Failure {
+    let console = Console::new(settings.log_format);
+    let mut ticket = None;
+    if let Some(task) = &mut making {
+        if let Ok(made) = tokio::time::timeout(TICKET_PATIENCE, task).await {
+            making = None;
+            ticket = announce::made(made, console);
+        } else if console.is_json() {
+            // A program waits for one event, and on the local network this ticket will do.
+            ticket = node.invite_now(Invite::default()).await.ok();
+        }
+    }
+    // Before the announcement, so that nothing is lost between the two.
+    let telling = Teller::new(node, console).tell();
+    announce::ready(node, settings, servers, ticket.as_ref());
+    if let Some(ticket) = &ticket
+        && making.is_none()
+    {
+        announce::ticket(ticket, console);
+    }
+    console.say("Ctrl-C stops.");
+    let failing = first_failure(node);
+    tokio::pin!(failing, telling);
+    loop {
+        let late = async {
+            match &mut making {
+                Some(task) => task.await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            failure = servers.failed() => return failure,
+            error = &mut failing => return error.into(),
+            made = late => {
+                making = None;
+                if let Some(ticket) = announce::made(made, console) {
+                    announce::ticket(&ticket, console);
+                }
+            }
+            () = &mut telling => return Failure::other("the node stopped by itself"),
+        }
+    }
+}
+
+/// Waits until a model that was asked for at the start has failed.
+async fn first_failure(node: &Node) -> StartError {
+    match node.ready().await {
+        Err(error) => error,
+        Ok(()) => std::future::pending().await,
+    }
 }
 
 /// Ctrl-C and SIGTERM.
@@ -304,14 +222,5 @@ impl Signals {
             _ = self.interrupt.recv() => 130,
             _ = self.terminate.recv() => 143,
         }
-    }
-}
-
-/// A task that ends with its owner.
-struct AbortOnDrop<T>(tokio::task::JoinHandle<T>);
-
-impl<T> Drop for AbortOnDrop<T> {
-    fn drop(&mut self) {
-        self.0.abort();
     }
 }

@@ -4,36 +4,38 @@
 //! the file, the file over the default.
 
 mod layer;
+mod mesh;
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use ::mesh::ticket::TicketError;
 use node::{Draft, ModelSource};
 use thiserror::Error;
 
-use crate::cli::Layer;
+pub(crate) use self::mesh::{Way, read_ticket};
+use crate::cli::{Layer, ServerFlags};
 
 const PORT_DEFAULT: u16 = 9337;
+const CONSOLE_DEFAULT: u16 = 3131;
 /// Long enough for a usual answer on a slow machine, short enough for a person who waits.
 const GRACE_DEFAULT: Duration = Duration::from_secs(30);
 /// Longest grace time, s. A service manager gives up far earlier.
 const GRACE_SECONDS_MAX: u64 = 24 * 3600;
-/// Name of the model that is part of the program.
-#[cfg(feature = "solo")]
-const STARTER: &str = mesh_llm::STARTER_NAME;
 
 /// Everything that can be set, resolved.
 #[derive(Debug, Clone)]
 pub(crate) struct Settings {
     /// Folder of our own files.
     pub(crate) home: PathBuf,
-    /// Models, and how they run.
+    /// Models, how they run, and how the node takes part in a mesh.
     pub(crate) node: node::Settings,
-    /// Whether the user named models; otherwise `node.models` holds the default.
-    pub(crate) has_named_models: bool,
+    /// What the node does about a mesh when it starts.
+    pub(crate) way: Way,
     pub(crate) port: u16,
+    pub(crate) console: ConsolePort,
     pub(crate) listen_all: bool,
     pub(crate) api_key: Option<String>,
     pub(crate) hosts: Vec<String>,
@@ -41,6 +43,28 @@ pub(crate) struct Settings {
     pub(crate) grace: Duration,
     pub(crate) log_format: LogFormat,
     pub(crate) log_level: Option<String>,
+}
+
+/// Where the management API is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum ConsolePort {
+    /// Nowhere.
+    Off,
+    /// At the port that was asked for.
+    Asked(u16),
+    /// At the usual one, or at another if that is taken.
+    Usual,
+}
+
+impl ConsolePort {
+    /// The port to begin with.
+    pub(crate) fn first_choice(self) -> Option<u16> {
+        match self {
+            Self::Off => None,
+            Self::Asked(port) => Some(port),
+            Self::Usual => Some(CONSOLE_DEFAULT),
+        }
+    }
 }
 
 /// Who reads the output.
@@ -68,12 +92,17 @@ pub(crate) enum SettingsError {
     Unreadable { path: PathBuf, reason: String },
     #[error("no home folder is known; hint: set MESH_LLM_HOME")]
     NoHome,
+    #[error(transparent)]
+    Ticket(#[from] TicketError),
+    #[error("a client runs no model; hint: leave out --client or --model")]
+    ClientWithModel,
 }
 
 /// The process's environment, or a made-up one in tests.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Environment {
     variables: BTreeMap<String, OsString>,
+    host_name: Option<String>,
 }
 
 impl Environment {
@@ -82,7 +111,10 @@ impl Environment {
         let variables = std::env::vars_os()
             .filter_map(|(name, value)| Some((name.into_string().ok()?, value)))
             .collect();
-        Self { variables }
+        Self {
+            variables,
+            host_name: sysinfo::System::host_name().ok(),
+        }
     }
 
     /// A variable that is set to something.
@@ -149,20 +181,25 @@ pub(crate) fn resolve(
         models_dirs: default_models_dirs(user_home.as_deref(), environment),
         user_home,
         home,
+        host_name: environment.host_name.clone(),
     };
-    Ok(settings(layer, places))
+    settings(layer, places)
 }
 
+/// What the machine says of itself.
 struct Places {
     home: PathBuf,
     user_home: Option<PathBuf>,
     models_dirs: Vec<PathBuf>,
+    host_name: Option<String>,
 }
 
-fn settings(layer: Layer, places: Places) -> Settings {
+fn settings(layer: Layer, places: Places) -> Result<Settings, SettingsError> {
     let user_home = places.user_home.as_deref();
     let Layer {
         models,
+        mesh: mesh_flags,
+        network,
         server,
         talk,
     } = layer;
@@ -182,8 +219,9 @@ fn settings(layer: Layer, places: Places) -> Settings {
     let grace_seconds = server
         .grace_seconds
         .map(|seconds| seconds.min(GRACE_SECONDS_MAX));
-    Settings {
-        has_named_models: !named.is_empty(),
+    let way = mesh::way(&mesh_flags, !named.is_empty())?;
+    let home = places.home;
+    Ok(Settings {
         node: node::Settings {
             models: model_sources(&named, user_home),
             context_tokens: models.ctx_size,
@@ -194,11 +232,13 @@ fn settings(layer: Layer, places: Places) -> Settings {
             threads: models.threads,
             queue_max: server.queue,
             models_dirs,
-            memory_bytes_max: None,
-            mesh: node::MeshSettings::default(),
+            memory_bytes_max: models.max_vram.map(mesh::bytes_of_gigabytes),
+            mesh: mesh::settings(mesh_flags, network, &way, &home, places.host_name),
         },
-        home: places.home,
+        way,
+        home,
         port: server.port.unwrap_or(PORT_DEFAULT),
+        console: console_port(&server),
         listen_all: server.listen_all.unwrap_or(false),
         api_key: server.api_key.filter(|key| !key.is_empty()),
         hosts: server.host.unwrap_or_default(),
@@ -206,34 +246,42 @@ fn settings(layer: Layer, places: Places) -> Settings {
         grace: grace_seconds.map_or(GRACE_DEFAULT, Duration::from_secs),
         log_format: talk.log_format.unwrap_or_default(),
         log_level: talk.log_level,
+    })
+}
+
+fn console_port(server: &ServerFlags) -> ConsolePort {
+    match (server.console, server.no_console) {
+        (_, Some(true)) => ConsolePort::Off,
+        (Some(port), _) => ConsolePort::Asked(port),
+        (None, _) => ConsolePort::Usual,
     }
 }
 
+/// The model inside the program, if it has one.
 #[cfg(feature = "solo")]
-fn model_sources(named: &[String], user_home: Option<&Path>) -> Vec<ModelSource> {
-    let starter = || ModelSource::Embedded {
-        name: STARTER.to_owned(),
+pub(crate) fn starter() -> Option<ModelSource> {
+    Some(ModelSource::Embedded {
+        name: mesh_llm::STARTER_NAME.to_owned(),
         bytes: mesh_llm::STARTER,
-    };
-    if named.is_empty() {
-        return vec![starter()];
-    }
-    let is_starter = |name: &str| name.eq_ignore_ascii_case(STARTER);
-    named
-        .iter()
-        .map(|name| {
-            if is_starter(name) {
-                starter()
-            } else {
-                source(name, user_home)
-            }
-        })
-        .collect()
+    })
 }
 
+/// The model inside the program, if it has one.
 #[cfg(not(feature = "solo"))]
+pub(crate) fn starter() -> Option<ModelSource> {
+    None
+}
+
 fn model_sources(named: &[String], user_home: Option<&Path>) -> Vec<ModelSource> {
-    named.iter().map(|name| source(name, user_home)).collect()
+    let is_it = |inside: &ModelSource, wanted: &str| match inside {
+        ModelSource::Embedded { name, .. } => name.eq_ignore_ascii_case(wanted),
+        ModelSource::Named(_) | ModelSource::Path(_) => false,
+    };
+    let sources = named.iter().map(|name| {
+        let inside = starter().filter(|inside| is_it(inside, name));
+        inside.unwrap_or_else(|| source(name, user_home))
+    });
+    sources.collect()
 }
 
 fn source(text: &str, user_home: Option<&Path>) -> ModelSource {

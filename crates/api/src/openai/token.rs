@@ -78,7 +78,7 @@ pub struct DetokenizeAnswer {
 /// State of the server, for probes.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, ToSchema)]
 pub struct Health {
-    /// `ok`, `loading`, `failed` or `shutting_down`.
+    /// `ok`, `idle`, `loading`, `failed` or `shutting_down`.
     pub status: &'static str,
     /// Version of the program.
     pub version: &'static str,

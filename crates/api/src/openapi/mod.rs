@@ -40,7 +40,7 @@ use crate::route;
 struct Description;
 
 /// Describes the API key, which is needed where one is configured.
-struct Key;
+pub(crate) struct Key;
 
 impl Modify for Key {
     fn modify(&self, openapi: &mut utoipa::openapi::OpenApi) {

@@ -62,7 +62,7 @@ fn computed_by(host: Option<HeaderValue>, mut response: Response) -> Response {
 /// How a request to a model can fail.
 #[derive(utoipa::IntoResponses)]
 #[expect(dead_code, reason = "read by the description alone")]
-enum Failures {
+pub(crate) enum Failures {
     #[response(status = 400, description = "A value can't be used")]
     Invalid(ErrorBody),
     #[response(status = 404, description = "No such model")]

@@ -11,8 +11,8 @@ use node::ModelState;
 use crate::error::ApiError;
 use crate::metrics;
 use crate::openai::token::Health;
-use crate::router::ROUTES;
-use crate::state::App;
+use crate::state::{App, is_idle};
+use crate::surface::Surface;
 
 /// Longest path that is compared with the known ones; the comparison is quadratic.
 const PATH_BYTES_MAX: usize = 128;
@@ -27,7 +27,7 @@ const EDITS_MAX: usize = 4;
     security(()),
     responses(
         (status = 200, description = "At least one model answers", body = Health),
-        (status = 503, description = "Loading, failed or shutting down", body = Health),
+        (status = 503, description = "Idle, loading, failed or shutting down", body = Health),
     )
 )]
 pub(crate) async fn health(State(app): State<Arc<App>>) -> Response {
@@ -44,6 +44,8 @@ pub(crate) async fn health(State(app): State<Arc<App>>) -> Response {
     let failed = number(|state| matches!(state, ModelState::Failed { .. }));
     let status = if app.is_draining() {
         "shutting_down"
+    } else if is_idle(&snapshot) {
+        "idle"
     } else if ready > 0 || (loading == 0 && failed == 0) {
         "ok"
     } else if loading > 0 {
@@ -96,13 +98,21 @@ pub(crate) async fn metrics(State(app): State<Arc<App>>) -> Result<Response, Api
 )]
 pub(crate) async fn description() -> Result<Response, ApiError> {
     static TEXT: OnceLock<String> = OnceLock::new();
-    let text = match TEXT.get() {
+    described(&TEXT, crate::openapi)
+}
+
+/// A description as JSON, written once and kept in `text`.
+pub(crate) fn described(
+    text: &'static OnceLock<String>,
+    describe: fn() -> utoipa::openapi::OpenApi,
+) -> Result<Response, ApiError> {
+    let text = match text.get() {
         Some(text) => text,
         None => {
-            let text = crate::openapi().to_json().map_err(|error| {
+            let written = describe().to_json().map_err(|error| {
                 ApiError::internal(format!("the description can't be written: {error}"))
             })?;
-            TEXT.get_or_init(|| text)
+            text.get_or_init(|| written)
         }
     };
     let kind = [(
@@ -113,12 +123,12 @@ pub(crate) async fn description() -> Result<Response, ApiError> {
 }
 
 /// Answers paths that are no route, with the likeliest one that is.
-pub(crate) async fn no_route(method: Method, uri: Uri) -> ApiError {
+pub(crate) async fn no_route(State(app): State<Arc<App>>, method: Method, uri: Uri) -> ApiError {
     let path = uri.path();
     let shown: String = path.chars().take(PATH_BYTES_MAX).collect();
-    let hint = match near(path) {
+    let hint = match near(path, app.surface) {
         Some((method, route)) => format!("did you mean {method} {route}?"),
-        None => "the routes are listed in /openapi.json".to_owned(),
+        None => format!("the routes are listed in {}", app.surface.description),
     };
     ApiError::no_route(format!("no route {method} {shown}; hint: {hint}"))
 }
@@ -130,16 +140,17 @@ pub(crate) async fn no_method(method: Method, uri: Uri) -> ApiError {
 }
 
 /// The known route nearest to `path`.
-fn near(path: &str) -> Option<(&'static str, &'static str)> {
+fn near(path: &str, surface: &Surface) -> Option<(&'static str, &'static str)> {
     if path.len() > PATH_BYTES_MAX {
         return None;
     }
     let path = path.trim_end_matches('/').to_ascii_lowercase();
-    let path = path.strip_prefix("/v1").unwrap_or(&path);
-    let (distance, method, route) = ROUTES
+    let path = path.strip_prefix(surface.prefix).unwrap_or(&path);
+    let (distance, method, route) = surface
+        .routes
         .iter()
         .map(|&(method, route)| {
-            let bare = route.strip_prefix("/v1").unwrap_or(route);
+            let bare = route.strip_prefix(surface.prefix).unwrap_or(route);
             (strsim::levenshtein(path, bare), method, route)
         })
         .min_by_key(|&(distance, ..)| distance)?;

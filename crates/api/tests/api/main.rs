@@ -8,6 +8,7 @@ mod completion;
 mod connection;
 mod embedding;
 mod house;
+mod management;
 mod request;
 mod script;
 mod server;

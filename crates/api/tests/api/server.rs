@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use api::Config;
+use api::{Api, Config, management};
 use engine::Backend;
 use node::Node;
 use reqwest::{Client, RequestBuilder, Response, StatusCode};
@@ -44,6 +44,27 @@ impl Server {
         }
     }
 
+    /// The management API of `node`.
+    pub(crate) async fn managing(node: Node, config: management::Config) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let api = Api::new(node.clone());
+        let (stop, stopped) = oneshot::channel();
+        let serving = async move {
+            let stopped = async {
+                let _ = stopped.await;
+            };
+            api.serve_management(listener, config, stopped).await
+        };
+        Self {
+            address,
+            node,
+            client: Client::new(),
+            stop: Some(stop),
+            task: tokio::spawn(serving),
+        }
+    }
+
     pub(crate) fn get(&self, path: &str) -> RequestBuilder {
         self.client.get(format!("http://{}{path}", self.address))
     }
@@ -52,6 +73,10 @@ impl Server {
         self.client
             .post(format!("http://{}{path}", self.address))
             .json(body)
+    }
+
+    pub(crate) fn delete(&self, path: &str) -> RequestBuilder {
+        self.client.delete(format!("http://{}{path}", self.address))
     }
 
     pub(crate) async fn chat(&self, body: &Value) -> Response {

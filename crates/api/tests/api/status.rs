@@ -85,7 +85,7 @@ async fn the_description_names_every_route() {
 }
 
 /// Every `$ref` points at something.
-fn check_references(node: &Value, root: &Value) {
+pub(crate) fn check_references(node: &Value, root: &Value) {
     match node {
         Value::Object(members) => {
             if let Some(Value::String(reference)) = members.get("$ref") {

@@ -1,6 +1,7 @@
 //! One layer of settings from variables or from a file, read with the rules of the flags.
 //!
-//! A key is the flag's long name with `_` for `-`; so the flags are the only schema.
+//! A key is the flag's long name with `_` for `-`; in a file it may stand in a table, which is
+//! named like the heading of its flags. So the flags are the only schema.
 
 use std::ffi::OsString;
 use std::path::Path;
@@ -8,7 +9,7 @@ use std::path::Path;
 use clap::{Args, FromArgMatches};
 
 use super::{Environment, SettingsError};
-use crate::cli::{Layer, ModelFlags, ServerFlags, TalkFlags, with_values};
+use crate::cli::{Layer, with_values};
 
 const PREFIX: &str = "MESH_LLM_";
 /// Variables of ours that are no settings: they say where the settings are.
@@ -32,10 +33,14 @@ pub(super) fn of_environment(environment: &Environment) -> Result<Layer, Setting
         };
         let values = match key.as_str() {
             "models_dir" => std::env::split_paths(value).map(OsString::from).collect(),
-            "model" | "host" | "cors_origin" => split_commas(value),
+            "model" | "host" | "cors_origin" | "relay" | "relays" => split_commas(value),
             _ => vec![value.clone()],
         };
-        entries.push(Entry { key, values });
+        entries.push(Entry {
+            table: None,
+            key,
+            values: Some(values),
+        });
     }
     parse(entries, "the environment", |key| {
         format!("{PREFIX}{}", key.to_uppercase())
@@ -70,32 +75,47 @@ pub(super) fn of_file(path: &Path, is_required: bool) -> Result<Layer, SettingsE
         .parse()
         .map_err(|error: toml::de::Error| invalid(error.to_string().trim_end().to_owned()))?;
     let mut entries = Vec::new();
-    for (key, value) in table {
-        let values = match value {
-            toml::Value::Array(values) => values,
-            value => vec![value],
-        };
-        let values: Option<Vec<OsString>> = values.iter().map(scalar).collect();
-        let values = values.ok_or_else(|| {
-            invalid(format!(
-                "`{key}` must be a text, a number, true, false, or a list of texts"
-            ))
-        })?;
-        let key = key.replace('-', "_");
-        entries.push(Entry { key, values });
+    for (name, value) in table {
+        match value {
+            toml::Value::Table(keys) => {
+                for (key, value) in keys {
+                    entries.push(entry(Some(&name), &key, value));
+                }
+            }
+            value => entries.push(entry(None, &name, value)),
+        }
     }
     parse(entries, &origin, str::to_owned)
 }
 
+/// One setting, as somebody wrote it.
 struct Entry {
+    /// The table around it.
+    table: Option<String>,
     key: String,
-    values: Vec<OsString>,
+    /// `None` for what no setting can be.
+    values: Option<Vec<OsString>>,
+}
+
+fn entry(table: Option<&str>, key: &str, value: toml::Value) -> Entry {
+    let values = match value {
+        toml::Value::Array(values) => values,
+        value => vec![value],
+    };
+    let values: Option<Vec<OsString>> = values.iter().map(scalar).collect();
+    let plain = |name: &str| name.replace('-', "_");
+    Entry {
+        table: table.map(plain),
+        key: plain(key),
+        values,
+    }
 }
 
 fn scalar(value: &toml::Value) -> Option<OsString> {
     match value {
         toml::Value::String(text) => Some(text.into()),
         toml::Value::Integer(number) => Some(number.to_string().into()),
+        toml::Value::Float(number) => Some(number.to_string().into()),
         toml::Value::Boolean(flag) => Some(flag.to_string().into()),
         _ => None,
     }
@@ -133,22 +153,12 @@ fn parse(
             Some((format!("'{argument}'"), format!("`{}`", spell(&key))))
         })
         .collect();
-    let known: Vec<String> = command
-        .get_arguments()
-        .filter_map(clap::Arg::get_long)
-        .map(|long| long.replace('-', "_"))
-        .collect();
+    let known = Known::of(&command);
     let mut arguments = Vec::new();
-    for Entry { key, values } in entries {
-        if !known.contains(&key) {
-            return Err(SettingsError::UnknownKey {
-                hint: hint(&key, &known, &spell),
-                key: spell(&key),
-                origin: origin.to_owned(),
-            });
-        }
-        for value in values {
-            let mut argument = OsString::from(format!("--{}=", key.replace('_', "-")));
+    for entry in entries {
+        known.check(&entry, origin, &spell)?;
+        for value in entry.values.unwrap_or_default() {
+            let mut argument = OsString::from(format!("--{}=", entry.key.replace('_', "-")));
             argument.push(value);
             arguments.push(argument);
         }
@@ -167,72 +177,108 @@ fn parse(
     })
 }
 
-fn hint(key: &str, known: &[String], spell: &impl Fn(&str) -> String) -> String {
-    let close = known
-        .iter()
-        .map(|name| (strsim::jaro_winkler(name, key), name))
-        .filter(|(score, _)| *score > 0.75)
-        .max_by(|left, right| left.0.total_cmp(&right.0));
-    match close {
-        Some((_, name)) => format!("did you mean `{}`?", spell(name)),
-        None => {
-            let names: Vec<String> = known.iter().map(|name| spell(name)).collect();
-            format!("known are {}", names.join(", "))
-        }
-    }
+/// The keys that there are.
+struct Known {
+    keys: Vec<KnownKey>,
 }
 
-impl Layer {
-    /// This layer, with what it leaves open taken from `lower`.
-    pub(crate) fn over(self, lower: Self) -> Self {
+struct KnownKey {
+    key: String,
+    /// Other spellings.
+    aliases: Vec<String>,
+    table: String,
+}
+
+impl Known {
+    fn of(command: &clap::Command) -> Self {
+        let plain = |long: &str| long.replace('-', "_");
+        let keys = command.get_arguments().filter_map(|argument| {
+            let aliases = argument.get_all_aliases().unwrap_or_default();
+            Some(KnownKey {
+                key: plain(argument.get_long()?),
+                aliases: aliases.into_iter().map(plain).collect(),
+                table: argument.get_help_heading()?.to_lowercase(),
+            })
+        });
         Self {
-            models: self.models.over(lower.models),
-            server: self.server.over(lower.server),
-            talk: self.talk.over(lower.talk),
+            keys: keys.collect(),
         }
     }
-}
 
-impl ModelFlags {
-    fn over(self, lower: Self) -> Self {
-        // Both flags set one thing: a layer that says either has spoken.
-        let (draft, no_draft) = match (self.draft, self.no_draft) {
-            (None, None) => (lower.draft, lower.no_draft),
-            own => own,
+    fn find(&self, key: &str) -> Option<&KnownKey> {
+        let is_it = |known: &&KnownKey| known.key == key || known.aliases.iter().any(|a| a == key);
+        self.keys.iter().find(is_it)
+    }
+
+    fn check(
+        &self,
+        entry: &Entry,
+        origin: &str,
+        spell: &impl Fn(&str) -> String,
+    ) -> Result<(), SettingsError> {
+        let unknown = |key: String, hint: String| SettingsError::UnknownKey {
+            key,
+            origin: origin.to_owned(),
+            hint,
         };
-        Self {
-            model: self.model.or(lower.model),
-            models_dir: self.models_dir.or(lower.models_dir),
-            ctx_size: self.ctx_size.or(lower.ctx_size),
-            parallel: self.parallel.or(lower.parallel),
-            gpu_layers: self.gpu_layers.or(lower.gpu_layers),
-            device: self.device.or(lower.device),
-            draft,
-            no_draft,
-            threads: self.threads.or(lower.threads),
+        let wrong = |key: &str| SettingsError::Invalid {
+            origin: origin.to_owned(),
+            reason: format!("`{key}` must be a text, a number, true, false, or a list of texts"),
+        };
+        if let Some(table) = &entry.table
+            && !self.keys.iter().any(|known| known.table == *table)
+        {
+            return Err(match self.find(table) {
+                Some(_) => wrong(table),
+                None => unknown(format!("[{table}]"), self.tables()),
+            });
+        }
+        let Some(known) = self.find(&entry.key) else {
+            let table = entry.table.as_deref();
+            return Err(unknown(
+                spell(&entry.key),
+                self.hint(&entry.key, table, spell),
+            ));
+        };
+        if let Some(table) = &entry.table
+            && known.table != *table
+        {
+            let hint = format!("it belongs into the table [{}]", known.table);
+            return Err(unknown(format!("{table}.{}", entry.key), hint));
+        }
+        match entry.values {
+            Some(_) => Ok(()),
+            None => Err(wrong(&entry.key)),
         }
     }
-}
 
-impl ServerFlags {
-    fn over(self, lower: Self) -> Self {
-        Self {
-            port: self.port.or(lower.port),
-            listen_all: self.listen_all.or(lower.listen_all),
-            api_key: self.api_key.or(lower.api_key),
-            host: self.host.or(lower.host),
-            cors_origin: self.cors_origin.or(lower.cors_origin),
-            queue: self.queue.or(lower.queue),
-            grace_seconds: self.grace_seconds.or(lower.grace_seconds),
+    fn tables(&self) -> String {
+        let mut tables: Vec<String> = Vec::new();
+        for known in &self.keys {
+            let table = format!("[{}]", known.table);
+            if !tables.contains(&table) {
+                tables.push(table);
+            }
         }
+        format!("the tables are {}", tables.join(", "))
     }
-}
 
-impl TalkFlags {
-    fn over(self, lower: Self) -> Self {
-        Self {
-            log_format: self.log_format.or(lower.log_format),
-            log_level: self.log_level.or(lower.log_level),
+    /// What may be meant by `key`, which is written in `table`.
+    fn hint(&self, key: &str, table: Option<&str>, spell: &impl Fn(&str) -> String) -> String {
+        let here = || {
+            let keys = self.keys.iter();
+            keys.filter(|known| table.is_none_or(|table| known.table == table))
+        };
+        let close = here()
+            .map(|known| (strsim::jaro_winkler(&known.key, key), &known.key))
+            .filter(|(score, _)| *score > 0.75)
+            .max_by(|left, right| left.0.total_cmp(&right.0));
+        match close {
+            Some((_, name)) => format!("did you mean `{}`?", spell(name)),
+            None => {
+                let names: Vec<String> = here().map(|known| spell(&known.key)).collect();
+                format!("known are {}", names.join(", "))
+            }
         }
     }
 }

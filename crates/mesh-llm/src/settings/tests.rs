@@ -5,8 +5,12 @@ use std::time::Duration;
 use clap::Parser;
 use node::{Draft, ModelSource};
 
-use super::{Environment, LogFormat, Settings, SettingsError, early_log_format, resolve};
+use super::{
+    ConsolePort, Environment, LogFormat, Settings, SettingsError, Way, early_log_format, resolve,
+};
 use crate::cli::Cli;
+
+mod mesh;
 
 struct Machine {
     home: tempfile::TempDir,
@@ -40,6 +44,7 @@ impl Machine {
             variables: variables
                 .map(|(name, value)| (name.clone(), value.into()))
                 .collect(),
+            host_name: Some("ada-pc".into()),
         }
     }
 
@@ -76,7 +81,9 @@ fn every_setting_can_come_from_the_file() {
         device = "CUDA1"
         draft = "small.gguf"
         threads = 2
+        max_vram = 1.5
         port = 0
+        console = 4131
         listen_all = true
         api_key = "secret"
         host = "box.lan"
@@ -105,7 +112,9 @@ fn every_setting_can_come_from_the_file() {
         (settings.node.threads, settings.node.queue_max),
         (Some(2), Some(7))
     );
+    assert_eq!(settings.node.memory_bytes_max, Some(3 << 29));
     assert_eq!((settings.port, settings.listen_all), (0, true));
+    assert_eq!(settings.console, ConsolePort::Asked(4131));
     assert_eq!(settings.api_key.as_deref(), Some("secret"));
     assert_eq!(settings.hosts, ["box.lan"]);
     assert_eq!(settings.cors_origins.len(), 2);
@@ -208,6 +217,56 @@ fn mistakes_are_told_with_a_hint() {
         Some("[port]\nnumber = 1"),
         &[],
         "HOME/config.toml: `port` must be a text, a number, true, false, or a list of texts",
+    );
+    check(
+        Some("[network]\nrelays = { url = 'x' }"),
+        &[],
+        "HOME/config.toml: `relays` must be a text, a number, true, false, or a list of texts",
+    );
+    check(
+        Some("[net]\nrelays = ['https://a.example']"),
+        &[],
+        "unknown key `[net]` in HOME/config.toml; hint: the tables are [models], [mesh], [network], [api], [output]",
+    );
+    check(
+        Some("[network]\nport = 1"),
+        &[],
+        "unknown key `network.port` in HOME/config.toml; hint: it belongs into the table [api]",
+    );
+    check(
+        Some("[network]\nbind_prt = 1"),
+        &[],
+        "unknown key `bind_prt` in HOME/config.toml; hint: did you mean `bind_port`?",
+    );
+    check(
+        Some("[network]\nbind_ip = 'here'"),
+        &[],
+        "HOME/config.toml: invalid value 'here' for `bind_ip`: invalid IP address syntax",
+    );
+    check(
+        Some("bind_port = 1\n[network]\nbind_port = 2"),
+        &[],
+        "HOME/config.toml: the argument `bind_port` cannot be used multiple times",
+    );
+    check(
+        Some("max_vram = 0"),
+        &[],
+        "HOME/config.toml: invalid value '0' for `max_vram`: 0 is not above 0 and at most 1000000",
+    );
+    check(
+        Some("join = 'mesh1x'\nrejoin = true"),
+        &[],
+        "HOME/config.toml: the argument `join` cannot be used with `rejoin`",
+    );
+    check(
+        None,
+        &[("MESH_LLM_JOIN", "hello")],
+        "not a ticket: tickets begin with `mesh1`; hint: paste the whole word that `mesh-llm invite` printed",
+    );
+    check(
+        Some("client = true\nmodel = 'm'"),
+        &[],
+        "a client runs no model; hint: leave out --client or --model",
     );
 }
 

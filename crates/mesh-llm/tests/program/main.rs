@@ -3,7 +3,9 @@
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 mod chat;
+mod commands;
 mod failures;
+mod idle;
 mod models;
 mod output;
 mod process;

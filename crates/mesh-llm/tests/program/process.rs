@@ -46,6 +46,11 @@ impl Program {
             .env_clear()
             .env("HOME", home.path())
             .env("COLUMNS", "100")
+            // Nothing leaves this machine, and no other node on it is met.
+            .env("MESH_LLM_CONSOLE", "0")
+            .env("MESH_LLM_NO_RELAY", "true")
+            .env("MESH_LLM_NO_MDNS", "true")
+            .env("MESH_LLM_BIND_IP", "127.0.0.1")
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped());
@@ -56,10 +61,16 @@ impl Program {
         }
     }
 
-    /// A server on a free port that speaks JSON, with these further arguments.
-    pub(crate) fn serving(arguments: &[&str]) -> Self {
-        let base = ["--port=0", "--log-format=json", "--parallel=8"];
+    /// A node on free ports that speaks JSON, with these further arguments.
+    pub(crate) fn node(arguments: &[&str]) -> Self {
+        let base = ["--port=0", "--log-format=json"];
         Self::new(base.iter().chain(arguments))
+    }
+
+    /// One that serves the starter model.
+    pub(crate) fn serving(arguments: &[&str]) -> Self {
+        let base = ["--model=starter", "--parallel=8"];
+        Self::node(&[&base, arguments].concat())
     }
 
     pub(crate) fn env(mut self, name: &str, value: impl AsRef<OsStr>) -> Self {

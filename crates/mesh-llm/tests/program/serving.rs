@@ -29,7 +29,7 @@ fn json_output_is_json_and_says_when_it_is_ready() {
 
 #[test]
 fn a_person_is_told_what_to_try_and_stdout_stays_empty() {
-    let running = Program::new(["--port=0"]).start();
+    let running = Program::new(["--port=0", "--model=starter"]).start();
     let url = running.line_on_stderr("mesh-llm serves `starter` at ");
     assert!(running.line_on_stderr("  curl ").contains(&url));
     running.line_on_stderr("Ctrl-C stops.");
@@ -107,7 +107,7 @@ async fn several_models_are_served_side_by_side() {
     .unwrap();
     let folder = folder.path().display().to_string();
     let running =
-        Program::serving(&["--models-dir", &folder, "--model=second", "--model=starter"]).start();
+        Program::node(&["--models-dir", &folder, "--model=second", "--model=starter"]).start();
     let ready = running.event("ready");
     assert_eq!(ready["models"], json!(["Second", "starter"]));
     let engine = Engine::connect(ready["api_url"].as_str().unwrap())

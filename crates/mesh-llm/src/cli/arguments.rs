@@ -1,0 +1,207 @@
+//! What the commands take.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::Args;
+use mesh::Role;
+use mesh::admission::TicketId;
+
+use super::{Layer, ModelFlags, ServerFlags};
+
+/// Longest life of a ticket with an end: ten years.
+const EXPIRY_MAX: Duration = Duration::from_secs(10 * 366 * 24 * 3600);
+
+/// Which running node a command talks to.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct NodeFlags {
+    /// Port of the running node's management API [default: 3131].
+    #[arg(long, value_name = "PORT")]
+    console: Option<u16>,
+    /// Key that the node wants. Better set as MESH_LLM_API_KEY: others can see flags.
+    #[arg(long, value_name = "KEY")]
+    api_key: Option<String>,
+}
+
+impl NodeFlags {
+    /// The settings among the flags.
+    pub(super) fn layer(&self) -> Layer {
+        Layer {
+            server: ServerFlags {
+                console: self.console,
+                api_key: self.api_key.clone(),
+                ..ServerFlags::default()
+            },
+            ..Layer::default()
+        }
+    }
+}
+
+/// What `models` takes.
+#[derive(Debug, Args)]
+pub(crate) struct ModelsArguments {
+    /// Print JSON.
+    #[arg(long)]
+    pub(crate) json: bool,
+    /// Folder to look in, besides ~/.models and the Hugging Face cache. May be repeated.
+    #[arg(long, value_name = "DIR")]
+    models_dir: Option<Vec<PathBuf>>,
+    /// Tokens of context that a model must fit with.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    ctx_size: Option<u32>,
+}
+
+impl ModelsArguments {
+    /// The settings among the flags.
+    pub(super) fn layer(&self) -> Layer {
+        let mut layer = Layer::default();
+        layer.models.models_dir.clone_from(&self.models_dir);
+        layer.models.ctx_size = self.ctx_size;
+        layer
+    }
+}
+
+/// What `chat` takes.
+#[derive(Debug, Args)]
+pub(crate) struct ChatArguments {
+    /// Ask this, print the answer, and end. Without it, text from a pipe is the question.
+    pub(crate) prompt: Option<String>,
+    /// Talk to this server instead of the node on this machine.
+    #[arg(long, value_name = "URL")]
+    pub(crate) url: Option<String>,
+    /// Instructions for the whole conversation.
+    #[arg(long, value_name = "TEXT")]
+    pub(crate) system: Option<String>,
+    /// How freely words are drawn; 0 always takes the likeliest.
+    #[arg(long, value_name = "T")]
+    pub(crate) temperature: Option<f32>,
+    /// Same seed, same answer.
+    #[arg(long, value_name = "N")]
+    pub(crate) seed: Option<u32>,
+    /// End an answer after so many tokens.
+    #[arg(long, value_name = "N")]
+    pub(crate) max_tokens: Option<u32>,
+    /// Print the answer to a single question as JSON.
+    #[arg(long)]
+    pub(crate) json: bool,
+    /// Port of the node on this machine [default: 9337].
+    #[arg(long, value_name = "PORT")]
+    port: Option<u16>,
+    /// Key that the server wants. Better set as MESH_LLM_API_KEY: others can see flags.
+    #[arg(long, value_name = "KEY")]
+    api_key: Option<String>,
+    #[command(flatten)]
+    models: ModelFlags,
+}
+
+impl ChatArguments {
+    /// The settings among the flags.
+    pub(super) fn layer(&self) -> Layer {
+        Layer {
+            models: self.models.clone(),
+            server: ServerFlags {
+                port: self.port,
+                api_key: self.api_key.clone(),
+                ..ServerFlags::default()
+            },
+            ..Layer::default()
+        }
+    }
+}
+
+/// What `status` takes.
+#[derive(Debug, Args)]
+pub(crate) struct StatusArguments {
+    /// Print JSON: what /api/status answers; with --watch, one event a line.
+    #[arg(long)]
+    pub(crate) json: bool,
+    /// Go on and show each change, until Ctrl-C.
+    #[arg(long)]
+    pub(crate) watch: bool,
+    #[command(flatten)]
+    pub(super) node: NodeFlags,
+}
+
+/// What `invite` takes.
+#[derive(Debug, Args)]
+pub(crate) struct InviteArguments {
+    /// What the ticket admits as: serve (may run models) or client (sends requests only).
+    #[arg(long, value_name = "ROLE", default_value = "serve")]
+    pub(crate) role: Role,
+    /// How long it admits, such as 30min, 24h or 7d; or `never`, for one that does not end.
+    #[arg(long, value_name = "TIME", default_value = "24h", value_parser = expiry)]
+    pub(crate) expires: Expiry,
+    /// How many machines it admits [default: any number].
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1000))]
+    pub(crate) uses: Option<u32>,
+    /// Print JSON.
+    #[arg(long)]
+    pub(crate) json: bool,
+    #[command(flatten)]
+    pub(super) node: NodeFlags,
+}
+
+/// How long a ticket admits.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Expiry {
+    /// So long from now.
+    After(Duration),
+    /// For ever.
+    Never,
+}
+
+fn expiry(text: &str) -> Result<Expiry, String> {
+    if text == "never" {
+        return Ok(Expiry::Never);
+    }
+    let span = humantime::parse_duration(text).map_err(|error| error.to_string())?;
+    if span >= Duration::from_secs(1) && span <= EXPIRY_MAX {
+        Ok(Expiry::After(span))
+    } else {
+        Err("it must be between a second and ten years, or `never`".to_owned())
+    }
+}
+
+/// What `invites` takes.
+#[derive(Debug, Args)]
+pub(crate) struct InvitesArguments {
+    /// Print JSON.
+    #[arg(long)]
+    pub(crate) json: bool,
+    #[command(flatten)]
+    pub(super) node: NodeFlags,
+}
+
+/// What `revoke` takes.
+#[derive(Debug, Args)]
+pub(crate) struct RevokeArguments {
+    /// Id of the ticket; `mesh-llm invites` lists them.
+    pub(crate) id: TicketId,
+    #[command(flatten)]
+    pub(super) node: NodeFlags,
+}
+
+/// What `join` takes.
+#[derive(Debug, Args)]
+pub(crate) struct JoinArguments {
+    /// The ticket that `mesh-llm invite` printed on a member.
+    pub(crate) ticket: String,
+    #[command(flatten)]
+    pub(super) node: NodeFlags,
+}
+
+/// What `leave` takes.
+#[derive(Debug, Args)]
+pub(crate) struct LeaveArguments {
+    #[command(flatten)]
+    pub(super) node: NodeFlags,
+}
+
+/// What `load` and `drop` take.
+#[derive(Debug, Args)]
+pub(crate) struct ModelArguments {
+    /// Name of the model; to load one, also a GGUF file or `starter`.
+    pub(crate) model: String,
+    #[command(flatten)]
+    pub(super) node: NodeFlags,
+}

@@ -1,0 +1,216 @@
+//! What happens while the node serves, told as it happens.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use mesh::MeshId;
+use mesh::proto::Liveness;
+use node::{ModelState, Node, Snapshot};
+use serde_json::{Value, json};
+use tokio::sync::watch;
+
+use crate::console::Console;
+use crate::progress::Progress;
+
+/// Who tells what changes.
+pub(super) struct Teller {
+    console: Console,
+    watch: watch::Receiver<Arc<Snapshot>>,
+    /// The state as it was told.
+    before: Arc<Snapshot>,
+}
+
+impl Teller {
+    /// Knows the state of this moment, and will tell what changes from now on.
+    pub(super) fn new(node: &Node, console: Console) -> Self {
+        let mut watch = node.watch();
+        let before = watch.borrow_and_update().clone();
+        Self {
+            console,
+            watch,
+            before,
+        }
+    }
+
+    /// Tells, until the node is gone.
+    pub(super) async fn tell(mut self) {
+        let mut progress = Progress::new(self.console);
+        loop {
+            show_progress(&self.before, &mut progress);
+            if self.watch.changed().await.is_err() {
+                progress.clear();
+                return;
+            }
+            let now = self.watch.borrow_and_update().clone();
+            for news in news(&self.before, &now) {
+                progress.clear();
+                self.console.say(&news.sentence());
+                let (name, fields) = news.event();
+                self.console.event(name, fields);
+            }
+            self.before = now;
+        }
+    }
+}
+
+fn show_progress(snapshot: &Snapshot, progress: &mut Progress) {
+    let loading = snapshot.models.iter().find_map(|model| match model.state {
+        ModelState::Loading { progress } => Some((&model.name, progress)),
+        _ => None,
+    });
+    match loading {
+        Some((name, share)) => progress.show(name, share),
+        None => progress.clear(),
+    }
+}
+
+/// Something worth telling.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum News {
+    ModelReady(String),
+    ModelFailed {
+        model: String,
+        reason: String,
+    },
+    ModelGone(String),
+    Joined {
+        mesh: MeshId,
+        name: Option<String>,
+    },
+    Left(MeshId),
+    PeerCame {
+        id: String,
+        name: String,
+    },
+    PeerLeft {
+        id: String,
+        name: String,
+        said_goodbye: bool,
+    },
+}
+
+impl News {
+    fn sentence(&self) -> String {
+        match self {
+            Self::ModelReady(model) => format!("`{model}` is ready"),
+            Self::ModelFailed { model, reason } => format!("`{model}` failed: {reason}"),
+            Self::ModelGone(model) => format!("`{model}` is dropped"),
+            Self::Joined { mesh, name } => {
+                let short = mesh.short();
+                format!("in the mesh {}", name.as_deref().unwrap_or(&short))
+            }
+            Self::Left(mesh) => format!("out of the mesh {}", mesh.short()),
+            Self::PeerCame { name, id } => format!("{name} ({}) is here", short(id)),
+            Self::PeerLeft {
+                name,
+                id,
+                said_goodbye: true,
+            } => format!("{name} ({}) left", short(id)),
+            Self::PeerLeft { name, id, .. } => format!("{name} ({}) is gone", short(id)),
+        }
+    }
+
+    fn event(&self) -> (&'static str, Value) {
+        match self {
+            Self::ModelReady(model) => ("model_ready", json!({ "model": model })),
+            Self::ModelFailed { model, reason } => {
+                ("model_failed", json!({ "model": model, "reason": reason }))
+            }
+            Self::ModelGone(model) => ("model_gone", json!({ "model": model })),
+            Self::Joined { mesh, name } => (
+                "joined",
+                json!({ "mesh_id": mesh.to_string(), "name": name }),
+            ),
+            Self::Left(mesh) => ("left", json!({ "mesh_id": mesh.to_string() })),
+            Self::PeerCame { id, name } => ("peer_came", json!({ "node_id": id, "name": name })),
+            Self::PeerLeft {
+                id,
+                name,
+                said_goodbye,
+            } => (
+                "peer_left",
+                json!({ "node_id": id, "name": name, "said_goodbye": said_goodbye }),
+            ),
+        }
+    }
+}
+
+fn short(id: &str) -> &str {
+    id.get(..10).unwrap_or(id)
+}
+
+/// What changed between two states. Pure.
+fn news(before: &Snapshot, now: &Snapshot) -> Vec<News> {
+    let mut news = Vec::new();
+    of_models(before, now, &mut news);
+    of_mesh(before, now, &mut news);
+    news
+}
+
+fn of_models(before: &Snapshot, now: &Snapshot, news: &mut Vec<News>) {
+    let earlier = |name: &str| before.models.iter().find(|model| model.name == name);
+    for model in &now.models {
+        let was = earlier(&model.name).map(|model| &model.state);
+        match &model.state {
+            ModelState::Ready if was != Some(&ModelState::Ready) => {
+                news.push(News::ModelReady(model.name.clone()));
+            }
+            ModelState::Failed { reason } if was != Some(&model.state) => {
+                news.push(News::ModelFailed {
+                    model: model.name.clone(),
+                    reason: reason.clone(),
+                });
+            }
+            _ => {}
+        }
+    }
+    let left: BTreeSet<&str> = now.models.iter().map(|model| model.name.as_str()).collect();
+    let gone = before
+        .models
+        .iter()
+        .filter(|model| !left.contains(model.name.as_str()));
+    news.extend(gone.map(|model| News::ModelGone(model.name.clone())));
+}
+
+fn of_mesh(before: &Snapshot, now: &Snapshot, news: &mut Vec<News>) {
+    let (was, is) = (before.mesh.as_deref(), now.mesh.as_deref());
+    let same = was.map(|mesh| mesh.id) == is.map(|mesh| mesh.id);
+    if !same {
+        news.extend(was.map(|mesh| News::Left(mesh.id)));
+        news.extend(is.map(|mesh| News::Joined {
+            mesh: mesh.id,
+            name: mesh.name.clone(),
+        }));
+    }
+    let (Some(was), Some(is)) = (was.filter(|_| same), is) else {
+        return;
+    };
+    let lives = |liveness| matches!(liveness, Liveness::Alive | Liveness::Suspect);
+    let lived: BTreeMap<_, bool> = (was.members.iter())
+        .map(|member| (member.id, lives(member.liveness)))
+        .collect();
+    for member in is.members.iter().filter(|member| member.id != is.me) {
+        let id = member.id.to_string();
+        let name: String = member
+            .machine
+            .name
+            .chars()
+            .filter(|c| !c.is_control())
+            .collect();
+        match (
+            lived.get(&member.id).copied().unwrap_or(false),
+            lives(member.liveness),
+        ) {
+            (false, true) => news.push(News::PeerCame { id, name }),
+            (true, false) => news.push(News::PeerLeft {
+                id,
+                name,
+                said_goodbye: member.liveness == Liveness::Left,
+            }),
+            _ => {}
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;
