@@ -114,6 +114,13 @@ pub(crate) fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, ApiError> {
     if bytes.is_empty() {
         return Err(ApiError::malformed(None, "the request body is empty"));
     }
+    // serde would also take a list of an object's values, in order.
+    if bytes.trim_ascii_start().first() == Some(&b'[') {
+        return Err(ApiError::malformed(
+            None,
+            "the request body must be a JSON object, not a list",
+        ));
+    }
     let mut deserializer = serde_json::Deserializer::from_slice(bytes);
     let value = serde_path_to_error::deserialize(&mut deserializer).map_err(|error| {
         let path = error.path().to_string();

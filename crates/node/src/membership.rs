@@ -205,6 +205,8 @@ impl Keeper {
                     }
                     view.mark_unchanged();
                     let Some(shared) = self.shared.upgrade() else { return End::Gone };
+                    // A host that is there for a moment only is one that can be lost.
+                    self.promoter.observe(&self.scene(&shared));
                     shared.publish();
                 }
                 changed = status.changed() => {

@@ -163,13 +163,11 @@ impl Models {
         source: ModelSource,
         settings: &Settings,
     ) -> Result<String, StartError> {
-        let Some(loader) = &self.loader else {
-            return Err(StartError::NoEngine);
-        };
-        let (planner, settings) = (Arc::clone(loader), settings.clone());
+        let (planner, settings) = (self.loader.clone(), settings.clone());
         let bytes_max = settings.memory_bytes_max;
         let (plan, needed_bytes) = blocking("planning", move || {
             let plan = plan_one(&source, &settings)?;
+            let planner = planner.ok_or(StartError::NoEngine)?;
             let needed_bytes = crate::plan::needed(&plan, planner.as_ref())?;
             Ok::<_, StartError>((plan, needed_bytes))
         })

@@ -144,7 +144,8 @@ impl Promoter {
         chosen
     }
 
-    fn observe(&mut self, scene: &Scene) {
+    /// Notes who serves what, and what is hot. [`Promoter::decide`] does so too.
+    pub(crate) fn observe(&mut self, scene: &Scene) {
         let now_ms = scene.now_ms;
         self.dropped_ms.retain(|_, at| now_ms < *at + DROPPED_MS);
         let servers = servers(scene);

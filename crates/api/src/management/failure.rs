@@ -96,7 +96,7 @@ mod tests {
         };
         let mesh = |error: MeshError| of_mesh(MeshRequestError::Mesh(error));
         check(of_mesh(MeshRequestError::NotInMesh), 409, "not_in_mesh");
-    check(of_mesh(MeshRequestError::NoLastMesh), 409, "no_last_mesh");
+        check(of_mesh(MeshRequestError::NoLastMesh), 409, "no_last_mesh");
         check(
             of_mesh(MeshRequestError::ShuttingDown),
             503,

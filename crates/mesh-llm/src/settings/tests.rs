@@ -2,7 +2,6 @@ use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use clap::Parser;
 use node::{Draft, ModelSource};
 
 use super::{
@@ -49,7 +48,8 @@ impl Machine {
     }
 
     fn resolve(&self, flags: &[&str]) -> Result<Settings, SettingsError> {
-        let cli = Cli::parse_from(["mesh-llm"].iter().chain(flags));
+        let arguments = ["mesh-llm"].iter().chain(flags).map(OsString::from);
+        let cli = Cli::read(&arguments.collect::<Vec<_>>()).unwrap();
         resolve(cli.layer(), cli.config.as_deref(), &self.environment())
     }
 }

@@ -15,9 +15,6 @@ const WAIT_MAX: Duration = Duration::from_secs(90);
 /// Pause between two looks at a status.
 const LOOK: Duration = Duration::from_millis(50);
 
-/// Flags of a node that keeps to this machine.
-const ALONE: [&str; 4] = ["--no-relay", "--no-mdns", "--bind-ip=127.0.0.1", "--console=0"];
-
 /// A node that is ready.
 struct Node {
     running: Running,
@@ -26,7 +23,7 @@ struct Node {
 }
 
 fn program(arguments: &[&str]) -> Program {
-    Program::serving(&[&ALONE[..], arguments].concat())
+    Program::node(&[&["--parallel=8"], arguments].concat())
 }
 
 impl Node {
@@ -48,7 +45,10 @@ impl Node {
     }
 
     fn text(&self, key: &str) -> String {
-        self.ready[key].as_str().unwrap_or_else(|| panic!("no {key} in {}", self.ready)).to_owned()
+        self.ready[key]
+            .as_str()
+            .unwrap_or_else(|| panic!("no {key} in {}", self.ready))
+            .to_owned()
     }
 
     fn ticket(&self) -> String {
@@ -57,14 +57,30 @@ impl Node {
 
     async fn status(&self) -> Value {
         let url = format!("{}/api/status", self.text("console_url"));
-        self.client.get(url).send().await.unwrap().json().await.unwrap()
+        self.client
+            .get(url)
+            .send()
+            .await
+            .unwrap()
+            .json()
+            .await
+            .unwrap()
     }
 
     async fn models(&self) -> Vec<String> {
         let url = format!("{}/models", self.text("api_url"));
-        let list: Value = self.client.get(url).send().await.unwrap().json().await.unwrap();
+        let list: Value = self
+            .client
+            .get(url)
+            .send()
+            .await
+            .unwrap()
+            .json()
+            .await
+            .unwrap();
         let ids = list["data"].as_array().unwrap().iter();
-        ids.map(|model| model["id"].as_str().unwrap().to_owned()).collect()
+        ids.map(|model| model["id"].as_str().unwrap().to_owned())
+            .collect()
     }
 
     /// Waits until the node knows so many hosts of a model.
@@ -110,7 +126,10 @@ struct Asked {
 
 impl Asked {
     async fn read(&mut self) -> bool {
-        match timeout(WAIT_MAX, self.bytes.next()).await.expect("the stream hangs") {
+        match timeout(WAIT_MAX, self.bytes.next())
+            .await
+            .expect("the stream hangs")
+        {
             Some(Ok(bytes)) => {
                 self.text += &String::from_utf8_lossy(&bytes);
                 true
@@ -133,15 +152,24 @@ impl Asked {
         assert_eq!(self.status, StatusCode::OK, "{}", self.text);
         if !self.text.starts_with("data: ") {
             let answer: Value = serde_json::from_str(&self.text).unwrap();
-            return answer["choices"][0]["message"]["content"].as_str().unwrap().to_owned();
+            return answer["choices"][0]["message"]["content"]
+                .as_str()
+                .unwrap()
+                .to_owned();
         }
         assert!(self.text.ends_with("data: [DONE]\n\n"), "{}", self.text);
-        let lines = self.text.lines().filter_map(|line| line.strip_prefix("data: {"));
+        let lines = self
+            .text
+            .lines()
+            .filter_map(|line| line.strip_prefix("data: {"));
         lines
             .map(|line| {
                 let chunk: Value = serde_json::from_str(&format!("{{{line}")).unwrap();
                 assert!(chunk["error"].is_null(), "{chunk}");
-                chunk["choices"][0]["delta"]["content"].as_str().unwrap_or_default().to_owned()
+                chunk["choices"][0]["delta"]["content"]
+                    .as_str()
+                    .unwrap_or_default()
+                    .to_owned()
             })
             .collect()
     }
@@ -171,7 +199,11 @@ async fn machines_that_join_answer_for_each_other() {
     let whole = direct.content().await;
     for stream in [false, true] {
         let answer = client.ask(&question(40, stream)).await;
-        assert!(answer.host.as_ref().unwrap().starts_with("first ("), "{:?}", answer.host);
+        assert!(
+            answer.host.as_ref().unwrap().starts_with("first ("),
+            "{:?}",
+            answer.host
+        );
         assert_eq!(answer.content().await, whole);
     }
     let status = client.status().await;
@@ -190,7 +222,11 @@ async fn a_host_that_is_killed_in_mid_answer_is_replaced() {
     let mut answer = client.ask(&question(1200, true)).await;
     answer.chunks(5).await;
     let host = answer.host.clone().unwrap();
-    let (killed, other) = if host.starts_with("first (") { (&first, &second) } else { (&second, &first) };
+    let (killed, other) = if host.starts_with("first (") {
+        (&first, &second)
+    } else {
+        (&second, &first)
+    };
     killed.running.signal("KILL");
     assert_eq!(answer.content().await, whole, "served by {host}");
     // Nobody depends on the one that died.
@@ -211,7 +247,11 @@ async fn a_machine_that_pauses_loses_its_requests_and_comes_back() {
     let mut answer = client.ask(&question(1200, true)).await;
     answer.chunks(5).await;
     let host = answer.host.clone().unwrap();
-    let paused = if host.starts_with("first (") { &first } else { &second };
+    let paused = if host.starts_with("first (") {
+        &first
+    } else {
+        &second
+    };
     paused.running.signal("STOP");
     assert_eq!(answer.content().await, whole, "served by {host}");
     client.knows("starter", 1).await;
@@ -231,7 +271,14 @@ async fn nobody_depends_on_the_first_machine() {
     let key = std::fs::read(home.join(".mesh-llm/key")).unwrap();
     first.running.signal("KILL");
     client.knows("starter", 1).await;
-    assert!(!client.ask(&question(5, false)).await.content().await.is_empty());
+    assert!(
+        !client
+            .ask(&question(5, false))
+            .await
+            .content()
+            .await
+            .is_empty()
+    );
     // It comes back with the same key: another life of the same node.
     let id = first.text("node_id");
     let again = Node::of(
@@ -251,7 +298,12 @@ async fn a_revoked_ticket_admits_nobody_and_its_members_go() {
     let first = Node::start(&["--model=starter", "--node-name=first"]);
     let url = format!("{}/api/invites", first.text("console_url"));
     let http = Client::new();
-    let invited = http.post(&url).json(&json!({ "role": "client" })).send().await.unwrap();
+    let invited = http
+        .post(&url)
+        .json(&json!({ "role": "client" }))
+        .send()
+        .await
+        .unwrap();
     assert_eq!(invited.status(), StatusCode::CREATED);
     let invited: Value = invited.json().await.unwrap();
     let ticket = invited["ticket"].as_str().unwrap();
@@ -271,8 +323,9 @@ async fn fifty_clients_at_once() {
     const CLIENTS: usize = 50;
     let first = Node::start(&["--model=starter", "--node-name=first", "--queue=200"]);
     let ticket = first.ticket();
-    let clients: Vec<Running> =
-        (0..CLIENTS).map(|_| program(&["--client", "--join", &ticket]).start()).collect();
+    let clients: Vec<Running> = (0..CLIENTS)
+        .map(|_| program(&["--client", "--join", &ticket]).start())
+        .collect();
     let clients: Vec<Node> = clients.into_iter().map(Node::of).collect();
     let whole = first.ask(&question(30, false)).await.content().await;
     let answers = clients.iter().map(|client| async {
