@@ -79,14 +79,18 @@ pub(crate) fn snapshot(shared: &Shared, started_unix_s: u64) -> Snapshot {
     let demand = demand(&here, view.as_deref());
     let mesh = membership.zip(view.as_deref()).map(|(membership, view)| {
         let role = role(&table, membership.is_client());
+        let links = membership.links();
         Arc::new(MeshStatus {
             id: view.mesh,
             name: membership.mesh().name().map(str::to_owned),
             me: view.me,
             role,
             members: view.members.iter().map(member).collect(),
-            clients: view.clients,
-            links: membership.links(),
+            clients: links
+                .iter()
+                .filter(|link| link.role == mesh::Role::Client)
+                .count(),
+            links,
         })
     });
     Snapshot {

@@ -36,7 +36,13 @@ impl Actor {
         if std::mem::take(&mut self.revocations_changed) {
             self.keep_revocations().await;
         }
-        if self.now_ms() >= self.kept_at_ms + KEEP_MS {
+        // The first members are written down at once: without them a restart finds nobody.
+        let since_ms = if self.kept_bootstrap.is_empty() {
+            0
+        } else {
+            KEEP_MS
+        };
+        if self.now_ms() >= self.kept_at_ms + since_ms {
             self.keep_bootstrap().await;
         }
     }
