@@ -46,7 +46,8 @@ pub(crate) async fn health(State(app): State<Arc<App>>) -> Response {
         "shutting_down"
     } else if is_idle(&snapshot) {
         "idle"
-    } else if ready > 0 || (loading == 0 && failed == 0) {
+    } else if ready > 0 || !snapshot.targets.is_empty() || (loading == 0 && failed == 0) {
+        // While this node's own models load, the mesh may answer.
         "ok"
     } else if loading > 0 {
         "loading"
