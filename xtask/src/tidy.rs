@@ -85,7 +85,7 @@ fn check(tree: &Tree) -> Result<Vec<Finding>> {
     findings.extend(dead::check(tree));
     findings.extend(edges::check(&tree.packages));
     findings.extend(lints::check(tree));
-    findings.extend(source::check(&tree.files));
+    findings.extend(source::check(&tree.files, &exceptions));
     findings.extend(forbidden::check(&tree.files, &tree.machine_paths));
     Ok(findings)
 }

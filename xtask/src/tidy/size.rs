@@ -70,6 +70,7 @@ mod tests {
     fn except(path: &str) -> Exceptions {
         Exceptions {
             size: [(path.to_owned(), "one table".to_owned())].into(),
+            ..Exceptions::default()
         }
     }
 

@@ -1,33 +1,45 @@
-//! What every Rust file owes its reader: an opening `//!`, and no `unsafe` outside `llama`.
+//! What every Rust file owes its reader: an opening `//!`, and no `unsafe` outside `llama` and the
+//! listed files.
 
 use super::Finding;
+use super::exceptions::{self, Exceptions};
 use super::tokens;
 use super::tree::SourceFile;
 
 /// The one crate that may hold `unsafe`.
 const UNSAFE_CRATE: &str = "crates/llama/";
 
-pub(super) fn check(files: &[SourceFile]) -> Vec<Finding> {
-    files
-        .iter()
-        .filter(|file| file.is_rust())
-        .flat_map(check_file)
-        .collect()
+pub(super) fn check(files: &[SourceFile], exceptions: &Exceptions) -> Vec<Finding> {
+    let rust = files.iter().filter(|file| file.is_rust());
+    let mut findings: Vec<Finding> = rust.flat_map(|file| check_file(file, exceptions)).collect();
+    let stale = exceptions.unsafe_code.keys().filter(|path| {
+        let file = files.iter().find(|file| file.path == **path);
+        file.is_none_or(|file| unsafe_lines(file).is_empty())
+    });
+    findings.extend(stale.map(|path| {
+        let message = format!("{path} holds no `unsafe` and needs no exception any more");
+        Finding::file(exceptions::PATH, message)
+    }));
+    findings
 }
 
-fn check_file(file: &SourceFile) -> Vec<Finding> {
+/// None for a file that is no Rust; the check for dead files reports those.
+fn unsafe_lines(file: &SourceFile) -> Vec<usize> {
+    tokens::read(&file.text)
+        .map(|facts| facts.unsafe_lines)
+        .unwrap_or_default()
+}
+
+fn check_file(file: &SourceFile, exceptions: &Exceptions) -> Vec<Finding> {
     let mut findings = Vec::new();
     if !file.is_test() && !opens_with_docs(&file.text) {
         let message =
             "does not open with `//!`; hint: say what the module owns and what it does not";
         findings.push(Finding::at(&file.path, 1, message));
     }
-    if !file.path.starts_with(UNSAFE_CRATE) {
-        // A file that is no Rust is reported by the check for dead files.
-        let lines = tokens::read(&file.text)
-            .map(|facts| facts.unsafe_lines)
-            .unwrap_or_default();
-        findings.extend(lines.into_iter().map(|line| {
+    let is_listed = exceptions.unsafe_code.contains_key(&file.path);
+    if !file.path.starts_with(UNSAFE_CRATE) && !is_listed {
+        findings.extend(unsafe_lines(file).into_iter().map(|line| {
             Finding::at(
                 &file.path,
                 line,
@@ -51,7 +63,7 @@ mod tests {
     use super::*;
 
     fn messages(path: &str, text: &str) -> Vec<String> {
-        check(&[file(path, text)])
+        check(&[file(path, text)], &Exceptions::default())
             .iter()
             .map(|finding| finding.to_string().chars().take(30).collect())
             .collect()
@@ -75,5 +87,17 @@ mod tests {
             ["crates/a/tests/b.rs:3: `unsafe"]
         );
         assert!(messages("crates/llama/src/b.rs", text).is_empty());
+    }
+
+    #[test]
+    fn knows_listed_unsafe_and_reports_stale_entries() {
+        let exceptions = Exceptions {
+            unsafe_code: [("crates/a/src/b.rs".to_owned(), "one call".to_owned())].into(),
+            ..Exceptions::default()
+        };
+        let count = |text: &str| check(&[file("crates/a/src/b.rs", text)], &exceptions).len();
+        assert_eq!(count("//! Owns b.\nfn b() {\n    unsafe { c() }\n}\n"), 0);
+        assert_eq!(count("//! Owns b.\nfn b() {}\n"), 1);
+        assert_eq!(check(&[], &exceptions).len(), 1);
     }
 }
