@@ -4,7 +4,6 @@
 
 mod admission;
 mod harm;
-mod local;
 mod members;
 mod nodes;
 mod relay;
