@@ -1,0 +1,35 @@
+//! The program on several hosts with bad links between them: 20 ms round trip, 1 % loss.
+
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
+#[cfg(all(target_os = "linux", feature = "solo"))]
+mod hosts;
+
+use std::process::ExitCode;
+
+use testkit::trial::Suite;
+
+fn main() -> ExitCode {
+    let mut suite = Suite::from_args();
+    add(&mut suite);
+    suite.run()
+}
+
+#[cfg(all(target_os = "linux", feature = "solo"))]
+fn add(suite: &mut Suite) {
+    testkit::net::gain_rights();
+    suite.add(
+        testkit::net::supported,
+        testkit::trial::trials![
+            hosts::machines_answer_for_each_other_over_bad_links,
+            hosts::an_answer_goes_on_when_the_cable_to_its_host_is_cut,
+        ],
+    );
+}
+
+#[cfg(not(all(target_os = "linux", feature = "solo")))]
+fn add(suite: &mut Suite) {
+    fn hosts() {}
+    let possible = || Err("needs Linux and models in this process".to_owned());
+    suite.add(possible, testkit::trial::trials![hosts]);
+}
