@@ -8,8 +8,8 @@ mod signed;
 mod wire;
 
 pub use limits::*;
-pub(crate) use signed::item_hash;
 pub use signed::{AnnouncementError, Authority, Signature, Signed};
+pub(crate) use signed::{departure_hash, item_hash};
 pub(crate) use wire::{WireRate, rates as rates_from_wire};
 
 use crate::{MeshId, NodeId, Role};

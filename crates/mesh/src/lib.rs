@@ -13,7 +13,11 @@
 mod addresses;
 pub mod admission;
 pub mod announcement;
+#[cfg(any(feature = "net", feature = "simulation"))]
+mod bucket;
 pub mod codec;
+#[cfg(feature = "fuzzing")]
+pub mod fuzzing;
 #[cfg(feature = "net")]
 pub mod handle;
 pub mod identity;
@@ -27,6 +31,8 @@ pub mod signature;
 #[cfg(feature = "simulation")]
 pub mod sim;
 pub mod ticket;
+#[cfg(any(feature = "net", feature = "fuzzing"))]
+mod wire;
 
 pub use addresses::{Addresses, AddressesWire, DIRECT_MAX, RELAY_BYTES_MAX};
 #[cfg(feature = "net")]

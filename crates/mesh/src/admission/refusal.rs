@@ -192,7 +192,11 @@ impl Refusal {
     pub fn to_wire(&self) -> RefusalWire {
         RefusalWire {
             code: self.code().into(),
-            text: self.to_string(),
+            // Only the reason itself: each machine that passes it on adds its own words.
+            text: match self {
+                Self::Other(text) => text.clone(),
+                _ => self.to_string(),
+            },
         }
     }
 

@@ -191,8 +191,16 @@ fn signed_bytes(body: &[u8]) -> Vec<u8> {
 /// Covers the version only, not the content: two contents under one version are a fault of their
 /// author, and must not keep two tables exchanging them for ever.
 fn hash_of(said: &Announcement) -> u64 {
-    let kind = if said.leaving { b'L' } else { b'A' };
-    item_hash(kind, said.node.as_bytes(), said.incarnation, said.sequence)
+    if said.leaving {
+        return departure_hash(said.node, said.incarnation);
+    }
+    item_hash(b'A', said.node.as_bytes(), said.incarnation, said.sequence)
+}
+
+/// Stands for the end of this life of `node`, whether it said goodbye or others declared it dead:
+/// whoever knows of one needs not hear of the other.
+pub(crate) fn departure_hash(node: NodeId, incarnation: u64) -> u64 {
+    item_hash(b'D', node.as_bytes(), incarnation, 0)
 }
 
 fn route_hash_of(said: &Announcement) -> u64 {

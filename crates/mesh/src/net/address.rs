@@ -90,7 +90,24 @@ fn socket(bytes: &[u8]) -> Option<SocketAddr> {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
+
+    proptest! {
+        #[test]
+        fn any_announced_addresses_are_read_or_left_out(
+            announced in proptest::collection::vec(proptest::collection::vec(0u8..3, 0..24), 0..30),
+        ) {
+            let read = from_announcement(&announced);
+            prop_assert!(read.direct().len() <= announced.len());
+            let again = to_announcement(&read);
+            prop_assert!(again.len() <= ADDRESSES_MAX);
+            let kept = from_announcement(&again);
+            prop_assert_eq!(kept.relay(), read.relay());
+            prop_assert!(read.direct().starts_with(kept.direct()));
+        }
+    }
 
     #[test]
     fn announced_addresses_read_back_and_strange_ones_are_left_out() {

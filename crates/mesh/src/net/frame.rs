@@ -39,18 +39,23 @@ pub(crate) async fn read(
         Err(ReadExactError::FinishedEarly(_)) => return Err(FrameError::Torn),
         Err(ReadExactError::ReadError(error)) => return Err(FrameError::Ended(error.to_string())),
     }
-    let bytes = u32::from_le_bytes(length);
-    let length = usize::try_from(bytes).unwrap_or(usize::MAX);
-    if length > bytes_max {
-        return Err(FrameError::TooLong { bytes, bytes_max });
-    }
-    let mut message = vec![0; length];
+    let mut message = vec![0; length_of(length, bytes_max)?];
     match timeout(TRANSFER_MAX, stream.read_exact(&mut message)).await {
         Ok(Ok(())) => Ok(Some(message)),
         Ok(Err(ReadExactError::FinishedEarly(_))) => Err(FrameError::Torn),
         Ok(Err(ReadExactError::ReadError(error))) => Err(FrameError::Ended(error.to_string())),
         Err(_) => Err(FrameError::SlowSender),
     }
+}
+
+/// The length of the message to come, before anything of that length is allocated.
+fn length_of(header: [u8; LENGTH_BYTES], bytes_max: usize) -> Result<usize, FrameError> {
+    let bytes = u32::from_le_bytes(header);
+    let length = usize::try_from(bytes).unwrap_or(usize::MAX);
+    if length > bytes_max {
+        return Err(FrameError::TooLong { bytes, bytes_max });
+    }
+    Ok(length)
 }
 
 /// Reads one message that must come within `deadline`.
@@ -78,5 +83,23 @@ pub(crate) async fn write(stream: &mut SendStream, message: &[u8]) -> Result<(),
         Ok(Err(WriteError::Stopped(_))) => Err(FrameError::SlowReader),
         Ok(Err(error)) => Err(FrameError::Ended(error.to_string())),
         Err(_) => Err(FrameError::SlowReader),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn no_length_beyond_the_limit_is_believed(header in any::<[u8; LENGTH_BYTES]>(), bytes_max in 0usize..1 << 20) {
+            let said = usize::try_from(u32::from_le_bytes(header)).unwrap();
+            match length_of(header, bytes_max) {
+                Ok(length) => prop_assert!(length == said && length <= bytes_max),
+                Err(_) => prop_assert!(said > bytes_max),
+            }
+        }
     }
 }

@@ -9,7 +9,6 @@
 
 mod actor;
 mod address;
-mod bucket;
 mod close;
 mod endpoint;
 mod error;
@@ -20,7 +19,9 @@ mod links;
 mod peer;
 mod settings;
 mod stream;
-mod wire;
+
+// The first messages of a connection, which the fuzz targets read without any network.
+use crate::wire;
 
 pub use error::{MeshError, Unreached};
 pub use links::{Link, Path};

@@ -10,11 +10,11 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, timeout};
 
 use super::actor::Input;
-use super::bucket::Bucket;
 use super::close::{CloseCode, STREAM_BUSY};
 use super::stream::{InUse, IncomingStream, StreamKind, halves};
 use super::{frame, unix_ms};
 use crate::admission::{Certificate, Trust};
+use crate::bucket::Bucket;
 use crate::proto::{
     MESSAGE_BYTES_MAX, Message, PEER_BYTES_BURST, PEER_BYTES_PER_SECOND, PEER_MESSAGES_BURST,
     PEER_MESSAGES_PER_SECOND,

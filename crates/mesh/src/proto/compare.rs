@@ -6,6 +6,7 @@ use std::collections::BTreeSet;
 use rand::RngExt as _;
 
 use super::message::Message;
+use super::missing::Lacking;
 use super::state::State;
 use super::table::{PARTS, Subject};
 use super::{HASHES_MAX, timing};
@@ -116,15 +117,21 @@ impl State {
         let unknown: Vec<u64> = (theirs.iter().copied())
             .filter(|&hash| !self.knows(hash))
             .collect();
-        let apart = unknown.len() > APART_LEN;
+        let lacking = if unknown.len() > APART_LEN {
+            Lacking::Offered
+        } else {
+            Lacking::Late
+        };
         for hash in unknown {
-            self.missing.note(hash, from, apart, now_ms);
+            self.missing.note(hash, from, lacking, now_ms);
         }
         let Some(link) = self.links.get_mut(from) else {
             return;
         };
+        // A new neighbour gets everything: nothing was on its way to it before.
+        let young = link.is_young(now_ms);
         for (hash, subject, heard_at_ms) in mine {
-            let settled = heard_at_ms + ON_ITS_WAY_MS <= now_ms;
+            let settled = young || heard_at_ms + ON_ITS_WAY_MS <= now_ms;
             let own = subject == Subject::Node(self.config.me);
             if (settled || own) && !theirs.contains(&hash) {
                 link.push(subject, false, now_ms);

@@ -95,6 +95,13 @@ impl Detector {
         self.heard_at_ms += asleep_ms;
     }
 
+    /// The isolation is over: what was not heard during it proves nothing.
+    fn begin_anew(&mut self, now_ms: u64) {
+        for check in self.checks.values_mut() {
+            (check.started_at_ms, check.suspected) = (now_ms, false);
+        }
+    }
+
     pub(super) fn forget(&mut self, now_ms: u64) {
         self.suspicions.retain(|_, s| s.until_ms > now_ms);
         self.probes.retain(|_, until| *until > now_ms);
@@ -110,6 +117,9 @@ impl State {
         };
         peer.heard_at_ms = now_ms;
         if peer.role == Role::Serve {
+            if self.is_isolated() {
+                self.detector.begin_anew(now_ms);
+            }
             self.detector.heard_at_ms = now_ms;
         }
         if self.detector.checks.remove(&node).is_some() {
@@ -217,7 +227,8 @@ impl State {
 
     pub(super) fn run_checks(&mut self) {
         let now_ms = self.now_ms();
-        let dead_after_ms = if self.is_isolated() {
+        let isolated = self.is_isolated();
+        let dead_after_ms = if isolated {
             DEAD_AFTER_MS + ISOLATED_MS
         } else {
             DEAD_AFTER_MS
@@ -244,7 +255,13 @@ impl State {
         }
         for (node, incarnation) in bury {
             self.detector.checks.remove(&node);
-            self.take_death(None, node, incarnation, 0);
+            if isolated {
+                // More likely this node is the one that is cut off. When it is back, its neighbours
+                // shall not have to object to what it thought.
+                self.lose_sight(node);
+            } else {
+                self.take_death(None, node, incarnation, 0);
+            }
         }
     }
 

@@ -98,7 +98,8 @@ pub enum Effect {
         /// Its addresses as it announced them; none for a bootstrap node.
         addresses: Vec<Vec<u8>>,
     },
-    /// The protocol needs this connection no more. Close it when nothing else uses it.
+    /// The protocol needs this connection no more. Close it when nothing else uses it, unless the
+    /// protocol [needs](super::State::needs) it again by then.
     Release {
         /// The peer.
         node: NodeId,

@@ -41,11 +41,18 @@ pub const CHOSEN_LINKS: usize = 2;
 /// Most neighbours, those that others chose included. Several times the average.
 pub const LINKS_MAX: usize = 20;
 
+/// Most neighbours with which another one is let in. The places beyond are for those that this node
+/// chooses itself.
+pub const LINKS_OPEN: usize = LINKS_MAX - CHOSEN_LINKS - 1;
+
 /// How long a node that refused, or could not be dialled, is not chosen as a neighbour.
 pub const REFUSED_MS: u64 = 60_000;
 
 /// How often the choice of neighbours is looked over.
 pub const CHOOSE_MS: u64 = 4_000;
+
+/// Shortest time between two such looks: many come or go at once when a partition ends.
+pub const CHOOSE_MS_MIN: u64 = 200;
 
 /// Most dials at once, whatever for.
 pub const DIALS_MAX: usize = 16;
@@ -56,13 +63,15 @@ pub const DIAL_MS_MAX: u64 = 8_000;
 /// How long ordinary news waits for company before it is sent on.
 pub const FLUSH_MS: u64 = 200;
 
-/// How long hashes wait for company before they are sent along a quiet link.
-pub const HAVE_MS: u64 = 1_000;
+/// How long hashes of ordinary news wait for company, in the smallest and the largest mesh. With some
+/// five hops, load and memory are known to a thousand nodes within ten seconds.
+pub const OFFER_MS: (u64, u64) = (500, 2_000);
 
-/// The same for hashes of urgent news: soon enough to repair a broken tree quickly.
-pub const HAVE_URGENT_MS: u64 = 250;
+/// How long hashes of urgent news wait for company before they are sent along a link outside of the
+/// tree: soon enough to repair a broken tree quickly.
+pub const HAVE_MS: u64 = 250;
 
-/// How long a node that knows the hash of some news waits for the news itself to come.
+/// How long a node that knows the hash of urgent news waits for the news itself to come.
 pub const MISSING_MS: u64 = 700;
 
 /// How long it waits for an answer before it asks another one.
@@ -83,8 +92,12 @@ pub const PENDING_MAX: usize = 2_048;
 /// Most hashes in one message.
 pub const HASHES_MAX: usize = 4_096;
 
-/// Duplicates in a row after which a link is made quiet: one may be an accident of timing.
+/// Duplicates in a row after which a link leaves the tree: one may be an accident of timing.
 pub const DUPLICATES_MAX: u32 = 2;
+
+/// Shortest time between two links of one node that leave the tree. Were all to leave it that bring
+/// duplicates of the same burst, nobody would be left on it, and news would wait for hashes.
+pub const PRUNE_MS: u64 = 2_000;
 
 /// Hashes of past news that are remembered, so that nobody asks for it again.
 pub const PAST_MAX: usize = 2_048;
@@ -132,6 +145,9 @@ pub const SUSPICIONS_MAX: usize = 512;
 /// silence mean nothing. Timers fire at least every second.
 pub const ASLEEP_MS: u64 = 4_000;
 
+/// How long a node that was away holds nobody for silent: it connects and compares tables meanwhile.
+pub const GRACE_MS: u64 = 60_000;
+
 /// How long a departure is remembered: no announcement from before it can still be valid then.
 pub const DEPARTED_MS: u64 = crate::announcement::TTL_MS_MAX + 60_000;
 
@@ -141,8 +157,8 @@ pub const FORMER_MAX: usize = 256;
 /// How often one of them is dialled.
 pub const SEEK_MS: u64 = 10_000;
 
-/// The shortest and longest time until the same one is dialled again.
-pub const SEEK_AGAIN_MS: (u64, u64) = (10_000, 60_000);
+/// The bounds of the time until the same one is dialled again. Many members look for it.
+pub const SEEK_AGAIN_MS: (u64, u64) = (60_000, 600_000);
 
 /// For how long after a death a node is looked for.
 pub const FORMER_MS: u64 = 24 * 60 * 60 * 1000;
@@ -180,6 +196,13 @@ pub const PULL_MS: u64 = 10_000;
 /// Pulls that one member wants to answer in a second: with more clients each comes less often.
 pub const PULLS_PER_SECOND: u64 = 20;
 
+/// The shortest time between two pulls, whatever a member says.
+pub const PULL_AGAIN_MS_MIN: u64 = 1_000;
+
+/// How long after its start a member without neighbours, who was told of others, says that its table
+/// may not be all.
+pub const YOUNG_MS: u64 = 5_000;
+
 /// The longest time between two pulls, whatever a member says.
 pub const PULL_MS_MAX: u64 = 60_000;
 
@@ -193,5 +216,8 @@ pub const PULL_MS_MIN: u64 = 500;
 /// Most members that a starting node is told to dial.
 pub const BOOTSTRAP_MAX: usize = 16;
 
-/// How often a starting node dials them, while it knows nobody.
+/// How soon a starting node dials them again while it has no neighbour; each time it waits twice as
+/// long, up to the limit.
 pub const BOOTSTRAP_MS: u64 = 3_000;
+/// See [`BOOTSTRAP_MS`]. A machine whose network comes late waits no longer than this.
+pub const BOOTSTRAP_MS_MAX: u64 = 24_000;

@@ -1,21 +1,25 @@
 //! Owns connections and neighbours: who is one, at whose wish, and what waits to be sent to it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use super::choice::choose;
-use super::event::Effect;
+use super::link::Link;
 use super::message::Message;
 use super::state::{Mode, State};
 use super::table::{Standing, Subject};
 use super::{
-    BOOTSTRAP_MS, BRIDGE_MS, CHOOSE_MS, FLUSH_MS, HASHES_MAX, HAVE_MS, HAVE_URGENT_MS, LINKS_MAX,
-    PENDING_MAX, REFUSED_MS,
+    BOOTSTRAP_MS, BOOTSTRAP_MS_MAX, BRIDGE_MS, CHOOSE_MS, CHOOSE_MS_MIN, LINKS_MAX, LINKS_OPEN,
+    REFUSED_MS, timing,
 };
 use crate::announcement::ModelRate;
 use crate::{NodeId, Role};
 
 /// Shortest time between two statements to one peer about being neighbours.
 const LINK_REPEAT_MS: u64 = 2_000;
+
+/// How long a new neighbour takes to tell what it knows: a few round trips.
+const SETTLE_MS: u64 = 1_000;
 
 /// Most nodes that are remembered as not to be chosen.
 const REFUSED_MAX: usize = 256;
@@ -35,39 +39,29 @@ pub(super) struct Peer {
     pub(super) pulled_at_ms: Option<u64>,
     pub(super) rates: Vec<ModelRate>,
     pub(super) pulls_allowed: u32,
+    /// `net` was told that it may close it.
+    pub(super) released: bool,
 }
 
-/// A neighbour.
-#[derive(Debug)]
-pub(super) struct Link {
-    /// This node chose the other.
-    mine: bool,
-    /// The other chose this one.
-    theirs: bool,
-    /// The other has said something about it.
-    confirmed: bool,
-    since_ms: u64,
-    /// News goes in full; otherwise its hash.
-    pub(super) eager: bool,
-    /// Duplicates in a row.
-    pub(super) duplicates: u32,
-    /// News to send, with its urgency.
-    pending: Vec<(Subject, bool)>,
-    haves: Vec<u64>,
-    flush_at_ms: Option<u64>,
-    have_at_ms: Option<u64>,
-    /// News was dropped: the tables must be compared.
-    pub(super) overflowed: bool,
-}
+/// Chosen neighbours, and what they were chosen from.
+type Chosen = ((u64, u64), Arc<BTreeSet<NodeId>>);
 
 #[derive(Debug, Default)]
 pub(super) struct Links {
     map: BTreeMap<NodeId, Link>,
     /// Not to be chosen until then.
     refused: BTreeMap<NodeId, u64>,
+    refused_changes: u64,
+    /// The last choice, and what it was made of.
+    chosen: Option<Chosen>,
     choose_at_ms: u64,
+    chosen_at_ms: Option<u64>,
     bootstrap_at_ms: u64,
+    /// Until the next but one time.
+    bootstrap_pause_ms: u64,
     pub(super) compare_at_ms: u64,
+    /// No link leaves the tree before.
+    pub(super) prune_at_ms: u64,
 }
 
 impl Peer {
@@ -81,85 +75,8 @@ impl Peer {
             pulled_at_ms: None,
             rates: Vec::new(),
             pulls_allowed: 0,
+            released: false,
         }
-    }
-}
-
-impl Link {
-    fn new(mine: bool, now_ms: u64) -> Self {
-        Self {
-            mine,
-            theirs: false,
-            confirmed: false,
-            since_ms: now_ms,
-            eager: true,
-            duplicates: 0,
-            pending: Vec::new(),
-            haves: Vec::new(),
-            flush_at_ms: None,
-            have_at_ms: None,
-            overflowed: false,
-        }
-    }
-
-    /// Queues news in full.
-    pub(super) fn push(&mut self, subject: Subject, urgent: bool, now_ms: u64) {
-        if self.pending.len() >= PENDING_MAX {
-            self.pending.clear();
-            self.overflowed = true;
-        }
-        self.pending.push((subject, urgent));
-        let at = if urgent { now_ms } else { now_ms + FLUSH_MS };
-        self.flush_at_ms = Some(self.flush_at_ms.map_or(at, |old| old.min(at)));
-    }
-
-    /// Queues the hash of news.
-    pub(super) fn push_hash(&mut self, hash: u64, urgent: bool, now_ms: u64) {
-        if self.haves.len() >= HASHES_MAX {
-            self.haves.clear();
-            self.overflowed = true;
-        }
-        self.haves.push(hash);
-        let at = now_ms + if urgent { HAVE_URGENT_MS } else { HAVE_MS };
-        self.have_at_ms = Some(self.have_at_ms.map_or(at, |old| old.min(at)));
-    }
-
-    /// The other has this: it need not be sent.
-    pub(super) fn spare(&mut self, subject: Subject, hash: u64) {
-        if !self.pending.is_empty() {
-            self.pending.retain(|(queued, _)| *queued != subject);
-        }
-        if !self.haves.is_empty() {
-            self.haves.retain(|queued| *queued != hash);
-        }
-    }
-
-    /// The news that is due, each subject once, in order.
-    pub(super) fn take_pending(&mut self, now_ms: u64) -> Vec<(Subject, bool)> {
-        if self.flush_at_ms.is_none_or(|at| at > now_ms) {
-            return Vec::new();
-        }
-        self.flush_at_ms = None;
-        let mut pending = std::mem::take(&mut self.pending);
-        // Urgent before routine, then only the first of each subject.
-        pending.sort_by_key(|(subject, urgent)| (*subject, !*urgent));
-        pending.dedup_by_key(|(subject, _)| *subject);
-        pending.sort_by_key(|(_, urgent)| !*urgent);
-        pending
-    }
-
-    /// Gives back what did not fit.
-    pub(super) fn postpone(&mut self, rest: &[(Subject, bool)], at_ms: u64) {
-        self.pending.extend_from_slice(rest);
-        self.flush_at_ms = Some(at_ms);
-    }
-
-    pub(super) fn take_haves(&mut self, now_ms: u64) -> Vec<u64> {
-        if self.have_at_ms.is_none_or(|at| at > now_ms) {
-            return Vec::new();
-        }
-        self.have_at_ms = None;
-        std::mem::take(&mut self.haves)
     }
 }
 
@@ -205,25 +122,35 @@ impl Links {
             self.refused.pop_first();
         }
         self.refused.insert(node, now_ms + REFUSED_MS);
+        self.refused_changes += 1;
         self.choose_soon(now_ms);
     }
 
-    pub(super) fn choose_soon(&mut self, now_ms: u64) {
-        self.choose_at_ms = self.choose_at_ms.min(now_ms);
+    /// Looks the choice of neighbours over at `at_ms`, or as soon after as is decent.
+    pub(super) fn choose_soon(&mut self, at_ms: u64) {
+        let decent_ms = self.chosen_at_ms.map_or(0, |at| at + CHOOSE_MS_MIN);
+        self.choose_at_ms = self.choose_at_ms.min(at_ms.max(decent_ms));
     }
 
-    pub(super) fn flush_at_ms(&self) -> Option<u64> {
-        let times = self
-            .map
-            .values()
-            .flat_map(|l| [l.flush_at_ms, l.have_at_ms]);
-        times.flatten().min()
+    pub(super) fn choose_at_ms(&self) -> u64 {
+        self.choose_at_ms
     }
 
+    /// Whether a neighbour has had the time to tell what it knows.
+    pub(super) fn are_settled(&self, now_ms: u64) -> bool {
+        let settled = |link: &Link| link.confirmed && link.since_ms + SETTLE_MS <= now_ms;
+        self.map.values().any(settled)
+    }
+
+    /// When something is due on any link.
+    pub(super) fn due_ms(&self) -> Option<u64> {
+        self.map.values().filter_map(Link::due_ms).min()
+    }
+
+    /// The most news and the most hashes that wait for one link.
     pub(super) fn queue_lengths(&self) -> (usize, usize) {
-        let pending = self.map.values().map(|link| link.pending.len()).max();
-        let haves = self.map.values().map(|link| link.haves.len()).max();
-        (pending.unwrap_or(0), haves.unwrap_or(0))
+        let lengths = self.map.values().map(Link::queue_lengths);
+        lengths.fold((0, 0), |most, one| (most.0.max(one.0), most.1.max(one.1)))
     }
 
     /// This node slept: the silence was its own.
@@ -237,23 +164,31 @@ impl Links {
 
 impl State {
     /// A serving member is connected: tells it of its own death, and makes it a neighbour where
-    /// this node wants one.
+    /// this node wants one, or has not heard of it: then their tables are of two meshes that should
+    /// be one.
     pub(super) fn greet(&mut self, node: NodeId) {
-        let gone = self.table.get(node).is_some_and(|r| !r.is_alive());
+        let record = self.table.get(node);
+        let gone = record.is_some_and(|r| !r.is_alive());
         if gone && let Some(item) = self.table.item(Subject::Node(node), self.now_ms()) {
             let items = vec![item];
             self.send(node, Message::News { items });
         }
+        let stranger = self.table.alive(node).is_none() && self.links.len() < LINKS_OPEN;
         let alone = self.links.len() == 0;
-        if alone || self.seeker.seeks(node) || self.chosen_links().contains(&node) {
+        let sought = self.seeker.seeks(node);
+        if alone || stranger || sought || self.chosen_links().contains(&node) {
             self.link_to(node);
         }
     }
 
     fn link_to(&mut self, node: NodeId) {
         let now_ms = self.now_ms();
+        if self.links.len() >= LINKS_MAX && !self.links.contains(node) {
+            return;
+        }
         let link = self.links.map.entry(node);
         link.or_insert_with(|| Link::new(true, now_ms)).mine = true;
+        self.mark_changed();
         self.say_link(node, true);
         self.push_self(node);
     }
@@ -288,7 +223,7 @@ impl State {
             return;
         }
         let known = self.links.contains(from);
-        if !known && self.links.len() >= LINKS_MAX {
+        if !known && self.links.len() >= LINKS_OPEN {
             self.send(from, Message::Refuse);
             return;
         }
@@ -320,10 +255,10 @@ impl State {
         }
     }
 
+    /// The connection is released with the next tick, unless it is needed otherwise.
     fn unlink(&mut self, node: NodeId) {
         self.links.remove(node);
         self.mark_changed();
-        self.effect(Effect::Release { node });
     }
 
     pub(super) fn on_refuse(&mut self, from: NodeId) {
@@ -346,14 +281,21 @@ impl State {
         linked
     }
 
-    fn chosen_links(&self) -> std::collections::BTreeSet<NodeId> {
+    /// Whom this node wants as neighbours now. Looked for anew when somebody has come, gone or refused.
+    fn chosen_links(&mut self) -> Arc<BTreeSet<NodeId>> {
         let (me, now_ms) = (self.config.me, self.now_ms());
+        let of = (self.table.alive_changes(), self.links.refused_changes);
+        if let Some((chosen_of, chosen)) = &self.links.chosen
+            && *chosen_of == of
+        {
+            return chosen.clone();
+        }
         let refused = |node: &NodeId| self.links.refused.get(node).is_some_and(|at| *at > now_ms);
         let alive = self.table.members().filter(|(_, r)| r.is_alive());
-        choose(
-            me,
-            alive.map(|(n, _)| n).filter(|n| *n != me && !refused(n)),
-        )
+        let candidates = alive.map(|(n, _)| n).filter(|n| *n != me && !refused(n));
+        let chosen = Arc::new(choose(me, candidates));
+        self.links.chosen = Some((of, chosen.clone()));
+        chosen
     }
 
     /// Looks the choice of neighbours over.
@@ -363,9 +305,12 @@ impl State {
             return;
         }
         self.links.choose_at_ms = now_ms + CHOOSE_MS;
+        self.links.chosen_at_ms = Some(now_ms);
+        let refused = self.links.refused.len();
         self.links.refused.retain(|_, until| *until > now_ms);
+        self.links.refused_changes += u64::from(self.links.refused.len() != refused);
         let chosen = self.chosen_links();
-        for &node in &chosen {
+        for &node in chosen.iter() {
             let link = self.links.map.get(&node).map(|l| (l.mine, l.confirmed));
             if !self.peers.contains_key(&node) {
                 self.dial(node);
@@ -377,7 +322,7 @@ impl State {
         self.dial_bootstrap();
     }
 
-    fn end_unchosen(&mut self, chosen: &std::collections::BTreeSet<NodeId>) {
+    fn end_unchosen(&mut self, chosen: &BTreeSet<NodeId>) {
         let now_ms = self.now_ms();
         let steady = chosen
             .iter()
@@ -402,10 +347,16 @@ impl State {
 
     fn dial_bootstrap(&mut self) {
         let now_ms = self.now_ms();
-        if self.links.len() > 0 || self.links.bootstrap_at_ms > now_ms {
+        if self.links.len() > 0 {
+            self.links.bootstrap_pause_ms = 0;
             return;
         }
-        self.links.bootstrap_at_ms = now_ms + BOOTSTRAP_MS;
+        if self.links.bootstrap_at_ms > now_ms {
+            return;
+        }
+        let pause_ms = self.links.bootstrap_pause_ms.max(BOOTSTRAP_MS);
+        self.links.bootstrap_at_ms = now_ms + pause_ms;
+        self.links.bootstrap_pause_ms = (pause_ms * 2).min(BOOTSTRAP_MS_MAX);
         for node in self.bootstrap.clone() {
             if self.peers.get(&node).is_some_and(|p| p.role == Role::Serve) {
                 self.link_to(node);
@@ -427,7 +378,8 @@ impl State {
         }
     }
 
-    /// Puts news on every link but the one it came from.
+    /// Puts news on every link but the one it came from: urgent news in full along the tree; all else
+    /// as hashes, so that everybody gets it once and when it asks.
     pub(super) fn spread(
         &mut self,
         subject: Subject,
@@ -437,14 +389,15 @@ impl State {
     ) {
         debug_assert!(self.mode != Mode::Off);
         let now_ms = self.now_ms();
+        let offer_ms = now_ms + timing::offer_ms(self.table.alive_len());
         for (node, link) in self.links.iter_mut() {
             if Some(node) == except {
                 continue;
             }
-            if link.eager {
-                link.push(subject, urgent, now_ms);
-            } else {
-                link.push_hash(hash, urgent, now_ms);
+            match (urgent, link.eager) {
+                (true, true) => link.push(subject, true, now_ms),
+                (true, false) => link.have(hash, now_ms),
+                (false, _) => link.offer(hash, offer_ms),
             }
         }
     }

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use crate::NodeId;
-use crate::announcement::{ModelRate, Signed, item_hash};
+use crate::announcement::{ModelRate, Signed, departure_hash, item_hash};
 
 /// One message between two connected nodes.
 #[derive(Debug, Clone, PartialEq)]
@@ -26,6 +26,8 @@ pub enum Message {
     Have {
         /// Hashes of news.
         hashes: Vec<u64>,
+        /// They do not: they travel by hashes alone.
+        offered: bool,
     },
     /// "Send me these."
     Want {
@@ -175,7 +177,7 @@ impl Fact {
     pub fn hash(&self) -> u64 {
         match self {
             Self::Announced(signed) => signed.hash(),
-            Self::Died { node, incarnation } => death_hash(*node, *incarnation),
+            Self::Died { node, incarnation } => departure_hash(*node, *incarnation),
             Self::Suspected {
                 node,
                 incarnation,
@@ -184,9 +186,4 @@ impl Fact {
             Self::Revoked(blob) => item_hash(b'R', blob, 0, 0),
         }
     }
-}
-
-/// Stands for the death of this life of `node`.
-pub(super) fn death_hash(node: NodeId, incarnation: u64) -> u64 {
-    item_hash(b'D', node.as_bytes(), incarnation, 0)
 }

@@ -16,6 +16,27 @@ struct Lack {
     sources: Vec<NodeId>,
     ask_at_ms: u64,
     tries: u8,
+    /// It should have come along the tree.
+    strayed: bool,
+}
+
+/// How a missing piece is to be got.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Lacking {
+    /// It should come along the tree; if it does not, whoever has it joins the tree.
+    Strayed,
+    /// It may be on its way.
+    Late,
+    /// It comes only when asked for.
+    Offered,
+}
+
+/// What to ask one node for.
+#[derive(Debug, Default)]
+pub(super) struct Ask {
+    pub(super) hashes: Vec<u64>,
+    /// Something of it should have come along the tree.
+    pub(super) graft: bool,
 }
 
 /// By hash.
@@ -26,9 +47,12 @@ pub(super) struct Missing {
 }
 
 impl Missing {
-    /// `source` has this piece. It is asked for after a while, or at once where `now` is set.
-    pub(super) fn note(&mut self, hash: u64, source: NodeId, at_once: bool, now_ms: u64) {
-        let ask_at_ms = if at_once { now_ms } else { now_ms + MISSING_MS };
+    /// `source` has this piece.
+    pub(super) fn note(&mut self, hash: u64, source: NodeId, lacking: Lacking, now_ms: u64) {
+        let ask_at_ms = match lacking {
+            Lacking::Strayed | Lacking::Late => now_ms + MISSING_MS,
+            Lacking::Offered => now_ms,
+        };
         if let Some(lack) = self.lacks.get_mut(&hash) {
             if lack.sources.len() < SOURCES_MAX && !lack.sources.contains(&source) {
                 lack.sources.push(source);
@@ -38,6 +62,7 @@ impl Missing {
                 sources: vec![source],
                 ask_at_ms,
                 tries: 0,
+                strayed: lacking == Lacking::Strayed,
             };
             self.lacks.insert(hash, lack);
             self.wake_by(ask_at_ms);
@@ -63,8 +88,8 @@ impl Missing {
         &mut self,
         now_ms: u64,
         is_open: impl Fn(NodeId) -> bool,
-    ) -> BTreeMap<NodeId, Vec<u64>> {
-        let mut asks: BTreeMap<NodeId, Vec<u64>> = BTreeMap::new();
+    ) -> BTreeMap<NodeId, Ask> {
+        let mut asks: BTreeMap<NodeId, Ask> = BTreeMap::new();
         if self.next_at_ms.is_none_or(|at| at > now_ms) {
             return asks;
         }
@@ -78,8 +103,9 @@ impl Missing {
                 }
                 let source = lack.sources[usize::from(lack.tries) % lack.sources.len()];
                 let ask = asks.entry(source).or_default();
-                if ask.len() < WANT_LEN_MAX {
-                    ask.push(hash);
+                if ask.hashes.len() < WANT_LEN_MAX {
+                    ask.hashes.push(hash);
+                    ask.graft |= lack.strayed;
                     lack.tries += 1;
                     lack.ask_at_ms = now_ms + WANT_MS;
                 } else {

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 
 use super::choice::prefix;
 use super::event::Effect;
+use super::message::{Fact, Item, Message};
 use super::state::{Mode, State};
 use super::table::{Judgement, Subject};
 use super::{ANNOUNCE_MS_MIN, REINCARNATE_MS, URGENT_BURST, URGENT_REFILL_MS, timing};
@@ -16,6 +17,10 @@ use crate::announcement::{
 /// Shortest time between two objections to suspicions.
 const OBJECT_MS: u64 = 2_000;
 
+/// The latest life of this node whose end is believed without its own signature: no clock shows
+/// more, and after it there are as many lives as before.
+const CLAIMED_INCARNATION_MAX: u64 = COUNTER_MAX / 2;
+
 #[derive(Debug)]
 pub(super) struct Publisher {
     info: NodeInfo,
@@ -25,6 +30,8 @@ pub(super) struct Publisher {
     changed: bool,
     urgent: bool,
     published_at_ms: u64,
+    /// How long the last announcement holds.
+    ttl_ms: u64,
     /// Urgent announcements that may be made now.
     budget: u32,
     refilled_at_ms: u64,
@@ -44,6 +51,7 @@ impl Publisher {
             changed: false,
             urgent: false,
             published_at_ms: 0,
+            ttl_ms: 0,
             budget: URGENT_BURST,
             refilled_at_ms: 0,
             objected_at_ms: None,
@@ -55,6 +63,11 @@ impl Publisher {
 
     pub(super) fn rates(&self) -> &[ModelRate] {
         &self.info.rates
+    }
+
+    /// What those who pull from this node ask for has changed; it is told with the next load.
+    pub(super) fn demand_changed(&mut self) {
+        self.changed = true;
     }
 
     fn refill(&mut self, now_ms: u64) {
@@ -94,7 +107,17 @@ impl State {
         self.mode = Mode::Gossip;
         self.puller_stop();
         let now_ms = self.now_ms();
+        // Pulled tables do not tell of every renewal.
+        self.table.be_patient(now_ms);
+        self.table.set_trusting(false);
         self.links.choose_soon(now_ms);
+        // Also when this node has found others: after a power cut all start at once, and those that
+        // met first would never look for the rest.
+        for node in self.bootstrap.clone() {
+            if self.table.alive(node).is_none() {
+                self.seeker.add(node, now_ms);
+            }
+        }
         let serving = self.peers.iter().filter(|(_, p)| p.role == Role::Serve);
         for node in serving.map(|(node, _)| *node).collect::<Vec<_>>() {
             self.greet(node);
@@ -106,6 +129,7 @@ impl State {
         self.flush_links();
         self.unlink_all();
         self.mode = Mode::Pull;
+        self.table.set_trusting(true);
         self.publisher.incarnation = (self.publisher.incarnation + 1).min(COUNTER_MAX);
         self.publisher.sequence = 0;
         self.pull_soon();
@@ -142,7 +166,9 @@ impl State {
         let members = self.table.alive_len();
         let urgent = publisher.urgent && publisher.budget > 0 && since_ms >= ANNOUNCE_MS_MIN;
         let routine = publisher.changed && since_ms >= timing::routine_ms(members);
-        let refresh = since_ms >= timing::refresh_ms(members);
+        // The mesh may have grown since, and with it the time between renewals.
+        let refresh_ms = timing::refresh_ms(members).min(publisher.ttl_ms / timing::RENEWALS);
+        let refresh = since_ms >= refresh_ms;
         if first || urgent || routine || refresh {
             self.publisher.budget -= u32::from(urgent);
             self.publish(false);
@@ -156,6 +182,7 @@ impl State {
         self.publisher.published_at_ms = now_ms;
         (self.publisher.changed, self.publisher.urgent) = (false, false);
         let mut announcement = self.announcement(leaving);
+        self.publisher.ttl_ms = announcement.ttl_ms;
         let authority = self.authority.as_ref();
         let signed = Signed::new(announcement.clone(), authority).or_else(|_| {
             // Too long with everything; what is served and how it is reached always fits.
@@ -207,7 +234,8 @@ impl State {
     /// Demand at this node and at those that pull from it, the most wanted models first.
     fn demand(&self) -> Vec<ModelRate> {
         let mut sums: BTreeMap<&str, f32> = BTreeMap::new();
-        let pulled = self.peers.values().flat_map(|peer| &peer.rates);
+        let pulling = self.peers.values().filter(|peer| self.pulls(peer));
+        let pulled = pulling.flat_map(|peer| &peer.rates);
         for rate in self.publisher.info.rates.iter().chain(pulled) {
             *sums.entry(rate.model.as_str()).or_default() += rate.per_minute;
         }
@@ -234,20 +262,53 @@ impl State {
         if theirs == mine {
             return Judgement::Known;
         }
-        if theirs > mine && self.mode == Mode::Gossip {
-            if !signed.is_genuine(self.config.mesh, self.authority.as_ref()) {
-                self.disconnect(from, super::Offence::Forgery);
-                return Judgement::Refused;
-            }
-            self.reincarnate(said.incarnation);
-            return Judgement::New;
+        let contradicted = match self.mode {
+            Mode::Gossip => theirs > mine,
+            // An earlier life ended without a goodbye, and nobody notices, since this node answers.
+            Mode::Pull => !said.leaving,
+            Mode::Off => false,
+        };
+        if !contradicted {
+            return Judgement::Stale;
         }
-        Judgement::Stale
+        if !signed.is_genuine(self.config.mesh, self.authority.as_ref()) {
+            self.disconnect(from, super::Offence::Forgery);
+            return Judgement::Refused;
+        }
+        match self.mode {
+            Mode::Gossip => self.reincarnate(said.incarnation),
+            Mode::Pull | Mode::Off => self.end_former_life(from, said.incarnation, said.sequence),
+        }
+        Judgement::New
+    }
+
+    /// Tells whoever believes in a former life of this node that it is over.
+    fn end_former_life(&mut self, believer: crate::NodeId, incarnation: u64, sequence: u64) {
+        let goodbye = Announcement {
+            incarnation,
+            sequence: (sequence + 1).min(COUNTER_MAX),
+            ..self.announcement(true)
+        };
+        let next = (incarnation + 1).min(COUNTER_MAX);
+        self.publisher.incarnation = self.publisher.incarnation.max(next);
+        if let Ok(signed) = Signed::new(goodbye, self.authority.as_ref()) {
+            let items = vec![Item {
+                fact: Fact::Announced(signed),
+                age_ms: 0,
+                urgent: true,
+            }];
+            self.send(believer, Message::News { items });
+        }
     }
 
     /// Somebody declared this life ended: the next one begins, at once unless that happens often.
+    ///
+    /// A former life may have begun by a clock that was far ahead, but lives are not to be used up by
+    /// a claim that nobody else believes.
     pub(super) fn reincarnate(&mut self, ended: u64) {
-        if self.mode != Mode::Gossip || ended < self.publisher.incarnation || ended >= COUNTER_MAX {
+        let mine = self.publisher.incarnation;
+        let believable = ended <= mine.max(CLAIMED_INCARNATION_MAX) && ended < COUNTER_MAX;
+        if self.mode != Mode::Gossip || ended < mine || !believable {
             return;
         }
         self.publisher.ended = self.publisher.ended.max(Some(ended));

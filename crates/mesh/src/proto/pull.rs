@@ -9,7 +9,8 @@ use super::message::{Message, Page, TableVersion};
 use super::state::{Mode, State};
 use super::table::Standing;
 use super::{
-    BOOTSTRAP_MS, MEMBERS_MAX, PULL_ANSWER_MS_MAX, PULL_MS, PULL_MS_MAX, PULL_MS_MIN, PULL_SERVERS,
+    BOOTSTRAP_MS, MEMBERS_MAX, PULL_AGAIN_MS_MIN, PULL_ANSWER_MS_MAX, PULL_MS_MAX, PULL_MS_MIN,
+    PULL_SERVERS,
 };
 use crate::{NodeId, Role};
 
@@ -50,7 +51,9 @@ impl State {
         let serves = self.peers.get(&node).is_some_and(|p| p.role == Role::Serve);
         if serves && self.puller.server.is_none() {
             self.puller.server = Some(node);
-            self.puller.next_at_ms = self.now_ms();
+            if self.puller.asked.is_none() {
+                self.send_pull(node);
+            }
         }
     }
 
@@ -99,6 +102,15 @@ impl State {
             return self.peers.contains_key(&not).then_some(not);
         }
         Some(others[self.rng.random_range(0..others.len())])
+    }
+
+    /// Whether this node keeps the connection to `node` in order to pull.
+    pub(super) fn pulls_from(&self, node: NodeId) -> bool {
+        let server = self.puller.server;
+        let serving = self.peers.iter().filter(|(_, p)| p.role == Role::Serve);
+        let spare = serving.map(|(n, _)| *n).filter(|n| Some(*n) != server);
+        let spares = PULL_SERVERS - usize::from(server.is_some());
+        server == Some(node) || spare.take(spares).any(|n| n == node)
     }
 
     /// Keeps connections to a few members, spread by chance over all.
@@ -153,7 +165,7 @@ impl State {
     }
 
     fn pull_again_in(&mut self, next_ms: u64) {
-        let pause = next_ms.clamp(PULL_MS, PULL_MS_MAX);
+        let pause = next_ms.clamp(PULL_AGAIN_MS_MIN, PULL_MS_MAX);
         // Up to a tenth more, so that clients do not come in step.
         let pause = pause + self.rng.random_range(0..=pause / 10);
         self.puller.next_at_ms = self.now_ms() + pause;
@@ -197,18 +209,16 @@ impl State {
     }
 
     /// The whole table named everybody: the others are gone. A node that gossips judges itself.
+    /// That is no death: the member that was asked may have started just now, and the next one that is
+    /// asked may know better.
     fn drop_unnamed(&mut self, named: &BTreeSet<NodeId>) {
         if self.mode != Mode::Pull {
             return;
         }
-        let now_ms = self.now_ms();
         let alive = self.table.members().filter(|(_, record)| record.is_alive());
-        let gone: Vec<(NodeId, u64)> = alive
-            .filter(|(node, _)| !named.contains(node))
-            .map(|(node, record)| (node, record.incarnation))
-            .collect();
-        for (node, incarnation) in gone {
-            self.table.bury(node, incarnation, 0, now_ms);
+        let gone = alive.map(|(node, _)| node).filter(|n| !named.contains(n));
+        for node in gone.collect::<Vec<_>>() {
+            self.table.forget(node);
             self.mark_changed();
         }
     }

@@ -5,8 +5,11 @@ use std::collections::BTreeMap;
 use rand::RngExt as _;
 
 use super::state::State;
-use super::{FORMER_MAX, FORMER_MS, SEEK_AGAIN_MS, SEEK_MS};
+use super::{FORMER_MAX, FORMER_MS, SEEK_MS, timing};
 use crate::NodeId;
+
+/// How often the whole table is looked through. Announcements hold for minutes.
+const SWEEP_MS: u64 = 10_000;
 
 #[derive(Debug)]
 struct Former {
@@ -19,6 +22,7 @@ struct Former {
 pub(super) struct Seeker {
     former: BTreeMap<NodeId, Former>,
     next_at_ms: u64,
+    sweep_at_ms: u64,
 }
 
 impl Seeker {
@@ -31,8 +35,8 @@ impl Seeker {
         }
         let former = Former {
             died_at_ms: now_ms,
-            next_at_ms: now_ms + SEEK_AGAIN_MS.0,
-            pause_ms: SEEK_AGAIN_MS.0,
+            next_at_ms: now_ms + SEEK_MS,
+            pause_ms: SEEK_MS,
         };
         self.former.insert(node, former);
     }
@@ -71,20 +75,32 @@ impl State {
             return;
         }
         let node = due[self.rng.random_range(0..due.len())];
+        let longest_ms = timing::seek_again_ms(self.table.alive_len());
         if let Some(former) = self.seeker.former.get_mut(&node) {
-            former.pause_ms = (former.pause_ms * 2).min(SEEK_AGAIN_MS.1);
+            former.pause_ms = (former.pause_ms * 2).min(longest_ms);
             former.next_at_ms = now_ms + former.pause_ms;
         }
         self.dial(node);
     }
 
-    /// Buries those whose announcements ran out.
+    /// Loses sight of those whose announcements ran out.
     pub(super) fn sweep(&mut self) {
         let now_ms = self.now_ms();
-        for node in self.table.sweep(self.config.me, now_ms) {
-            self.departed(node);
-            self.seeker.add(node, now_ms);
-            self.mark_changed();
+        if self.seeker.sweep_at_ms > now_ms {
+            return;
         }
+        self.seeker.sweep_at_ms = now_ms + SWEEP_MS;
+        for node in self.table.sweep(self.config.me, now_ms) {
+            self.lose_sight(node);
+        }
+    }
+
+    /// For this node a member is gone, and nobody else is told; from now on it is looked for.
+    pub(super) fn lose_sight(&mut self, node: NodeId) {
+        let now_ms = self.now_ms();
+        self.table.expire(node, now_ms);
+        self.departed(node);
+        self.seeker.add(node, now_ms);
+        self.mark_changed();
     }
 }

@@ -1,10 +1,11 @@
 //! Owns the answers to pulls: nothing, the changes, or the whole table in pages.
 
+use super::links::Peer;
 use super::message::{Message, Page, TableVersion};
 use super::spread::item_bytes;
 use super::state::State;
 use super::table::Subject;
-use super::{ITEMS_BYTES_SOFT, PULL_MS_MIN, timing};
+use super::{ITEMS_BYTES_SOFT, PULL_AGAIN_MS_MIN, PULL_MS_MIN, YOUNG_MS, timing};
 use crate::NodeId;
 use crate::announcement::ModelRate;
 
@@ -26,7 +27,12 @@ impl State {
         if !self.allow_pull(from, rates) {
             return;
         }
-        let next_ms = timing::pull_ms(self.clients_len());
+        let young = self.is_young();
+        let next_ms = if young {
+            PULL_AGAIN_MS_MIN
+        } else {
+            timing::pull_ms(self.clients_len())
+        };
         let changes = self.table.changes();
         let version = changes.version();
         if root == changes.root() && !whole {
@@ -39,12 +45,20 @@ impl State {
             Some(have) if have.change != version.change && changes.reaches(have) => {
                 self.page(have.change, false)
             }
+            // Whoever the others know is not gone just because this node has not met them yet.
             _ => Page {
-                restart: true,
+                restart: !young,
                 ..self.page(0, true)
             },
         };
         self.send(from, Message::Table(Page { next_ms, ..page }));
+    }
+
+    /// Whether this node has just started and nobody has told it yet who else is there.
+    fn is_young(&self) -> bool {
+        let now_ms = self.now_ms();
+        let told = self.bootstrap.is_empty() || self.links.are_settled(now_ms);
+        !told && now_ms < self.started_at_ms + YOUNG_MS
     }
 
     fn allow_pull(&mut self, from: NodeId, rates: Vec<ModelRate>) -> bool {
@@ -60,7 +74,10 @@ impl State {
         }
         peer.pulls_allowed -= 1;
         peer.pulled_at_ms = Some(now_ms);
-        peer.rates = rates;
+        if peer.rates != rates {
+            peer.rates = rates;
+            self.publisher.demand_changed();
+        }
         true
     }
 
@@ -97,10 +114,14 @@ impl State {
         }
     }
 
+    /// Whether this peer pulled of late.
+    pub(super) fn pulls(&self, peer: &Peer) -> bool {
+        peer.pulled_at_ms
+            .is_some_and(|at| at + CLIENT_MS > self.now_ms())
+    }
+
     /// Connected nodes that pulled of late.
     pub(super) fn clients_len(&self) -> usize {
-        let now_ms = self.now_ms();
-        let pulls = self.peers.values().filter_map(|peer| peer.pulled_at_ms);
-        pulls.filter(|at| at + CLIENT_MS > now_ms).count()
+        self.peers.values().filter(|peer| self.pulls(peer)).count()
     }
 }

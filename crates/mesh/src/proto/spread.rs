@@ -3,9 +3,10 @@
 
 use super::event::Offence;
 use super::message::{Fact, Item, Message};
+use super::missing::Lacking;
 use super::state::{Mode, State};
 use super::table::{Judgement, Subject};
-use super::{DUPLICATES_MAX, INCARNATION_AHEAD_MS, ITEMS_BYTES_SOFT, WANT_LEN_MAX};
+use super::{DUPLICATES_MAX, INCARNATION_AHEAD_MS, ITEMS_BYTES_SOFT, PRUNE_MS, WANT_LEN_MAX};
 use crate::announcement::Signed;
 use crate::{NodeId, Role};
 use std::sync::Arc;
@@ -54,11 +55,19 @@ impl State {
             }
         };
         self.missing.found(hash);
-        self.after_judgement(from, subject, hash, judgement);
+        self.after_judgement(from, subject, hash, item.urgent, judgement);
     }
 
-    fn after_judgement(&mut self, from: NodeId, subject: Subject, hash: u64, judgement: Judgement) {
+    fn after_judgement(
+        &mut self,
+        from: NodeId,
+        subject: Subject,
+        hash: u64,
+        urgent: bool,
+        judgement: Judgement,
+    ) {
         let now_ms = self.now_ms();
+        let may_prune = urgent && self.links.prune_at_ms <= now_ms;
         let eager_links = self.links.iter().filter(|(_, link)| link.eager).count();
         let Some(link) = self.links.get_mut(from) else {
             return;
@@ -67,10 +76,11 @@ impl State {
             Judgement::New => link.duplicates = 0,
             Judgement::Known => {
                 link.spare(subject, hash);
-                link.duplicates += 1;
-                if link.eager && link.duplicates >= DUPLICATES_MAX && eager_links > 1 {
+                link.duplicates += u32::from(urgent);
+                if may_prune && link.eager && link.duplicates >= DUPLICATES_MAX && eager_links > 1 {
                     link.eager = false;
                     link.duplicates = 0;
+                    self.links.prune_at_ms = now_ms + PRUNE_MS;
                     self.send(from, Message::Prune);
                 }
             }
@@ -157,7 +167,7 @@ impl State {
             self.seeker.add(node, now_ms);
             self.mark_changed();
         }
-        let hash = super::message::death_hash(node, incarnation);
+        let hash = crate::announcement::departure_hash(node, incarnation);
         self.pass_on(Subject::Node(node), hash, alive, from);
         // It may be connected without being a neighbour, and should object at once.
         if self.mode == Mode::Gossip && self.peers.contains_key(&node) {
@@ -185,14 +195,19 @@ impl State {
         }
     }
 
-    pub(super) fn on_have(&mut self, from: NodeId, hashes: &[u64]) {
+    pub(super) fn on_have(&mut self, from: NodeId, hashes: &[u64], offered: bool) {
         if !self.expect_link(from) {
             return;
         }
         let now_ms = self.now_ms();
+        let lacking = if offered {
+            Lacking::Offered
+        } else {
+            Lacking::Strayed
+        };
         for &hash in hashes {
             if !self.knows(hash) {
-                self.missing.note(hash, from, false, now_ms);
+                self.missing.note(hash, from, lacking, now_ms);
             } else if let Some(subject) = self.table.subject(hash)
                 && let Some(link) = self.links.get_mut(from)
             {
@@ -205,12 +220,13 @@ impl State {
         self.table.knows(hash) || self.detector.suspicion(hash).is_some()
     }
 
-    /// Asks for missing news whose time has come; the answer and all later news come in full.
+    /// Asks for missing news whose time has come.
     pub(super) fn ask_for_missing(&mut self) {
         let now_ms = self.now_ms();
         let links = &self.links;
         let asks = self.missing.due(now_ms, |node| links.contains(node));
-        for (node, mut hashes) in asks {
+        for (node, ask) in asks {
+            let (mut hashes, graft) = (ask.hashes, ask.graft);
             hashes.retain(|&hash| {
                 let known = self.knows(hash);
                 if known {
@@ -221,11 +237,10 @@ impl State {
             if hashes.is_empty() {
                 continue;
             }
-            if let Some(link) = self.links.get_mut(node) {
+            if graft && let Some(link) = self.links.get_mut(node) {
                 link.eager = true;
                 link.duplicates = 0;
             }
-            let graft = true;
             self.send(node, Message::Want { hashes, graft });
         }
     }
@@ -236,10 +251,10 @@ impl State {
         }
         hashes.truncate(WANT_LEN_MAX);
         let now_ms = self.now_ms();
-        let subjects: Vec<(Subject, bool)> = (hashes.into_iter())
+        let subjects: Vec<Subject> = (hashes.into_iter())
             .filter_map(|hash| {
                 let suspicion = self.detector.suspicion(hash).map(Subject::Suspicion);
-                Some((self.table.subject(hash).or(suspicion)?, false))
+                self.table.subject(hash).or(suspicion)
             })
             .collect();
         if let Some(link) = self.links.get_mut(from) {
@@ -247,8 +262,8 @@ impl State {
                 link.eager = true;
                 link.duplicates = 0;
             }
-            for (subject, urgent) in subjects {
-                link.push(subject, urgent, now_ms);
+            for subject in subjects {
+                link.answer(subject, now_ms);
             }
         }
     }
@@ -263,17 +278,22 @@ impl State {
     /// Sends what is due on all links, one message of each kind per link.
     pub(super) fn flush_links(&mut self) {
         let now_ms = self.now_ms();
-        if self.links.flush_at_ms().is_none_or(|at| at > now_ms) {
+        if self.links.due_ms().is_none_or(|at| at > now_ms) {
             return;
         }
         for node in self.links.nodes().collect::<Vec<_>>() {
             let Some(link) = self.links.get_mut(node) else {
                 continue;
             };
-            let hashes = link.take_haves(now_ms);
+            let hashes = [
+                (link.take_offers(now_ms), true),
+                (link.take_haves(now_ms), false),
+            ];
             let pending = link.take_pending(now_ms);
-            if !hashes.is_empty() {
-                self.send(node, Message::Have { hashes });
+            for (hashes, offered) in hashes {
+                if !hashes.is_empty() {
+                    self.send(node, Message::Have { hashes, offered });
+                }
             }
             let (items, sent) = self.bundle(&pending);
             if let Some(link) = self.links.get_mut(node)

@@ -17,7 +17,10 @@ use super::pull::Puller;
 use super::seek::Seeker;
 use super::table::Table;
 use super::view::View;
-use super::{ASLEEP_MS, BOOTSTRAP_MAX, CONNECTIONS_MAX, DIAL_MS_MAX, DIALS_MAX};
+use super::{
+    ASLEEP_MS, BOOTSTRAP_MAX, CHECKS_MAX, CONNECTIONS_MAX, DIAL_MS_MAX, DIALS_MAX, FORMER_MAX,
+    HASHES_MAX, LINKS_MAX, MEMBERS_MAX, MISSING_MAX, PENDING_MAX, PROBES_MAX, SUSPICIONS_MAX,
+};
 use crate::announcement::{Authority, item_hash};
 use crate::{NodeId, Role};
 
@@ -58,7 +61,7 @@ pub struct State {
     effects: Vec<Effect>,
     changed: bool,
     now_ms: u64,
-    started_at_ms: u64,
+    pub(super) started_at_ms: u64,
     next_tick_ms: u64,
     armed_ms: u64,
 }
@@ -88,6 +91,47 @@ pub struct QueueLengths {
     pub dials: usize,
     /// The dead that are looked for.
     pub former: usize,
+}
+
+impl QueueLengths {
+    /// What no length ever exceeds.
+    pub const LIMITS: Self = Self {
+        members: MEMBERS_MAX,
+        connections: CONNECTIONS_MAX,
+        links: LINKS_MAX,
+        pending: PENDING_MAX,
+        haves: HASHES_MAX,
+        missing: MISSING_MAX,
+        checks: CHECKS_MAX,
+        suspicions: SUSPICIONS_MAX,
+        probes: PROBES_MAX,
+        dials: DIALS_MAX,
+        former: FORMER_MAX,
+    };
+
+    /// The greater of each two.
+    #[must_use]
+    pub fn max(self, other: Self) -> Self {
+        Self {
+            members: self.members.max(other.members),
+            connections: self.connections.max(other.connections),
+            links: self.links.max(other.links),
+            pending: self.pending.max(other.pending),
+            haves: self.haves.max(other.haves),
+            missing: self.missing.max(other.missing),
+            checks: self.checks.max(other.checks),
+            suspicions: self.suspicions.max(other.suspicions),
+            probes: self.probes.max(other.probes),
+            dials: self.dials.max(other.dials),
+            former: self.former.max(other.former),
+        }
+    }
+
+    /// Whether every length is within its limit.
+    #[must_use]
+    pub fn are_bounded(self) -> bool {
+        self.max(Self::LIMITS) == Self::LIMITS
+    }
 }
 
 impl State {
@@ -126,7 +170,7 @@ impl State {
         let asleep_ms = now_ms.saturating_sub(self.now_ms);
         self.now_ms = self.now_ms.max(now_ms);
         if self.mode != Mode::Off && asleep_ms >= ASLEEP_MS {
-            self.table.forgive(asleep_ms);
+            self.table.be_patient(self.now_ms);
             self.detector.forgive(asleep_ms);
             self.links.forgive(asleep_ms, &mut self.peers);
         }
@@ -194,6 +238,7 @@ impl State {
         self.started_at_ms = self.now_ms;
         self.next_tick_ms = self.now_ms;
         self.mode = Mode::Pull;
+        self.table.set_trusting(true);
         for blob in revocations {
             self.take_revocation(blob.into(), None);
         }
@@ -226,13 +271,13 @@ impl State {
             return;
         }
         self.mark_changed();
-        let linked = self.links.remove(node);
-        self.puller_closed(node);
-        if self.mode == Mode::Gossip && linked {
+        if self.links.remove(node) {
             self.links.choose_soon(self.now_ms);
-            if !clean {
-                self.start_check(node);
-            }
+        }
+        self.puller_closed(node);
+        // Whatever the connection was for: its loss is the first sign of a death.
+        if self.mode == Mode::Gossip && !clean {
+            self.start_check(node);
         }
     }
 
@@ -280,7 +325,7 @@ impl State {
             _ if self.mode != Mode::Gossip => {}
             Message::Link { wanted, root } => self.on_link(from, wanted, root),
             Message::Refuse => self.on_refuse(from),
-            Message::Have { hashes } => self.on_have(from, &hashes),
+            Message::Have { hashes, offered } => self.on_have(from, &hashes, offered),
             Message::Want { hashes, graft } => self.on_want(from, hashes, graft),
             Message::Prune => self.on_prune(from),
             Message::Compare { root } => self.on_compare(from, root),
@@ -304,7 +349,6 @@ impl State {
                     self.ping_silent();
                     self.run_checks();
                     self.sweep();
-                    self.choose_links();
                     self.compare_with_one();
                     self.seek();
                     self.publish_if_due();
@@ -312,7 +356,11 @@ impl State {
                 Mode::Pull => self.run_pull(),
                 Mode::Off => {}
             }
+            self.release_unneeded();
             self.detector.forget(self.now_ms);
+        }
+        if self.mode == Mode::Gossip {
+            self.choose_links();
         }
         self.ask_for_missing();
         self.flush_links();
@@ -323,6 +371,38 @@ impl State {
         let late = self.dials.iter().filter(|(_, at)| **at <= now_ms);
         for node in late.map(|(node, _)| *node).collect::<Vec<_>>() {
             self.on_dial_failed(node);
+        }
+    }
+
+    /// Whether the protocol needs an open connection at the moment. One that was
+    /// [released](Effect::Release) may be needed again by the time at which it would be closed.
+    #[must_use]
+    pub fn needs(&self, node: NodeId) -> bool {
+        let Some(peer) = self.peers.get(&node) else {
+            return false;
+        };
+        match self.mode {
+            Mode::Off => false,
+            Mode::Gossip => {
+                peer.role == Role::Client || self.links.contains(node) || self.pulls(peer)
+            }
+            Mode::Pull => self.pulls_from(node),
+        }
+    }
+
+    /// Lets go of connections that were made for a question, by the other side, or for the application.
+    fn release_unneeded(&mut self) {
+        let open: Vec<NodeId> = self.peers.keys().copied().collect();
+        for node in open {
+            let needed = self.needs(node);
+            if let Some(peer) = self.peers.get_mut(&node)
+                && peer.released == needed
+            {
+                peer.released = !needed;
+                if !needed {
+                    self.effect(Effect::Release { node });
+                }
+            }
         }
     }
 
@@ -382,7 +462,8 @@ impl State {
             self.effect(Effect::Changed);
         }
         if self.mode != Mode::Off {
-            let closer = [self.links.flush_at_ms(), self.missing.next_at_ms()];
+            let choose_at_ms = (self.mode == Mode::Gossip).then_some(self.links.choose_at_ms());
+            let closer = [self.links.due_ms(), self.missing.next_at_ms(), choose_at_ms];
             let next = closer.into_iter().flatten().min().unwrap_or(u64::MAX);
             // At least a millisecond ahead: a timer for now would never let the clock move.
             let at_ms = next.min(self.next_tick_ms).max(self.now_ms + 1);

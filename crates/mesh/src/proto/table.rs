@@ -5,14 +5,18 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use super::changes::Changes;
-use super::message::{Fact, Item, death_hash};
+use super::message::{Fact, Item};
 use super::past::Past;
-use super::{AUTHOR_BURST, AUTHOR_REFILL_MS, DEPARTED_MS, MEMBERS_MAX, REVOCATIONS_MAX};
+pub(super) use super::record::{Judgement, Record, Standing};
+use super::{DEPARTED_MS, GRACE_MS, MEMBERS_MAX, REVOCATIONS_MAX};
 use crate::NodeId;
-use crate::announcement::{Signed, item_hash};
+use crate::announcement::{Signed, departure_hash, item_hash};
 
 /// Parts of the table with a digest each.
 pub(super) const PARTS: usize = 256;
+
+/// How much older news may be than the nodes on its way have counted, in milliseconds.
+const LAG_MS: u64 = 5_000;
 
 /// What a piece of news is about.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -25,47 +29,6 @@ pub(super) enum Subject {
     Revocation(u64),
 }
 
-/// How a member stands.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Standing {
-    Alive,
-    /// Declared dead, or silent beyond its time to live.
-    Dead,
-    /// Said goodbye.
-    Left,
-}
-
-/// What is known of one member.
-#[derive(Debug, Clone)]
-pub(super) struct Record {
-    pub(super) incarnation: u64,
-    pub(super) sequence: u64,
-    pub(super) standing: Standing,
-    /// The last announcement, kept after a death for its addresses. `None` if only the death is known.
-    pub(super) signed: Option<Arc<Signed>>,
-    /// When it was said, on this node's clock; negative for before its start.
-    pub(super) said_at_ms: i64,
-    /// When it came to this node.
-    pub(super) heard_at_ms: u64,
-    hash: u64,
-    /// The change that last touched its route.
-    change: u64,
-    allowance: u32,
-    refilled_at_ms: u64,
-}
-
-/// How a piece of news compares with what is known.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Judgement {
-    New,
-    /// Known exactly.
-    Known,
-    /// Something later is known.
-    Stale,
-    /// Too old, too many, or beyond a bound.
-    Refused,
-}
-
 #[derive(Debug)]
 pub(super) struct Table {
     members: BTreeMap<NodeId, Record>,
@@ -75,44 +38,13 @@ pub(super) struct Table {
     digests: Vec<u64>,
     past: Past,
     alive: usize,
+    /// Counts how often the set of those alive has changed.
+    alive_changes: u64,
     changes: Changes,
-}
-
-impl Record {
-    pub(super) fn is_alive(&self) -> bool {
-        self.standing == Standing::Alive
-    }
-
-    /// How long ago it was said.
-    pub(super) fn age_ms(&self, now_ms: u64) -> u64 {
-        let age = i64::try_from(now_ms).unwrap_or(i64::MAX) - self.said_at_ms;
-        u64::try_from(age).unwrap_or(0)
-    }
-
-    fn route_hash(&self) -> u64 {
-        match &self.signed {
-            Some(signed) if self.is_alive() => signed.route_hash(),
-            _ => 0,
-        }
-    }
-
-    fn ttl_ms(&self) -> u64 {
-        let said = self.signed.as_ref().map(|s| s.announcement().ttl_ms);
-        said.unwrap_or(0)
-    }
-
-    /// One announcement more of this author, unless there were too many of late.
-    fn take_allowance(&mut self, now_ms: u64) -> bool {
-        let refills = now_ms.saturating_sub(self.refilled_at_ms) / AUTHOR_REFILL_MS;
-        if refills > 0 {
-            let more = u32::try_from(refills).unwrap_or(AUTHOR_BURST);
-            self.allowance = self.allowance.saturating_add(more).min(AUTHOR_BURST);
-            self.refilled_at_ms = now_ms;
-        }
-        let allowed = self.allowance > 0;
-        self.allowance = self.allowance.saturating_sub(1);
-        allowed
-    }
+    /// Until then nothing runs out: this node was away, and others are about to tell it the latest.
+    grace_until_ms: u64,
+    /// Deaths are opinions here: this node pulls, and follows whom it asks.
+    trusting: bool,
 }
 
 impl Table {
@@ -125,7 +57,10 @@ impl Table {
             digests: vec![0; PARTS],
             past: Past::default(),
             alive: 0,
+            alive_changes: 0,
             changes: Changes::new(source),
+            grace_until_ms: 0,
+            trusting: false,
         }
     }
 
@@ -149,9 +84,9 @@ impl Table {
         self.alive
     }
 
-    #[allow(dead_code)]
-    pub(super) fn revocations(&self) -> impl Iterator<Item = &Arc<[u8]>> {
-        self.revocations.values()
+    /// Differs whenever the set of those alive does.
+    pub(super) fn alive_changes(&self) -> u64 {
+        self.alive_changes
     }
 
     pub(super) fn changes(&self) -> &Changes {
@@ -236,10 +171,12 @@ impl Table {
     /// How an announcement compares with what is known; nothing changes but its author's allowance.
     pub(super) fn judge(&mut self, signed: &Signed, age_ms: u64, now_ms: u64) -> Judgement {
         let said = signed.announcement();
-        if age_ms >= said.ttl_ms && !said.leaving || age_ms >= DEPARTED_MS {
+        let ran_out = age_ms >= said.ttl_ms && !said.leaving;
+        if ran_out || age_ms >= DEPARTED_MS {
             return Judgement::Refused;
         }
-        let full = self.members.len() >= MEMBERS_MAX;
+        // The departed make room for those who live.
+        let full = self.alive >= MEMBERS_MAX;
         let Some(record) = self.members.get_mut(&said.node) else {
             return if full {
                 Judgement::Refused
@@ -247,8 +184,11 @@ impl Table {
                 Judgement::New
             };
         };
+        if record.standing == Standing::Expired && age_ms + LAG_MS >= said.ttl_ms {
+            return Judgement::Refused;
+        }
         let new = (said.incarnation, said.leaving, said.sequence);
-        let judgement = record.judge(new);
+        let judgement = record.judge(new, self.trusting);
         let spoken = record.is_alive() && new.0 == record.incarnation && !said.leaving;
         if judgement == Judgement::New && spoken && !record.take_allowance(now_ms) {
             return Judgement::Refused;
@@ -260,7 +200,7 @@ impl Table {
     pub(super) fn judge_death(&self, node: NodeId, incarnation: u64, age_ms: u64) -> Judgement {
         match self.members.get(&node) {
             _ if age_ms >= DEPARTED_MS => Judgement::Refused,
-            Some(record) => record.judge((incarnation, true, 0)),
+            Some(record) => record.judge((incarnation, true, 0), self.trusting),
             None if self.members.len() >= MEMBERS_MAX => Judgement::Refused,
             None => Judgement::New,
         }
@@ -270,11 +210,12 @@ impl Table {
     pub(super) fn announce(&mut self, signed: Arc<Signed>, age_ms: u64, now_ms: u64) -> bool {
         let said = signed.announcement();
         let (node, incarnation, sequence) = (said.node, said.incarnation, said.sequence);
-        let (standing, hash) = if said.leaving {
-            (Standing::Left, death_hash(node, incarnation))
+        let standing = if said.leaving {
+            Standing::Left
         } else {
-            (Standing::Alive, signed.hash())
+            Standing::Alive
         };
+        let hash = signed.hash();
         self.replace(node, now_ms, age_ms, |record| {
             record.incarnation = incarnation;
             record.sequence = sequence;
@@ -289,7 +230,7 @@ impl Table {
         self.replace(node, now_ms, age_ms, |record| {
             record.incarnation = incarnation;
             record.standing = Standing::Dead;
-            record.hash = death_hash(node, incarnation);
+            record.hash = departure_hash(node, incarnation);
         });
     }
 
@@ -298,14 +239,31 @@ impl Table {
         self.remove(node);
     }
 
+    /// This node alone holds the member for gone.
+    pub(super) fn expire(&mut self, node: NodeId, now_ms: u64) {
+        let age_ms = self.get(node).map_or(0, |record| record.age_ms(now_ms));
+        self.replace(node, now_ms, age_ms, |record| {
+            record.standing = Standing::Expired;
+            record.hash = 0;
+        });
+    }
+
+    /// Forgets a member, as if it had never been heard of.
+    pub(super) fn forget(&mut self, node: NodeId) {
+        self.remove(node);
+    }
+
     fn remove(&mut self, node: NodeId) {
         let Some(record) = self.members.remove(&node) else {
             return;
         };
         self.alive -= usize::from(record.is_alive());
+        self.alive_changes += u64::from(record.is_alive());
         self.digests[usize::from(node.as_bytes()[0])] ^= record.hash;
-        self.by_hash.remove(&record.hash);
-        self.past.insert(record.hash);
+        if record.hash != 0 {
+            self.by_hash.remove(&record.hash);
+            self.past.insert(record.hash);
+        }
         self.changes.remove(record.change, record.route_hash());
     }
 
@@ -316,18 +274,11 @@ impl Table {
         age_ms: u64,
         set: impl FnOnce(&mut Record),
     ) -> bool {
-        let record = self.members.entry(node).or_insert_with(|| Record {
-            incarnation: 0,
-            sequence: 0,
-            standing: Standing::Dead,
-            signed: None,
-            said_at_ms: 0,
-            heard_at_ms: now_ms,
-            hash: 0,
-            change: 0,
-            allowance: AUTHOR_BURST,
-            refilled_at_ms: now_ms,
-        });
+        if !self.members.contains_key(&node) {
+            self.make_room(now_ms);
+        }
+        let record = self.members.entry(node);
+        let record = record.or_insert_with(|| Record::empty(now_ms));
         let (old_hash, old_route) = (record.hash, record.route_hash());
         let was_alive = record.is_alive();
         set(record);
@@ -338,15 +289,19 @@ impl Table {
         record.heard_at_ms = now_ms;
         if record.is_alive() && !was_alive {
             self.alive += 1;
+            self.alive_changes += 1;
         } else if was_alive && !record.is_alive() {
             self.alive -= 1;
+            self.alive_changes += 1;
         }
         self.digests[usize::from(node.as_bytes()[0])] ^= old_hash ^ record.hash;
         if old_hash != 0 {
             self.by_hash.remove(&old_hash);
             self.past.insert(old_hash);
         }
-        self.by_hash.insert(record.hash, Subject::Node(node));
+        if record.hash != 0 {
+            self.by_hash.insert(record.hash, Subject::Node(node));
+        }
         let new_route = record.route_hash();
         let moved = old_route != new_route;
         if moved || record.change == 0 {
@@ -356,6 +311,18 @@ impl Table {
                 .touch(record.change, subject, old_route ^ new_route);
         }
         moved
+    }
+
+    /// Forgets the one who departed longest ago, if the table is full.
+    fn make_room(&mut self, now_ms: u64) {
+        if self.members.len() < MEMBERS_MAX {
+            return;
+        }
+        let departed = self.members.iter().filter(|(_, r)| !r.is_alive());
+        let oldest = departed.max_by_key(|(_, record)| record.age_ms(now_ms));
+        if let Some(node) = oldest.map(|(node, _)| *node) {
+            self.remove(node);
+        }
     }
 
     /// Whether a revocation with this hash is known, or would be one too many.
@@ -379,16 +346,16 @@ impl Table {
         }
     }
 
-    /// Buries those whose announcements ran out, forgets those who departed long ago. Returns the
-    /// newly buried.
+    /// Says whose announcements ran out, and forgets those who departed long ago.
     pub(super) fn sweep(&mut self, me: NodeId, now_ms: u64) -> Vec<NodeId> {
         let mut expired = Vec::new();
         let mut forgotten = Vec::new();
+        let grace = self.grace_until_ms > now_ms;
         for (&node, record) in &self.members {
             let age_ms = record.age_ms(now_ms);
             if record.is_alive() {
-                if node != me && age_ms >= record.ttl_ms() {
-                    expired.push((node, record.incarnation));
+                if !grace && node != me && age_ms >= record.ttl_ms() {
+                    expired.push(node);
                 }
             } else if age_ms >= DEPARTED_MS {
                 forgotten.push(node);
@@ -397,31 +364,27 @@ impl Table {
         for node in forgotten {
             self.remove(node);
         }
-        for &(node, incarnation) in &expired {
-            self.bury(node, incarnation, 0, now_ms);
-        }
-        expired.into_iter().map(|(node, _)| node).collect()
+        expired
     }
 
-    /// Takes everybody for just heard: this node slept, and their silence was its own.
-    pub(super) fn forgive(&mut self, asleep_ms: u64) {
-        let asleep = i64::try_from(asleep_ms).unwrap_or(i64::MAX);
-        for record in self.members.values_mut() {
-            record.said_at_ms = record.said_at_ms.saturating_add(asleep);
+    /// Whether deaths are opinions of whoever tells them, which the next one may correct.
+    pub(super) fn set_trusting(&mut self, trusting: bool) {
+        if self.trusting && !trusting {
+            // Neighbours will say which of the opinions are true.
+            let dead = self.members.iter();
+            let dead =
+                dead.filter(|(_, r)| matches!(r.standing, Standing::Dead | Standing::Expired));
+            for node in dead.map(|(node, _)| *node).collect::<Vec<_>>() {
+                self.remove(node);
+            }
         }
+        self.trusting = trusting;
     }
-}
 
-impl Record {
-    fn judge(&self, (incarnation, gone, sequence): (u64, bool, u64)) -> Judgement {
-        let mine = (self.incarnation, !self.is_alive());
-        match (incarnation, gone).cmp(&mine) {
-            std::cmp::Ordering::Greater => Judgement::New,
-            std::cmp::Ordering::Less => Judgement::Stale,
-            std::cmp::Ordering::Equal if gone || sequence == self.sequence => Judgement::Known,
-            std::cmp::Ordering::Equal if sequence > self.sequence => Judgement::New,
-            std::cmp::Ordering::Equal => Judgement::Stale,
-        }
+    /// This node was away: it slept, or announced nothing and pulled. It holds nobody for silent
+    /// before others had time to say what they know. Ages stay true, or it would bring the dead back.
+    pub(super) fn be_patient(&mut self, now_ms: u64) {
+        self.grace_until_ms = now_ms + GRACE_MS;
     }
 }
 

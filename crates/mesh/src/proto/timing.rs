@@ -15,6 +15,9 @@ const ROUTINE_MS_MIN: u64 = 5_000;
 /// Shortest and longest time between two announcements when nothing changes at all.
 const REFRESH_MS: (u64, u64) = (60_000, 420_000);
 
+/// Up to so many members the shortest of these holds.
+const REFRESH_MEMBERS: u64 = 30;
+
 /// Shortest and longest time between two comparisons of tables with a neighbour.
 const COMPARE_MS: (u64, u64) = (10_000, 30_000);
 
@@ -27,19 +30,44 @@ pub fn routine_ms(members: usize) -> u64 {
 /// Time after which an unchanged announcement is renewed.
 #[must_use]
 pub fn refresh_ms(members: usize) -> u64 {
-    (routine_ms(members) * 3).clamp(REFRESH_MS.0, REFRESH_MS.1)
+    // With the square root of the size: a quiet mesh of ten times as many nodes then costs each of
+    // them three times as much, and who joined when it was small renews in time.
+    let (shortest, longest) = REFRESH_MS;
+    let members = members as u64;
+    (shortest * shortest * members / REFRESH_MEMBERS)
+        .isqrt()
+        .clamp(shortest, longest)
 }
 
-/// How long an announcement holds: four refreshes, so that three may be lost.
+/// Renewals within the time that an announcement holds, of which all but one may be lost.
+pub const RENEWALS: u64 = 4;
+
+/// How long an announcement holds.
 #[must_use]
 pub fn ttl_ms(members: usize) -> u64 {
-    (refresh_ms(members) * 4).clamp(TTL_MS_MIN, TTL_MS_MAX)
+    (refresh_ms(members) * RENEWALS).clamp(TTL_MS_MIN, TTL_MS_MAX)
+}
+
+/// How long hashes of ordinary news wait for company: the more members there are, the more news there
+/// is to keep them company, and the rarer each of them speaks.
+#[must_use]
+pub fn offer_ms(members: usize) -> u64 {
+    let (shortest, longest) = super::OFFER_MS;
+    (members as u64 * 5).clamp(shortest, longest)
 }
 
 /// Time between two comparisons of tables with a neighbour.
 #[must_use]
 pub fn compare_ms(members: usize) -> u64 {
     (members as u64 * 100).clamp(COMPARE_MS.0, COMPARE_MS.1)
+}
+
+/// The longest time until a former member is dialled again: the mesh as a whole looks for it about
+/// every ten seconds, whatever its size, until that time is ten minutes.
+#[must_use]
+pub fn seek_again_ms(members: usize) -> u64 {
+    let (shortest, longest) = super::SEEK_AGAIN_MS;
+    (members as u64 * super::SEEK_MS).clamp(shortest, longest)
 }
 
 /// What the pulls of `clients` should leave between two of them.

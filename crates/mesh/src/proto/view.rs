@@ -57,6 +57,31 @@ pub enum Liveness {
     Left,
 }
 
+/// What one node believes of a member, without the rest of its table.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Belief {
+    /// Whether it lives.
+    pub liveness: Liveness,
+    /// Which of its lives.
+    pub incarnation: u64,
+}
+
+impl Liveness {
+    /// Whether such a member lives or may live.
+    #[must_use]
+    pub const fn is_alive(self) -> bool {
+        matches!(self, Self::Alive | Self::Suspect)
+    }
+}
+
+impl Belief {
+    /// Whether it lives or may live.
+    #[must_use]
+    pub const fn is_alive(self) -> bool {
+        self.liveness.is_alive()
+    }
+}
+
 impl View {
     /// The member with this id.
     #[must_use]
@@ -103,11 +128,30 @@ impl Member {
     /// Whether it lives or may live.
     #[must_use]
     pub fn is_alive(&self) -> bool {
-        matches!(self.liveness, Liveness::Alive | Liveness::Suspect)
+        self.liveness.is_alive()
     }
 }
 
 impl State {
+    /// What this node believes of one member. Cheaper than a [`view`](Self::view) of all.
+    #[must_use]
+    pub fn belief(&self, node: NodeId) -> Option<Belief> {
+        let record = self.table.get(node)?;
+        Some(Belief {
+            liveness: self.liveness(node, record.standing),
+            incarnation: record.incarnation,
+        })
+    }
+
+    fn liveness(&self, node: NodeId, standing: Standing) -> Liveness {
+        match standing {
+            Standing::Alive if self.detector.suspects(node) => Liveness::Suspect,
+            Standing::Alive => Liveness::Alive,
+            Standing::Dead | Standing::Expired => Liveness::Dead,
+            Standing::Left => Liveness::Left,
+        }
+    }
+
     /// The mesh as this node sees it now. Cheap while nothing changes; after a change it takes
     /// time in proportion to the members.
     pub fn view(&mut self) -> Arc<View> {
@@ -118,12 +162,7 @@ impl State {
             let peer = self.peers.get(&node);
             Some(Member {
                 node,
-                liveness: match record.standing {
-                    Standing::Alive if self.detector.suspects(node) => Liveness::Suspect,
-                    Standing::Alive => Liveness::Alive,
-                    Standing::Dead => Liveness::Dead,
-                    Standing::Left => Liveness::Left,
-                },
+                liveness: self.liveness(node, record.standing),
                 incarnation: record.incarnation,
                 said_at_ms: u64::try_from(record.said_at_ms).unwrap_or(0),
                 neighbour: self.links.contains(node),

@@ -138,8 +138,9 @@ impl From<&Message> for Wire {
                 items: items.iter().map(WireItem::from).collect(),
                 ..empty(kind::NEWS)
             },
-            Message::Have { hashes } => Self {
+            Message::Have { hashes, offered } => Self {
                 hashes: Some(packed(hashes)),
+                flag: offered.then_some(true),
                 ..empty(kind::HAVE)
             },
             Message::Want { hashes, graft } => Self {
@@ -229,6 +230,7 @@ impl Wire {
             },
             kind::HAVE => Message::Have {
                 hashes: unpacked(self.hashes)?,
+                offered: flag,
             },
             kind::WANT => Message::Want {
                 hashes: unpacked(self.hashes)?,

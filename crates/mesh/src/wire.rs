@@ -25,7 +25,7 @@ pub(crate) const JOINED_BYTES_MAX: usize = MEMBERSHIP_BYTES_MAX + 16 * 1_024;
 pub(crate) const JOINED_NODES_MAX: usize = 16;
 
 /// What a node shows of itself at the start of a connection.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Hello {
     pub(crate) membership: Membership,
     /// Random, made at the start of the program: a new one means that the old connection is dead.
@@ -96,7 +96,7 @@ pub(crate) fn answer_from_bytes(bytes: &[u8]) -> Result<Result<Hello, Refusal>, 
 }
 
 /// A request to join.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Join {
     pub(crate) ticket: Ticket,
     pub(crate) role: Role,
@@ -130,7 +130,7 @@ impl Join {
 }
 
 /// The answer to a request that is granted.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Joined {
     pub(crate) membership: Membership,
     pub(crate) name: Option<String>,
