@@ -91,6 +91,8 @@ impl Contender {
                 format!("--parallel={}", settings.slots),
                 format!("--threads={}", settings.threads),
                 "--no-draft".into(),
+                // One machine is compared with one machine.
+                "--no-mesh".into(),
             ],
             Kind::LlamaServer => vec![
                 "--model".into(),

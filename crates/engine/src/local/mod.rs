@@ -13,6 +13,7 @@ mod handle;
 mod load;
 mod sampler;
 mod shared;
+mod tokens;
 
 pub use handle::Engine;
 pub use load::{Draft, LoadOptions, ModelSource, memory_needed};
