@@ -144,9 +144,13 @@ async fn the_stream_ends_when_the_node_stops() {
     let mut reader = Reader::open(&server).await;
     reader.snapshot().await;
     server.node.shutdown(SHORT).await;
-    match reader.change().await {
-        Change::Node(node) => assert!(node.stopping),
-        other => panic!("{other:?}"),
+    loop {
+        match reader.change().await {
+            Change::Node(node) if node.stopping => break,
+            // The machine's free memory may have changed just before.
+            Change::Node(_) => {}
+            other => panic!("{other:?}"),
+        }
     }
     // It goes on until the server stops too, and does not hold that back.
     server.stop();
