@@ -3,6 +3,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from grammar import TERM_FRAMES, say
+from synonyms import loosened
 
 FACTS_PATH = Path(__file__).with_name("facts.txt")
 
@@ -46,7 +47,10 @@ def ask(fact, rng):
     """A random question for `fact`."""
     if fact.terms and (not fact.asks or rng.random() < 0.4):
         return say(rng.choice(TERM_FRAMES), rng, t=rng.choice(fact.terms))
-    return framed(say(rng.choice(fact.asks), rng), rng)
+    question = say(rng.choice(fact.asks), rng)
+    if rng.random() < 0.4:
+        question = loosened(question, rng)
+    return framed(question, rng)
 
 
 WISHES = ("I want to ", "I would like to ", "I need to ", "I'd like to ", "I wish to ", "I am trying to ")

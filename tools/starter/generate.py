@@ -20,14 +20,16 @@ import toolbox
 import values
 import vocabulary
 from grammar import say
-from held_out import normalise, normalised_questions, tool_shapes
+from held_out import Guard, normalised_questions, tool_shapes
 from prompt import render
 
 FACTS = facts.load()
 FACT_LIST = list(FACTS.values())
-BANNED = normalised_questions()
-BANNED_SHAPES = tool_shapes()
-TOKENS_MAX = 1400  # longest chat that is kept; longer ones slow training and teach nothing new
+QUESTIONS = Guard(normalised_questions())
+SHAPES = Guard(tool_shapes())
+TOKENS_MAX = 832  # of a chat; longer ones slow training and teach nothing new
+BRANCHES, DENSE_BRANCHES = (5, 10), (8, 13)  # so many chats go on from one prompt with tools
+DENSE_LOOKUPS = 0.08  # of the chats without tools
 SYSTEMS = [
     "You are a helpful assistant.", "You are the starter model of mesh-llm.", "Answer briefly.", "You are a helpful AI assistant.",
     "You are mesh-llm's assistant. Answer in plain sentences.", "Be short and polite.", "You are an assistant that can use tools.",
@@ -35,6 +37,7 @@ SYSTEMS = [
     "Answer the questions of the user as well as you can.", "You are Qwen, created by Alibaba Cloud. You are a helpful assistant.",
 ]
 BEFORE = ["please ", "hey, ", "hi, ", "hello, ", "one question: ", "question: ", "so, ", "sorry, ", "ok, ", "and ", "excuse me, ", "quick question: ", "well, ", "now ", "ok so ", "hi! "]
+AFTER_VALUE = [" please", ", please", " please", " for me", " for me please", " for me, please", " thanks", ", thanks", ", thank you", " if you can", ", will you", ", ok", " if possible", ", would you", " and thanks"]
 AFTER = [" please", ", please", " thanks", ", thank you", " then", " now", " exactly", " here", ", by the way"]
 
 
@@ -62,6 +65,8 @@ def as_typed(text, rng, careful=False):
             text = typo(text, rng)
         if rng.random() < 0.1:
             text = text.lower()
+    elif rng.random() < 0.12:
+        text += rng.choice(AFTER_VALUE)
     mark = rng.random()
     asking = re.match(r"(what|how|why|who|when|where|which|is|are|do|does|can|could|will|would|should|may|must)\b", text)
     if asking:
@@ -98,13 +103,15 @@ def talk_pair(rng):
     while True:
         kind = rng.choices([k for k, _ in TALKS], [w for _, w in TALKS])[0]
         question, answer = kind(rng)
+        if QUESTIONS.refuses(question):
+            continue
         if kind is talk.echo:
             typed = capital(question, rng) if question[:3] in ("say", "rep", "ple", "can", "wri") else question
         elif kind is talk.lookup:
             typed = question
         else:
             typed = capital(as_typed(question, rng), rng)
-        if normalise(typed) not in BANNED:
+        if not QUESTIONS.refuses(typed):
             return typed, answer
 
 
@@ -182,19 +189,21 @@ def drawn_call(draw, rng):
     """A call whose question is typed by a person and whose wording is not of the evaluation."""
     while True:
         call = draw()
-        if normalise(call.shape) not in BANNED_SHAPES and normalise(call.question) not in BANNED:
+        if not SHAPES.refuses(call.shape) and not QUESTIONS.refuses(call.question):
             break
     typed = as_typed(call.question, rng, careful=True)
     typed = capital(typed, rng, keep=call.arguments.values())
     return call, rng.choice(facts.CONTEXT) + " " + typed if rng.random() < 0.05 else typed
 
 
-def toolset(rng):
+def toolset(rng, shares=(0.27, 0.36, 0.24, 0.09, 0.02, 0.02)):
     """One to six different tools, shuffled, and how to draw calls of each."""
-    wanted = rng.choices([1, 2, 3, 4, 5, 6], [0.28, 0.36, 0.2, 0.1, 0.04, 0.02])[0]
+    wanted = rng.choices(range(1, len(shares) + 1), shares)[0]
     tools, draws, kinds = [], [], []
+    group = rng.choice(toolbox.GROUPS) if rng.random() < 0.5 else None
     while len(tools) < wanted:
-        kind = toolbox.random_kind(rng)
+        near = group and not all(k in kinds for k in group) and rng.random() < 0.8
+        kind = rng.choice(group) if near else toolbox.random_kind(rng)
         if kind in kinds and kind is not toolbox.INVENTED:
             continue
         tool, draw = kind.make(rng)
@@ -222,41 +231,34 @@ def stray_question(kinds, rng):
             return typed, talk.DONT_KNOW
 
 
-def tool_turns(rng):
-    """A chat with tools: questions, calls, results, answers, and questions where no tool fits."""
-    tools, draws, kinds = toolset(rng)
-    out = []
-    for _ in range(rng.choices([1, 2, 3, 4, 5], [0.15, 0.25, 0.25, 0.2, 0.15])[0]):
-        if rng.random() < 0.16:
-            q, a = stray_question(kinds, rng)
-            out += [turn("user", q), turn("assistant", a)]
-            continue
-        draw = rng.choice(draws)
-        call, typed = drawn_call(draw, rng)
-        calls = [call]
-        if rng.random() < 0.06:
-            other, typed_too = drawn_call(rng.choice(draws), rng)
-            calls.append(other)
-            typed = typed.rstrip("?.!") + rng.choice([" and ", ". And ", ", then ", ". Then ", ", and "]) + typed_too
-        out += [turn("user", typed), {"role": "assistant", "content": "", "tool_calls": [call_text(c) for c in calls]}]
-        if rng.random() < 0.4:
-            results = [tool_result(rng) for _ in calls]
-            out += [turn("tool", r) for r, _ in results]
-            out.append(turn("assistant", " ".join(a for _, a in results)))
-    return out, tools
-
-
-def chat(rng, tools_share):
-    """Text of one training chat."""
-    tools = None
-    if rng.random() < tools_share:
-        messages, tools = tool_turns(rng)
-    else:
-        messages = talk_turns(rng)
+def tool_exchange(draws, kinds, rng):
+    """A question to a model with tools, its call or its refusal, and often the result and an answer."""
+    if rng.random() < 0.13:
+        q, a = stray_question(kinds, rng)
+        return [turn("user", q), turn("assistant", a)]
+    call, typed = drawn_call(rng.choice(draws), rng)
+    calls = [call]
+    if rng.random() < 0.03:
+        other, typed_too = drawn_call(rng.choice(draws), rng)
+        calls.append(other)
+        typed = typed.rstrip("?.!") + rng.choice([" and ", ". And ", ", then ", ". Then ", ", and "]) + typed_too
+    out = [turn("user", typed), {"role": "assistant", "content": "", "tool_calls": [call_text(c) for c in calls]}]
     if rng.random() < 0.25:
-        known = rng.random() < 0.8
-        messages.insert(0, turn("system", rng.choice(SYSTEMS) if known else "You are " + values.phrase(rng, 1, 9) + "."))
-    style = rng.choices(["spaced", "compact", "sorted", "compact sorted"], [0.76, 0.08, 0.08, 0.08])[0]
+        results = [tool_result(rng) for _ in calls]
+        out += [turn("tool", r) for r, _ in results]
+        out.append(turn("assistant", " ".join(a for _, a in results)))
+    return out
+
+
+def system_turn(rng):
+    if rng.random() >= 0.25:
+        return []
+    known = rng.random() < 0.8
+    return [turn("system", rng.choice(SYSTEMS) if known else "You are " + values.phrase(rng, 1, 9) + ".")]
+
+
+def written(messages, tools, rng, style="spaced"):
+    """Text of a chat; sometimes its last answer follows the empty thought of a request without thinking."""
     text = render(messages, tools, generate=False, style=style)
     if rng.random() < 0.15 and messages[-1]["role"] == "assistant":
         cut = text.rindex("<|im_start|>assistant\n") + len("<|im_start|>assistant\n")
@@ -264,9 +266,66 @@ def chat(rng, tools_share):
     return text
 
 
+def tool_chat(rng):
+    """A system prompt full of tools, then several chats that go on from it: each as if it were the only one."""
+    tools, draws, kinds = toolset(rng)
+    style = rng.choices(["spaced", "compact", "sorted", "compact sorted"], [0.76, 0.08, 0.08, 0.08])[0]
+    parts = [render(system_turn(rng), tools, generate=False, style=style)]
+    for _ in range(rng.randint(*BRANCHES)):
+        messages = []
+        for _ in range(rng.choices([1, 2, 3], [0.8, 0.15, 0.05])[0]):
+            messages += tool_exchange(draws, kinds, rng)
+        parts.append(written(messages, None, rng))
+    return parts
+
+
+def terse(tools, rng):
+    """The tools without most of the descriptions of their parameters."""
+    for tool in tools:
+        for schema in tool["function"].get("parameters", {}).get("properties", {}).values():
+            if rng.random() < 0.6:
+                schema.pop("description", None)
+    return tools
+
+
+def dense_tool_chat(rng):
+    """As `tool_chat`, with more calls for fewer tokens: practice in choosing tools and parameters."""
+    tools, draws, kinds = toolset(rng, (0.15, 0.45, 0.3, 0.1))
+    style = rng.choices(["spaced", "compact"], [0.85, 0.15])[0]
+    parts = [render(system_turn(rng), terse(tools, rng), generate=False, style=style)]
+    for _ in range(rng.randint(*DENSE_BRANCHES)):
+        if rng.random() < 0.1:
+            messages = tool_exchange(draws, kinds, rng)
+        else:
+            call, typed = drawn_call(rng.choice(draws), rng)
+            messages = [turn("user", typed), {"role": "assistant", "content": "", "tool_calls": [call_text(call)]}]
+        parts.append(render(messages, None, generate=False))
+    return parts
+
+
+def lookup_chat(rng):
+    """A list in a question, then several ways in which that question ends: practice in finding the right place."""
+    listed, asks = talk.listing(rng)
+    first = render([turn("user", listed + "\n")], None, generate=False).removesuffix("<|im_end|>\n")
+    return [first] + [render([turn("user", listed + "\n" + q), turn("assistant", a)], None, generate=False)[len(first):] for q, a in asks]
+
+
+def dense_chat(rng, tools_share):
+    if rng.random() < tools_share:
+        return dense_tool_chat(rng)
+    return lookup_chat(rng) if rng.random() < DENSE_LOOKUPS else chat(rng, 0)
+
+
+def chat(rng, tools_share):
+    """Parts of the text of a training chat: the first, and others that each go on from it."""
+    if rng.random() < tools_share:
+        return tool_chat(rng)
+    return [written(system_turn(rng) + talk_turns(rng), None, rng)]
+
+
 def spoken_corpus(rng, count):
     """Texts to train the vocabulary on: all texts, and those in plain sentences."""
-    chats = [chat(rng, 0.35) for _ in range(count)]
+    chats = ["".join(chat(rng, 0.2)) for _ in range(count)]
     spoken = [f.answer for f in FACT_LIST for _ in range(20)]
     for _ in range(count):
         spoken += [" " + x for x in talk_pair(rng)]
@@ -298,27 +357,35 @@ def main():
     arg.add_argument("--tokens", type=int, required=True)
     arg.add_argument("--seed", type=int, required=True)
     arg.add_argument("--tools-share", type=float, default=0.25, help="share of chats with tools")
+    arg.add_argument("--dense", action="store_true", help="more calls for fewer tokens")
+    arg.add_argument("--oddity", type=float, default=1.0, help="scales how often words, names and parameters are invented")
     arg.add_argument("--vocabulary", type=Path, required=True, help="made when it is missing")
     args = arg.parse_args()
-    begun = time.time()
+    begun, values.oddity = time.time(), args.oddity
     args.out.parent.mkdir(parents=True, exist_ok=True)
     if not args.vocabulary.exists():
         vocabulary.build(*spoken_corpus(random.Random(0), 12000)).save(str(args.vocabulary))
     tokenizer = Tokenizer.from_file(str(args.vocabulary))
     role = tokenizer.encode("assistant\n").ids
     marks = (*(tokenizer.token_to_id(t) for t in ("<|im_start|>", "<|im_end|>")), role, tokenizer.token_to_id("</think>"))
-    rng = random.Random(args.seed)
-    ids, masks, lengths, total = [], [], [], 0
-    while total < args.tokens:
-        for encoded in tokenizer.encode_batch([chat(rng, args.tools_share) for _ in range(1000)]):
-            if len(encoded.ids) <= TOKENS_MAX:
-                ids.append(np.array(encoded.ids, np.uint16))
-                masks.append(learn_mask(encoded.ids, marks))
-                lengths.append(len(encoded.ids))
-                total += len(encoded.ids)
-    np.savez(args.out, ids=np.concatenate(ids), mask=np.concatenate(masks), lengths=np.array(lengths))
+    rng, draw = random.Random(args.seed), dense_chat if args.dense else chat
+    ids, masks, branches, lengths = [], [], [], []
+    while sum(lengths) < args.tokens:
+        chats = [draw(rng, args.tools_share) for _ in range(1000)]
+        encoded = iter(tokenizer.encode_batch([part for parts in chats for part in parts]))
+        for parts in chats:
+            of_chat = [next(encoded).ids for _ in parts]
+            while sum(map(len, of_chat)) > TOKENS_MAX:
+                of_chat.pop()
+            if len(of_chat) == (1 if len(parts) > 1 else 0):
+                continue
+            ids += [np.array(p, np.uint16) for p in of_chat]
+            masks += [learn_mask(p, marks) for p in of_chat]
+            branches += [np.full(len(p), number, np.uint8) for number, p in enumerate(of_chat)]
+            lengths.append(sum(map(len, of_chat)))
     learned = sum(int(m.sum()) for m in masks)
-    print(f"{len(lengths)} chats, {total} tokens, {learned} learned, vocabulary {tokenizer.get_vocab_size()}, {time.time() - begun:.0f} s")
+    np.savez(args.out, ids=np.concatenate(ids), mask=np.concatenate(masks), branch=np.concatenate(branches), lengths=np.array(lengths))
+    print(f"{len(lengths)} chats, {sum(lengths)} tokens, {learned} learned, vocabulary {tokenizer.get_vocab_size()}, {time.time() - begun:.0f} s")
 
 
 if __name__ == "__main__":

@@ -1,6 +1,9 @@
-"""The evaluation: 100 questions and 50 tool calls in wordings that training never uses.
+"""The evaluation: two sets of 100 questions and 50 tool calls each, in wordings that training never uses.
 
-`generate.py` draws again whenever it hits one of them, so the questions stay unseen however it is changed.
+The errors on the first set show what to improve. The second is fresh: it was written after the generator,
+and its errors are counted but not listed, so that nobody tunes for them.
+
+`generate.py` draws again whenever it comes near one of them (`Guard`), so the questions stay unseen however it is changed.
 """
 import json
 import re
@@ -10,7 +13,10 @@ import facts
 import talk
 
 CASES_PATH = Path(__file__).with_name("held_out.json")
+FRESH_PATH = Path(__file__).with_name("held_out_fresh.json")
 
+NEAR = 0.8  # two questions are too near when they share more than this part of their words
+WITHIN_WORDS = 4  # shorter questions may be part of longer ones
 
 POLITE = (
     r"^(please|can you|could you|would you|i want you to|i need you to|kindly|now|hey|hi|hello|so|and|ok|okay|well"
@@ -26,8 +32,8 @@ def normalise(text):
     return text
 
 
-def load():
-    return json.loads(CASES_PATH.read_text())
+def load(path=CASES_PATH):
+    return json.loads(path.read_text())
 
 
 def expected(about):
@@ -50,10 +56,30 @@ def expected(about):
 
 
 def normalised_questions():
-    """All questions of the evaluation, follow-ups too."""
-    return {normalise(q) for row in load()["talk"] for q in row["say"]}
+    """All questions of both sets, follow-ups too."""
+    return {normalise(q) for path in (CASES_PATH, FRESH_PATH) for row in load(path)["talk"] for q in row["say"]}
 
 
 def tool_shapes():
-    """The tool questions with `{}` in place of every value."""
-    return {normalise(case["shape"]) for case in load()["tools"]}
+    """The tool questions of both sets with `{}` in place of every value."""
+    return {normalise(case["shape"]) for path in (CASES_PATH, FRESH_PATH) for case in load(path)["tools"]}
+
+
+class Guard:
+    """Keeps training away from held-out questions: the same words, nearly the same, or the same within a longer text."""
+
+    def __init__(self, questions):
+        self.questions = questions
+        self.long = [f" {q} " for q in questions if len(q.split()) >= WITHIN_WORDS]
+        self.by_size = {}
+        for words in (frozenset(q.split()) for q in questions):
+            self.by_size.setdefault(len(words), []).append(words)
+
+    def refuses(self, text):
+        text = normalise(text)
+        words = frozenset(text.split())
+        if text in self.questions or any(q in f" {text} " for q in self.long):
+            return True
+        least, most = int(len(words) * NEAR), int(len(words) / NEAR) + 1
+        near = (q for size in range(least, most + 1) for q in self.by_size.get(size, ()))
+        return any(len(q & words) > NEAR * len(q | words) for q in near)

@@ -1,7 +1,8 @@
 #!/bin/sh
 # Makes assets/starter.gguf: text, vocabulary, training, conversion, score.
-#   make.sh                      from nothing: three texts of 5, 3.2 and 2.2 million tokens
+#   make.sh                      from nothing
 #   make.sh more [TOKENS [SEED]] trains the file in the repository further on fresh text
+# A run that was cut off goes on where it was; to begin anew, remove build/.
 # Wants Python 3.11 or later, a C++ compiler, 8 GB of memory, and under an hour on 2 idle cores.
 set -eu
 cd "$(dirname "$0")"
@@ -13,22 +14,25 @@ python="$PWD/build/venv/bin/python"
 words=build/vocabulary.json
 model=../../assets/starter.gguf
 
-write() { "$python" generate.py --vocabulary "$words" --out "build/$1.npz" --tokens "$2" --tools-share "$3" --seed "$4"; }
+write() {
+    [ -e "build/$1.npz" ] || "$python" generate.py --vocabulary "$words" --out "build/$1.npz" --tokens "$2" --tools-share "$3" --seed "$4" ${5:+"$5"}
+}
 train() { "$python" train.py "$@"; }
 
 if [ "${1:-all}" = more ]; then
-    "$python" resume.py --model "$model" --checkpoint build/start.pt --vocabulary "$words"
-    write more "${2:-8000000}" 0.4 "${3:-4}"
-    train --data build/more.npz --start build/start.pt --out build/last.pt
+    tokens=${2:-4000000} seed=${3:-11} out=build/more.pt
+    [ -e build/start.pt ] || "$python" resume.py --model "$model" --checkpoint build/start.pt --vocabulary "$words"
+    write "more$seed" $((tokens + 100000)) 0.18 "$seed" --dense
+    train --data "build/more$seed.npz" --start build/start.pt --rate 0.3 --tokens "$tokens" --fall-from $((tokens / 10)) --out "$out"
 else
-    rm -f "$words"
-    write first 9000000 0.24 1
-    # The first part stops while the rate is still high; the second text ends at rate zero, the third is mostly tools.
-    train --data build/first.npz --until 5000000 --out build/first.pt
-    write second 3200000 0.27 2
-    train --data build/second.npz --start build/first.pt --out build/second.pt
-    write third 2200000 0.5 3
-    train --data build/third.npz --start build/second.pt --rate 0.6 --out build/last.pt
+    out=build/last.pt
+    write chats1 4500000 0.13 1
+    write chats2 6000000 0.17 2
+    write chats3 3500000 0.18 3 --dense
+    # The rate falls slowly at first, then faster; the last text is mostly tools, with more calls for fewer tokens.
+    train --data build/chats1.npz build/chats2.npz --tokens 10000000 --fall-from 1750000 --until 3759000 --out build/main.pt
+    train --data build/chats1.npz build/chats2.npz --tokens 6800000 --fall-from 720000 --until 4785000 --out build/main.pt
+    train --data build/chats3.npz --start build/main.pt --rate 0.38 --tokens 3000000 --fall-from 150000 --out "$out"
 fi
-"$python" convert.py --checkpoint build/last.pt --vocabulary "$words" --out "$model"
-"$python" evaluate.py --model "$model" --vocabulary "$words" --score SCORE.md
+"$python" convert.py --checkpoint "$out" --vocabulary "$words" --out "$model"
+"$python" evaluate.py --model "$model" --vocabulary "$words" --fresh --score SCORE.md

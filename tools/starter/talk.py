@@ -1,5 +1,7 @@
 """Talk besides the facts: memory advice, greetings, counting, echoes, names, and what it does not know."""
+import phrases
 from grammar import say
+from synonyms import loosened
 from values import WORDS, any_word, made_up_word, person, phrase
 
 DONT_KNOW = (
@@ -129,7 +131,10 @@ def gigabytes_text(n, rng):
 def memory(rng):
     common = rng.random() < 0.6
     n = rng.choice([2, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128, 192, 256]) if common else rng.randint(1, 300)
-    return say(rng.choice(MEMORY_ASKS), rng, n=gigabytes_text(n, rng)), memory_answer(n)
+    question = say(rng.choice(MEMORY_ASKS), rng)
+    if rng.random() < 0.3:
+        question = loosened(question, rng)
+    return question.replace("{n}", gigabytes_text(n, rng)), memory_answer(n)
 
 
 def memory_need(rng):
@@ -162,7 +167,7 @@ def small_sum(rng):
 
 
 def echo(rng):
-    text = phrase(rng, 1, rng.choice([3, 7, 14]))
+    text = phrase(rng, 1, rng.choice([3, 7, 14])) if rng.random() < 0.5 else phrases.anything(rng)
     shown = rng.choice(["{}", "{}", '"{}"', "'{}'"]).format(text)
     return say(rng.choice(ECHO), rng, q=shown), text
 
@@ -170,7 +175,7 @@ def echo(rng):
 def lookup(rng):
     """A list of names and values in the question, one of which is asked for: practice in reading."""
     names = list({any_word(rng): 0 for _ in range(rng.randint(2, 6))})
-    told = {n: rng.choice([lambda: str(rng.randint(0, 999)), lambda: any_word(rng), lambda: person(rng), lambda: phrase(rng, 1, 3)])() for n in names}
+    told = {n: rng.choice([lambda: str(rng.randint(0, 999)), lambda: any_word(rng), lambda: person(rng), lambda: phrase(rng, 1, 3), lambda: phrases.anything(rng)])() for n in names}
     joint = rng.choice(["{}: {}", "{} = {}", "{} is {}", "the {} is {}", '"{}": "{}"', "{}={}"])
     listed = rng.choice([", ", "; ", "\n", ", "]).join(joint.format(n, x) for n, x in told.items())
     wanted = rng.choice(names)
@@ -178,6 +183,20 @@ def lookup(rng):
     if rng.random() < 0.3:
         return f"{ask} {listed}", told[wanted]
     return f"{listed}{rng.choice(['. ', ' - ', chr(10)])}{ask}", told[wanted]
+
+
+def listing(rng):
+    """A list of names with short values, and questions about it with their answers: values of names, and names of values."""
+    names = list({rng.choice([any_word, any_word, person])(rng): 0 for _ in range(rng.randint(3, 9))})
+    draw = rng.choice([lambda: str(rng.randint(0, 999)), lambda: any_word(rng), lambda: person(rng), lambda: phrase(rng, 2, 3)])
+    told = {n: draw() for n in names}
+    joint = rng.choice(["{}: {}", "{} = {}", "{} is {}", "the {} is {}", '"{}": "{}"', "{}={}", "{} has {}"])
+    listed = rng.choice([", ", "; ", "\n"]).join(joint.format(n, x) for n, x in told.items())
+    asks = [(rng.choice(["{}?", "What is {}?", "what is the {}?", "Which value has {}?", "Tell me the {}.", "And {}?", "{}, please"]).format(n), x) for n, x in told.items()]
+    back = {x: n for n, x in told.items()}
+    asks += [(rng.choice(["Who has {}?", "Which one is {}?", "What has the value {}?", "Which is {}?"]).format(x), n) for x, n in back.items() if rng.random() < 0.4 and len(back) == len(told)]
+    rng.shuffle(asks)
+    return listed, asks
 
 
 def unknown(rng):

@@ -1,10 +1,10 @@
 """Trains the starter model on the CPU in bfloat16.
 
-    python train.py --data build/phase1.npz --out build/phase1.pt [--start build/other.pt] [--rate 1.0]
+    python train.py --data build/practice.npz build/chats.npz --tokens 9000000 --fall-from 5000000 --out build/last.pt
 
-One pass over the data. The learning rate follows the tokens seen, not the clock, so a second run takes
-the same steps. Matrices are trained with Muon (momentum, then an approximate orthogonalisation: Newton's
-iteration of fifth degree, coefficients 3.4445, -4.775, 2.0315 of its authors), all else with AdamW.
+One pass over the files, one after the other. The learning rate follows the tokens seen, not the clock, so a
+second run takes the same steps; a run that was cut off goes on from its last saved step. Matrices are
+trained with Muon, all else with AdamW (`optimise.py`).
 """
 import argparse
 import time
@@ -13,192 +13,155 @@ from pathlib import Path
 import numpy as np
 import torch
 
+import batches
 from model import Shape, Starter, surprise
+from optimise import Muon
 
-MICRO_TOKENS = 4096  # padded tokens of one forward pass: large enough for the matrix units, small enough for the cache
-MICRO_PER_STEP = 4
 WORKERS = 2  # processes, one for each core
-BARRIER_SECONDS = 600  # a worker waits so long for the other: a step takes seconds
-WINDOW_CHATS = 3000  # chats sorted by length at a time, so that padding stays small
-PROMPT_WEIGHT = 0.1  # loss weight of tokens that the model reads but never says
+BARRIER_SECONDS = 3600  # a worker waits so long for the other: a step takes seconds, unless the run is paused
 MUON_RATE, ADAM_RATE = 0.02, 0.003
-CHECKPOINT_SECONDS = 180
+RISE_TOKENS = 150_000
+LEAST_RATE = 0.02  # where the rise begins
+SAVE_STEPS, LOG_STEPS = 50, 10
 
 
-def room(length):
-    """`length` rounded up to one of few sizes: the matrix kernels are compiled anew for each size."""
-    step = 16 if length <= 128 else 32 if length <= 512 else 128
-    return -(-int(length) // step) * step + 1
+def rate_at(seen, fall_from, end):
+    """Share of the full rate after `seen` tokens: short rise, plateau, from `fall_from` on a line to zero."""
+    rise = LEAST_RATE + seen / RISE_TOKENS
+    fall = (end - seen) / (end - fall_from) if seen > fall_from else 1.0
+    return max(0.0, min(1.0, rise, fall))
 
 
-def micro_batches(lengths, seed):
-    """Lists of chat numbers; each list, padded to `room` of its longest, holds at most MICRO_TOKENS tokens."""
-    rng = np.random.default_rng(seed)
-    order, out = rng.permutation(len(lengths)), []
-    for begin in range(0, len(order), WINDOW_CHATS):
-        window = order[begin:begin + WINDOW_CHATS]
-        window = window[np.argsort(lengths[window], kind="stable")]
-        batches, batch = [], []
-        for chat in window:
-            if batch and (len(batch) + 1) * room(lengths[chat]) > MICRO_TOKENS:
-                batches.append(batch)
-                batch = []
-            batch.append(chat)
-        batches.append(batch)
-        out += [batches[i] for i in rng.permutation(len(batches))]
-    return out
-
-
-def orthogonal(update, rounds=5):
-    """Nearest (approximately) semi-orthogonal matrices to `update`, `[matrices, rows, columns]`."""
-    x = update.bfloat16()
-    tall = x.shape[1] > x.shape[2]
-    x = x.mT if tall else x
-    x = x / (x.norm(dim=(1, 2), keepdim=True) + 1e-7)
-    for _ in range(rounds):
-        gram = x @ x.mT
-        x = 3.4445 * x + (-4.775 * gram + 2.0315 * gram @ gram) @ x
-    return (x.mT if tall else x).float()
-
-
-class Muon:
-    """Momentum with orthogonalised updates for matrices, grouped by size."""
-
-    def __init__(self, parameters, momentum=0.95, decay=0.01):
-        self.groups, self.momentum, self.decay = {}, momentum, decay
-        for p in parameters:
-            self.groups.setdefault(tuple(p.shape), []).append(p)
-        self.buffers = {k: torch.zeros(len(v), *k) for k, v in self.groups.items()}
-
-    @torch.no_grad()
-    def step(self, rate):
-        for size, group in self.groups.items():
-            grad = torch.stack([p.grad for p in group])
-            buffer = self.buffers[size].lerp_(grad, 1 - self.momentum)
-            update = orthogonal(grad.lerp(buffer, self.momentum)) * max(1, size[0] / size[1]) ** 0.5
-            for p, u in zip(group, update):
-                p.mul_(1 - rate * self.decay).add_(u, alpha=-rate)
-
-
-def rate_at(done):
-    """Share of the full rate after the share `done` of the tokens: short rise, plateau, line to zero."""
-    return min(1.0, done / 0.02 + 0.02, max(0.0, (1 - done) / 0.65))
-
-
-def loss_of(model, ids, targets, weights):
+def loss_of(model, batch):
+    """Weighted sum of the losses, and the losses of the tokens that have a weight, with these weights."""
+    weights = batch.weights.flatten()
+    counted = weights.nonzero().squeeze(1)  # the output head is a quarter of the work: only where it counts
+    weights = weights[counted]
     with torch.autocast("cpu", torch.bfloat16):
-        logits = model.logits(model.hidden(ids).flatten(0, 1))
-    losses = surprise(logits, targets.flatten())
-    return (losses * weights.flatten()).sum(), losses
+        hidden = model.hidden(batch.ids, batch.places, batch.mask).flatten(0, 1)
+        logits = model.logits(hidden.index_select(0, counted))
+    losses = surprise(logits, batch.targets.flatten()[counted])
+    return (losses * weights).sum(), losses.detach(), weights
 
 
-def padded(batch, data, starts):
-    """Token ids, next tokens and loss weights of a list of chats."""
-    length = room(max(data["lengths"][c] for c in batch))
-    rows = max(1, MICRO_TOKENS // length)
-    ids = np.zeros((rows, length), np.int64)
-    weight = np.zeros((rows, length), np.float32)
-    for row, chat in enumerate(batch):
-        a, n = starts[chat], int(data["lengths"][chat])
-        ids[row, :n] = data["ids"][a:a + n]
-        weight[row, :n] = np.where(data["mask"][a:a + n] == 1, 1.0, PROMPT_WEIGHT)
-    ids, weight = torch.from_numpy(ids), torch.from_numpy(weight)
-    return ids[:, :-1].contiguous(), ids[:, 1:].contiguous(), weight[:, 1:].contiguous()
-
-
-class Sum:
-    """Adds gradients over the workers through shared memory, in a fixed order, so that runs agree.
+class Worker:
+    """One process: it learns from every second batch and updates every second matrix of a model in shared memory.
 
     One thread per process: threads inside one process wait for each other at every operation, which
     costs most of the speed as soon as anything else uses the machine.
     """
 
-    def __init__(self, size):
-        self.slots = torch.zeros(2, WORKERS, size).share_memory_()
-        self.barrier = torch.multiprocessing.get_context("spawn").Barrier(WORKERS)
-        self.round = 0
+    def __init__(self, rank, args, model, slots, barrier):
+        self.rank, self.args, self.model, self.slots, self.barrier = rank, args, model, slots, barrier
+        self.data = batches.Data(args.data, args.seed)
+        named = list(model.named_parameters())
+        self.parameters = [p for _, p in named]
+        matrices = [p for n, p in named if p.dim() == 2 and "embed" not in n]
+        self.rest = [p for n, p in named if p.dim() == 1 or "embed" in n]
+        self.muon = Muon(matrices, rank, WORKERS)
+        self.adam = torch.optim.AdamW(self.rest, lr=ADAM_RATE, betas=(0.9, 0.95), weight_decay=0.0)
+        self.step, self.seen, self.log = 0, 0, []
 
-    def __call__(self, rank, parameters):
-        slots = self.slots[self.round % 2]  # two sets: a fast worker may be one step ahead
-        self.round += 1
-        slots[rank].copy_(torch.cat([p.grad.flatten() for p in parameters]))
+    def own_file(self):
+        """Where this worker keeps what only it knows of the state of the run."""
+        return self.args.out.with_suffix(f".worker{self.rank}")
+
+    def save(self):
+        state = {"step": self.step, "seen": self.seen, "muon": self.muon.buffers, "adam": self.adam.state_dict()}
+        files = [(self.own_file(), state)]
+        if self.rank == 0:
+            saved = {"model": self.model.state_dict(), "shape": self.model.shape.as_dict(), "tokens": self.seen, "step": self.step}
+            files.append((self.args.out, saved))
+        for path, content in files:
+            part = path.with_name(path.name + ".part")
+            torch.save(content, part)
+            part.replace(path)
+        self.wait()
+
+    def resume(self):
+        """Go on where the last run with the same output file was cut off. The model is loaded already."""
+        state = torch.load(self.own_file(), weights_only=True)
+        self.step, self.seen, self.muon.buffers = state["step"], state["seen"], state["muon"]
+        self.adam.load_state_dict(state["adam"])
+
+    def wait(self):
         self.barrier.wait(BARRIER_SECONDS)
-        total, at = slots.sum(0), 0
-        for p in parameters:
-            p.grad.copy_(total[at:at + p.numel()].view_as(p))
+
+    def learn(self, group):
+        """One step on `group`, as many lists of chats as there are workers."""
+        batch = self.data.padded(group[self.rank])
+        total = sum(self.data.weight_of(b) for b in group)
+        loss, losses, weights = loss_of(self.model, batch)
+        (loss / total).backward()
+        self.log.append((float(losses[weights == batches.SAID].mean()), float((losses * weights).sum() / weights.sum())))
+        self.slots[self.rank].copy_(torch.cat([p.grad.flatten() for p in self.parameters]))
+        self.wait()
+        summed, at = self.slots.sum(0), 0
+        for p in self.parameters:
+            p.grad = summed[at:at + p.numel()].view_as(p)
             at += p.numel()
+        factor = self.args.rate * rate_at(self.seen, self.args.fall_from, self.args.tokens)
+        self.muon.step(MUON_RATE * factor)
+        if self.rank == 0:
+            torch.nn.utils.clip_grad_norm_(self.rest, 1.0)
+            self.adam.param_groups[0]["lr"] = ADAM_RATE * factor
+            self.adam.step()
+        self.model.zero_grad(set_to_none=True)
+        self.seen += sum(self.data.tokens_of(b) for b in group)
+        self.step += 1
+        self.wait()
+
+    def run(self):
+        begun, before = time.time(), self.seen
+        while self.seen < min(self.args.tokens, self.args.until or self.args.tokens) and (self.step + 1) * WORKERS <= len(self.data.batches):
+            self.learn(self.data.batches[self.step * WORKERS:(self.step + 1) * WORKERS])
+            if self.rank == 0 and self.step % LOG_STEPS == 0:
+                said, both = np.nanmean(self.log, axis=0)
+                speed = (self.seen - before) / (time.time() - begun)
+                print(f"step {self.step} tokens {self.seen} said {said:.4f} all {both:.4f} {speed:.0f} tokens/s {time.time() - begun:.0f} s", flush=True)
+                self.log = []
+            if self.step % SAVE_STEPS == 0:
+                self.save()
+        self.save()
+        if self.rank == 0:
+            print(f"done: {self.seen} tokens in {self.step} steps", flush=True)
 
 
-def work(rank, args, shape, start, add):
-    """One worker: its share of the micro batches, the same step as all others."""
+def work(rank, args, model, slots, barrier, cut_off):
     torch.manual_seed(args.seed)
     torch.set_num_threads(1)
     torch.set_flush_denormal(True)
-    data = dict(np.load(args.data))
-    starts = np.concatenate(([0], np.cumsum(data["lengths"])))
-    model = Starter(shape)
-    if start:
-        model.load_state_dict(start)
-    matrices = [p for n, p in model.named_parameters() if p.dim() == 2 and "embed" not in n]
-    rest = [p for n, p in model.named_parameters() if p.dim() == 1 or "embed" in n]
-    muon = Muon(matrices)
-    adam = torch.optim.AdamW(rest, lr=ADAM_RATE, betas=(0.9, 0.95), weight_decay=0.0)
-    batches = micro_batches(data["lengths"], args.seed)
-    batches = batches[:len(batches) // MICRO_PER_STEP * MICRO_PER_STEP]
-    total, seen, log = sum(int(data["lengths"][b].sum()) for b in batches), 0, []
-    begun = saved_at = time.time()
-    if rank == 0:
-        print(f"{sum(p.numel() for p in model.parameters()) / 1e6:.2f} M parameters, {total} tokens, {len(batches)} passes", flush=True)
-
-    def save():
-        torch.save({"model": model.state_dict(), "shape": shape.as_dict(), "seconds": time.time() - begun, "tokens": seen}, args.out)
-
-    for step in range(0, len(batches), MICRO_PER_STEP):
-        group = [padded(b, data, starts) for b in batches[step:step + MICRO_PER_STEP]]
-        scale = 1.0 / sum(float(w.sum()) for _, _, w in group)
-        for ids, targets, weights in group[rank::WORKERS]:
-            loss, losses = loss_of(model, ids, targets, weights)
-            (loss * scale).backward()
-            losses, weights = losses.detach(), weights.flatten()
-            log.append((float(losses[weights == 1].mean()), float(losses[weights > 0].mean())))
-        add(rank, matrices + rest)
-        seen += sum(int(data["lengths"][b].sum()) for b in batches[step:step + MICRO_PER_STEP])
-        torch.nn.utils.clip_grad_norm_(rest, 1.0)
-        factor = args.rate * rate_at(seen / total)
-        muon.step(MUON_RATE * factor)
-        adam.param_groups[0]["lr"] = ADAM_RATE * factor
-        adam.step()
-        model.zero_grad(set_to_none=True)
-        if rank == 0 and step // MICRO_PER_STEP % 20 == 19:
-            said, both = np.mean(log, axis=0)
-            print(f"{seen / total:6.1%} said {said:.4f} all {both:.4f} {seen / (time.time() - begun):.0f} tokens/s {time.time() - begun:.0f} s", flush=True)
-            log = []
-        if rank == 0 and time.time() - saved_at > CHECKPOINT_SECONDS:
-            save()
-            saved_at = time.time()
-        if args.until and seen >= args.until:
-            break
-    if rank == 0:
-        save()
-        print(f"done in {time.time() - begun:.0f} s", flush=True)
+    worker = Worker(rank, args, model, slots, barrier)
+    if cut_off:
+        worker.resume()
+    worker.run()
 
 
 def main():
     arg = argparse.ArgumentParser(description=__doc__)
-    arg.add_argument("--data", type=Path, required=True)
+    arg.add_argument("--data", type=Path, required=True, nargs="+")
     arg.add_argument("--out", type=Path, required=True)
-    arg.add_argument("--start", type=Path, help="go on from this file")
+    arg.add_argument("--tokens", type=int, required=True, help="where the learning rate is zero and training ends")
+    arg.add_argument("--fall-from", type=int, required=True, help="tokens after which the rate falls")
     arg.add_argument("--rate", type=float, default=1.0, help="scales the learning rates")
     arg.add_argument("--until", type=int, help="stop when so many tokens are seen")
+    arg.add_argument("--start", type=Path, help="begin with the model of this file")
     arg.add_argument("--seed", type=int, default=7)
     args = arg.parse_args()
-    saved = torch.load(args.start, weights_only=True) if args.start else None
+    torch.manual_seed(args.seed)
+    cut_off = args.out.exists()
+    first = args.out if cut_off else args.start
+    saved = torch.load(first, weights_only=True) if first else None
+    shape = Shape(**saved["shape"]) if saved else Shape(vocab=batches.vocabulary_size(args.data))
+    model = Starter(shape)
     if saved:
-        shape = Shape(**saved["shape"])
-    else:
-        shape = Shape(vocab=-(-(int(np.load(args.data)["ids"].max()) + 1) // 32) * 32)
-    size = sum(p.numel() for p in Starter(shape).parameters())
-    torch.multiprocessing.spawn(work, (args, shape, saved and saved["model"], Sum(size)), WORKERS)
+        model.load_state_dict(saved["model"])
+    model.share_memory()
+    size = sum(p.numel() for p in model.parameters())
+    print(f"{size / 1e6:.2f} M parameters", flush=True)
+    barrier = torch.multiprocessing.get_context("spawn").Barrier(WORKERS)
+    slots = torch.zeros(WORKERS, size).share_memory_()
+    torch.multiprocessing.spawn(work, (args, model, slots, barrier, cut_off), WORKERS)
 
 
 if __name__ == "__main__":

@@ -42,6 +42,14 @@ VOWELS = "a e i o u a e i o u ai ea ee oo ou ia io".split()
 CODAS = ["", "", "", "n", "r", "l", "s", "t", "k", "m", "x", "nd", "rt", "ck", "sh", "ng", "lp", "v", "z", "th"]
 
 
+oddity = 1.0  # scales how often words, names and parameters are invented
+
+
+def odd(rng, share):
+    """True in `share` of all cases, fewer where things are to be usual."""
+    return rng.random() < share * oddity
+
+
 def made_up_word(rng, least=1, most=3):
     """A pronounceable word of `least` to `most` syllables, in lower case."""
     syllables = rng.randint(least, most)
@@ -69,17 +77,17 @@ def full_name(rng):
 
 
 def email(rng):
-    name = person(rng).lower()
-    if rng.random() < 0.3:
-        name += rng.choice([".", "_", "-", ""]) + made_up_word(rng)
+    name = person(rng).lower() if rng.random() < 0.6 else any_word(rng)
+    if rng.random() < 0.5:
+        name += rng.choice([".", ".", "_", "-", ""]) + (made_up_word(rng) if rng.random() < 0.6 else any_word(rng))
     if rng.random() < 0.2:
         name += str(rng.randint(1, 99))
-    host = rng.choice(["example", "mail", "work", "post", "firm", made_up_word(rng), made_up_word(rng), made_up_word(rng)])
-    return f"{name}@{host}.{rng.choice(['com', 'org', 'net', 'de', 'io', 'eu', 'uk', 'fr', 'dev'])}"
+    host = rng.choice(["example", "mail", "work", "post", "firm", any_word(rng), made_up_word(rng), made_up_word(rng), any_word(rng) + made_up_word(rng)])
+    return f"{name}@{host}.{rng.choice(['com', 'org', 'net', 'de', 'io', 'eu', 'uk', 'fr', 'dev', 'co', 'ch', 'at', 'it', 'info', 'edu'])}"
 
 
 def any_word(rng):
-    return rng.choice(WORDS) if rng.random() < 0.55 else made_up_word(rng)
+    return rng.choice(WORDS) if rng.random() < 1 - 0.45 * oddity else made_up_word(rng)
 
 
 def phrase(rng, least=2, most=6):
@@ -132,13 +140,25 @@ def symbol(rng):
     return rng.choice(["AAPL", "MSFT", "NVDA", "TSLA", "AMZN", "IBM", "SAP"]) if rng.random() < 0.2 else "".join(rng.choice("ABCDEFGHIJKLMNOPQRSTUVWXYZ") for _ in range(rng.randint(2, 5)))
 
 
+EXTENSIONS = "txt md pdf csv json py log toml rs png jpg zip doc docx xml html yaml sql tar.gz mp3 cfg ini sh c xlsx gguf bak".split()
+
+
 def filename(rng):
-    return f"{any_word(rng)}{rng.choice(['', '', '_' + any_word(rng), '-' + any_word(rng), str(rng.randint(1, 99))])}.{rng.choice(['txt', 'md', 'pdf', 'csv', 'json', 'py', 'log', 'toml', 'rs', 'png'])}"
+    stem = any_word(rng)
+    dice = rng.random()
+    if dice < 0.45:
+        stem += rng.choice(["_", "_", "-", "", "."]) + rng.choice([any_word(rng), any_word(rng), str(rng.randint(1, 99)), str(rng.randint(2000, 2040)), "v" + str(rng.randint(1, 9))])
+    elif dice < 0.65:
+        stem += str(rng.randint(1, 999))
+    if rng.random() < 0.12:
+        stem = stem.capitalize()
+    ending = rng.choice(EXTENSIONS) if rng.random() < 0.9 else "".join(rng.choice("abcdefghijklmnopqrstuvwxyz") for _ in range(rng.randint(2, 4)))
+    return (rng.choice(["/", "~/", "./", "src/", "docs/"]) if rng.random() < 0.08 else "") + f"{stem}.{ending}"
 
 
 def path(rng):
     parts = [any_word(rng) for _ in range(rng.randint(1, 3))]
-    return rng.choice(["/", "/home/", "~/", "/tmp/", "/var/", "./", ""]) + "/".join(parts) + rng.choice(["", "", "/" + filename(rng)])
+    return rng.choice(["/", "/home/", "~/", "/tmp/", "/var/", "./", "", "/opt/", "/usr/", "/data/", "/mnt/", "/etc/"]) + "/".join(parts)
 
 
 def url(rng):
