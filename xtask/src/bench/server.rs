@@ -332,7 +332,7 @@ mod tests {
             .join(" ");
         assert_eq!(
             ours,
-            "--model=m.gguf --port=0 --log-format=json --ctx-size=1024 --parallel=8 --threads=2 --no-draft --x"
+            "--model=m.gguf --port=0 --log-format=json --ctx-size=1024 --parallel=8 --threads=2 --no-draft --no-mesh --x"
         );
         let theirs = Contender::llama_server("a".into(), true)
             .arguments(&settings, 7)
