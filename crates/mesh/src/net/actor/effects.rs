@@ -39,12 +39,9 @@ impl Actor {
     }
 
     fn send(&mut self, to: NodeId, message: &Message) {
-        let Some(peer) = self.peers.get_mut(&to) else {
+        let Some(peer) = self.peers.get(&to) else {
             return;
         };
-        if matches!(message, Message::Link { wanted: true, .. }) {
-            peer.unused_since_ms = None;
-        }
         let bytes: Arc<[u8]> = message.encode().into();
         match peer.outbox.try_send(bytes) {
             Ok(()) | Err(TrySendError::Closed(_)) => {}

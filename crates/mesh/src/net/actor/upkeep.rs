@@ -74,7 +74,13 @@ impl Actor {
             };
             if peer.halves() > 0 {
                 peer.unused_since_ms = Some(now_ms);
-            } else if now_ms >= since_ms + UNUSED_MS {
+            }
+            if peer.halves() > 0 || now_ms < since_ms + UNUSED_MS {
+                continue;
+            }
+            if self.proto.needs(*node) {
+                peer.unused_since_ms = None;
+            } else {
                 unused.push(*node);
             }
         }
