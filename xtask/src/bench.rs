@@ -1,4 +1,5 @@
 //! `cargo xtask bench serve`: this server and llama-server on the same file, in turn, in one run.
+//! `cargo xtask bench mesh` is in `mesh`.
 //!
 //! Owns the command line and the order of the rounds. What is measured is in `workload`, what the
 //! numbers must reach in `metric`, how they are shown in `report`.
@@ -8,6 +9,7 @@
 
 mod client;
 mod machine;
+mod mesh;
 mod metric;
 mod model;
 mod prompt;
@@ -37,6 +39,8 @@ const ROUNDS_DEFAULT: usize = 5;
 pub(crate) enum Bench {
     /// Compare with llama-server over HTTP.
     Serve(Box<Serve>),
+    /// Measure what a hop through the mesh costs, and how fast machines join.
+    Mesh(mesh::Options),
 }
 
 #[derive(Debug, Args)]
@@ -90,6 +94,7 @@ enum Side {
 pub(crate) fn run(bench: Bench) -> Result<()> {
     match bench {
         Bench::Serve(options) => serve(&options),
+        Bench::Mesh(options) => mesh::run(&options),
     }
 }
 
@@ -133,7 +138,7 @@ fn serve(options: &Serve) -> Result<()> {
     let path = options
         .out
         .clone()
-        .unwrap_or_else(|| report::default_path(&run.date));
+        .unwrap_or_else(|| report::default_path("serve", &run.date));
     report::write_json(&run, &path)
 }
 

@@ -7,7 +7,7 @@ use engine::{Backend, EmbedRequest, Embeddings, Error, EventStream, ModelInfo, R
 use futures::future::join_all;
 use mesh::proto::View;
 use mesh::{Mesh, NodeId};
-use tokio::sync::watch;
+use tokio::sync::{Mutex, watch};
 use tokio::time::timeout;
 use tokio_util::task::AbortOnDropHandle;
 
@@ -51,6 +51,8 @@ pub(crate) struct Shared {
     pub(crate) machine: watch::Sender<Machine>,
     /// The mesh that this node is a member of. Written by `membership` only.
     pub(crate) membership: watch::Sender<Option<Arc<Membership>>>,
+    /// Held while the node goes from one mesh to another: one change at a time.
+    pub(crate) entering: Mutex<()>,
     started_unix_s: u64,
     published: watch::Sender<Arc<Snapshot>>,
 }
@@ -106,6 +108,7 @@ impl Node {
             calls: Arc::default(),
             machine: watch::Sender::new(machine),
             membership: watch::Sender::new(None),
+            entering: Mutex::new(()),
             started_unix_s,
             published: watch::Sender::new(Arc::new(snapshot)),
         });

@@ -5,6 +5,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
+use serde::Serialize;
 
 use super::summary::{Row, Run};
 use super::workload::Workload;
@@ -16,12 +17,12 @@ const FOLDER: &str = "bench/results";
 const FOREIGN_CORES_MAX: f64 = 0.1;
 
 /// The file of a day; a second run on the same day replaces the first.
-pub(super) fn default_path(date: &str) -> PathBuf {
-    PathBuf::from(FOLDER).join(format!("serve-{date}.json"))
+pub(super) fn default_path(bench: &str, date: &str) -> PathBuf {
+    PathBuf::from(FOLDER).join(format!("{bench}-{date}.json"))
 }
 
 /// Writes the whole run.
-pub(super) fn write_json(run: &Run, path: &Path) -> Result<()> {
+pub(super) fn write_json(run: &impl Serialize, path: &Path) -> Result<()> {
     if let Some(folder) = path.parent() {
         fs::create_dir_all(folder)
             .with_context(|| format!("{} cannot be made", folder.display()))?;
@@ -84,7 +85,7 @@ fn line(row: &Row) -> String {
 }
 
 /// Three digits are all that the noise allows.
-fn number(value: f64) -> String {
+pub(super) fn number(value: f64) -> String {
     if value < 100.0 {
         format!("{value:.1}")
     } else {

@@ -45,6 +45,8 @@ pub(super) struct Contender {
 enum Kind {
     /// Picks its own port and says when it is ready.
     Ours,
+    /// One of our nodes in a mesh on loopback; what it serves, if anything, is left to it.
+    Node,
     /// Is told a port and polled.
     LlamaServer,
 }
@@ -55,6 +57,16 @@ impl Contender {
             name: "mesh-llm",
             program,
             kind: Kind::Ours,
+            extra,
+        }
+    }
+
+    /// A node whose state folder is fresh at each start.
+    pub(super) fn node(name: &'static str, program: PathBuf, extra: Vec<String>) -> Self {
+        Self {
+            name,
+            program,
+            kind: Kind::Node,
             extra,
         }
     }
@@ -74,7 +86,7 @@ impl Contender {
     }
 
     pub(super) fn is_ours(&self) -> bool {
-        self.kind == Kind::Ours
+        self.kind != Kind::LlamaServer
     }
 
     /// Its command line; `port` 0 lets it choose one.
@@ -93,6 +105,14 @@ impl Contender {
                 "--no-draft".into(),
                 // One machine is compared with one machine.
                 "--no-mesh".into(),
+            ],
+            Kind::Node => vec![
+                format!("--port={port}"),
+                "--console=0".into(),
+                "--log-format=json".into(),
+                "--bind-ip=127.0.0.1".into(),
+                "--no-relay".into(),
+                "--no-mdns".into(),
             ],
             Kind::LlamaServer => vec![
                 "--model".into(),
@@ -134,9 +154,11 @@ impl Contender {
                     command.env_remove(name);
                 }
             }
-            command
-                .env("MESH_LLM_HOME", settings.log_folder.join("home"))
-                .stdout(Stdio::piped());
+            let home = settings.log_folder.join(format!("{}-home", self.name));
+            if self.kind == Kind::Node && home.exists() {
+                fs::remove_dir_all(&home)?;
+            }
+            command.env("MESH_LLM_HOME", home).stdout(Stdio::piped());
         } else {
             command.stdout(log_file);
         }
@@ -154,15 +176,23 @@ impl Contender {
                 .context("the server's output is not piped")?;
             wait_for_event(output)
         } else {
-            wait_for_health(&mut child, port).map(|address| (address, None))
+            wait_for_health(&mut child, port)
+                .map(|address| (address, serde_json::Value::Null, None))
         };
         let ready_ms = start.elapsed().as_secs_f64() * 1000.0;
-        let (address, drain) = started
+        let (address, ready, drain) = started
             .with_context(|| format!("{} did not start; its log: {}", self.name, log.display()))?;
-        let model = model_name(address)?;
+        let model = if self.kind == Kind::Node {
+            // A node may answer for several models, or for none yet.
+            String::new()
+        } else {
+            model_name(address)?
+        };
         Ok(Server {
             endpoint: Endpoint { address, model },
+            start,
             ready_ms,
+            ready,
             log,
             child,
             drain,
@@ -173,15 +203,30 @@ impl Contender {
 /// A server that runs; dropping it ends it.
 pub(super) struct Server {
     pub(super) endpoint: Endpoint,
+    /// When its process was started.
+    pub(super) start: Instant,
     /// From the start of the process until it said, or showed, that it is ready.
     pub(super) ready_ms: f64,
+    /// What ours said when it was ready.
+    pub(super) ready: serde_json::Value,
     pub(super) log: PathBuf,
     child: Running,
     /// Reads what the server says, so that it never waits for a reader.
     drain: Option<JoinHandle<()>>,
 }
 
+/// What ours says first: its address, the whole event, and who reads on.
+type Ready = (SocketAddr, serde_json::Value, Option<JoinHandle<()>>);
+
 impl Server {
+    /// Where requests for one of its models go.
+    pub(super) fn endpoint_of(&self, model: &str) -> Endpoint {
+        Endpoint {
+            address: self.endpoint.address,
+            model: model.to_owned(),
+        }
+    }
+
     /// Highest resident memory so far in megabytes; `None` where the system does not tell.
     pub(super) fn peak_mb(&self) -> Option<f64> {
         machine::peak_resident_bytes(self.child.0.id()).map(|bytes| bytes as f64 / 1e6)
@@ -220,19 +265,19 @@ impl Drop for Running {
 }
 
 /// Waits for the event that carries `api_url`; one JSON object stands on each line.
-fn wait_for_event(output: ChildStdout) -> Result<(SocketAddr, Option<JoinHandle<()>>)> {
+fn wait_for_event(output: ChildStdout) -> Result<Ready> {
     let (sender, receiver) = mpsc::channel();
     let drain = thread::spawn(move || {
         for line in BufReader::new(output).lines() {
             let Ok(line) = line else { break };
-            if let Some(address) = api_address(&line) {
+            if let Some(ready) = ready_event(&line) {
                 // Only the first is waited for.
-                let _ = sender.send(address);
+                let _ = sender.send(ready);
             }
         }
     });
     match receiver.recv_timeout(START_WAIT_MAX) {
-        Ok(address) => Ok((address, Some(drain))),
+        Ok((address, event)) => Ok((address, event, Some(drain))),
         Err(mpsc::RecvTimeoutError::Timeout) => {
             bail!("no event with api_url within {START_WAIT_MAX:?}")
         }
@@ -242,14 +287,15 @@ fn wait_for_event(output: ChildStdout) -> Result<(SocketAddr, Option<JoinHandle<
     }
 }
 
-/// The address in an event such as `{"event":"ready","api_url":"http://127.0.0.1:9337/v1"}`.
-fn api_address(line: &str) -> Option<SocketAddr> {
+/// An event such as `{"event":"ready","api_url":"http://127.0.0.1:9337/v1"}` and its address.
+fn ready_event(line: &str) -> Option<(SocketAddr, serde_json::Value)> {
     let event: serde_json::Value = serde_json::from_str(line).ok()?;
     let url = event
         .get("api_url")
         .or_else(|| event.get("fields")?.get("api_url"))?
         .as_str()?;
-    url.strip_prefix("http://")?.split('/').next()?.parse().ok()
+    let address = url.strip_prefix("http://")?.split('/').next()?;
+    Some((address.parse().ok()?, event))
 }
 
 fn wait_for_health(child: &mut Running, port: u16) -> Result<SocketAddr> {
@@ -314,7 +360,8 @@ mod tests {
             (r#"{"event":"loading","progress":0.5}"#, None),
             ("not JSON", None),
         ] {
-            assert_eq!(api_address(line), expected, "{line}");
+            let found = ready_event(line).map(|(address, _)| address);
+            assert_eq!(found, expected, "{line}");
         }
     }
 

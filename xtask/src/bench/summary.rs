@@ -189,7 +189,7 @@ fn row(metric: &Metric, contenders: &[Contender], samples: &[Samples]) -> Row {
 }
 
 /// Today in UTC as `YYYY-MM-DD`.
-fn today() -> String {
+pub(super) fn today() -> String {
     let seconds = SystemTime::now()
         .duration_since(UNIX_EPOCH)
         .map_or(0, |time| time.as_secs());

@@ -228,7 +228,11 @@ impl Workload {
 }
 
 /// Sends all prompts at the same moment and waits for all answers.
-fn run_together(endpoint: &Endpoint, prompts: Vec<String>, tokens: usize) -> Result<Vec<Stream>> {
+pub(super) fn run_together(
+    endpoint: &Endpoint,
+    prompts: Vec<String>,
+    tokens: usize,
+) -> Result<Vec<Stream>> {
     let barrier = Barrier::new(prompts.len());
     thread::scope(|scope| {
         let threads: Vec<_> = prompts
@@ -252,7 +256,7 @@ fn finish(thread: thread::ScopedJoinHandle<'_, Result<Stream>>) -> Result<Stream
 }
 
 /// All tokens, from the first request to the last token.
-fn total_tps(streams: &[Stream]) -> f64 {
+pub(super) fn total_tps(streams: &[Stream]) -> f64 {
     let tokens: usize = streams.iter().map(|stream| stream.completion_tokens).sum();
     let start: Option<Instant> = streams.iter().map(|stream| stream.start).min();
     let end: Option<Instant> = streams

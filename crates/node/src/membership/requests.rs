@@ -20,9 +20,9 @@ impl Node {
     /// # Errors
     /// If the node's files or the network cannot be used.
     pub async fn open_mesh(&self, name: Option<&str>) -> Result<MeshId, MeshRequestError> {
-        let shared = &self.shared;
-        let settings = shared.mesh_settings();
-        shared.replace(Mesh::create(settings, name)).await
+        let name = name.map(str::to_owned);
+        self.enter(async move |settings| Mesh::create(settings, name.as_deref()).await)
+            .await
     }
 
     /// Joins the mesh that a ticket leads to. A node that is in another mesh leaves that first, and
@@ -31,9 +31,9 @@ impl Node {
     /// # Errors
     /// As `mesh::Mesh::join`.
     pub async fn join(&self, ticket: &Ticket) -> Result<MeshId, MeshRequestError> {
-        let shared = &self.shared;
-        let settings = shared.mesh_settings();
-        shared.replace(Mesh::join(settings, ticket)).await
+        let ticket = ticket.clone();
+        self.enter(async move |settings| Mesh::join(settings, &ticket).await)
+            .await
     }
 
     /// Comes back to a mesh that this node is a member of; `None`: the last one.
@@ -41,17 +41,16 @@ impl Node {
     /// # Errors
     /// If there is none, or files or network cannot be used.
     pub async fn rejoin(&self, mesh: Option<MeshId>) -> Result<MeshId, MeshRequestError> {
-        let shared = &self.shared;
-        let settings = shared.mesh_settings();
-        let mesh = match (mesh, &settings.state) {
+        let mesh = match (mesh, &self.shared.settings.mesh.home) {
             (Some(mesh), _) => mesh,
-            (None, Some(state)) => state
+            (None, Some(home)) => StateDir::new(home)
                 .last_mesh()
                 .map_err(MeshError::from)?
                 .ok_or(MeshRequestError::NoLastMesh)?,
             (None, None) => return Err(MeshRequestError::NoLastMesh),
         };
-        shared.replace(Mesh::rejoin(settings, mesh)).await
+        self.enter(async move |settings| Mesh::rejoin(settings, mesh).await)
+            .await
     }
 
     /// Whether this node can come back to a mesh without a ticket: it was admitted before, and
@@ -70,6 +69,7 @@ impl Node {
     /// # Errors
     /// [`MeshRequestError::NotInMesh`].
     pub async fn leave(&self) -> Result<(), MeshRequestError> {
+        let _one_at_a_time = self.shared.entering.lock().await;
         if self.shared.end_membership().await {
             Ok(())
         } else {
@@ -146,6 +146,22 @@ impl Node {
         Ok(())
     }
 
+    /// Enters a mesh. Goes on to the end even if whoever asked is gone: the node would otherwise be
+    /// left between two meshes.
+    async fn enter<F>(
+        &self,
+        entering: impl FnOnce(MeshSettings) -> F + Send + 'static,
+    ) -> Result<MeshId, MeshRequestError>
+    where
+        F: Future<Output = Result<(Mesh, Streams), MeshError>> + Send + 'static,
+    {
+        let shared = Arc::clone(&self.shared);
+        // Ends by itself: every step of entering and leaving has a deadline.
+        let task = tokio::spawn(async move { shared.replace(entering).await });
+        // It is cancelled only with the runtime; a panic has been told of.
+        task.await.unwrap_or(Err(MeshRequestError::ShuttingDown))
+    }
+
     fn in_mesh(&self) -> Result<Mesh, MeshRequestError> {
         self.shared.mesh().ok_or(MeshRequestError::NotInMesh)
     }
@@ -164,16 +180,25 @@ impl Shared {
     }
 
     /// Leaves the present mesh and enters another; comes back to the first if that fails.
-    async fn replace(
+    async fn replace<F>(
         self: &Arc<Self>,
-        entering: impl Future<Output = Result<(Mesh, Streams), MeshError>>,
-    ) -> Result<MeshId, MeshRequestError> {
+        entering: impl FnOnce(MeshSettings) -> F,
+    ) -> Result<MeshId, MeshRequestError>
+    where
+        F: Future<Output = Result<(Mesh, Streams), MeshError>>,
+    {
+        let _one_at_a_time = self.entering.lock().await;
         if self.models.table().shutting_down {
             return Err(MeshRequestError::ShuttingDown);
         }
         let before = self.mesh().map(|mesh| mesh.mesh_id());
         self.end_membership().await;
-        match entering.await {
+        match entering(self.mesh_settings()).await {
+            Ok((mesh, _)) if self.models.table().shutting_down => {
+                // The node stopped meanwhile, and has said its goodbyes.
+                mesh.leave().await;
+                Err(MeshRequestError::ShuttingDown)
+            }
             Ok((mesh, streams)) => Ok(self.begin_membership(mesh, streams)),
             Err(error) => {
                 if let Some(before) = before

@@ -2,6 +2,7 @@
 
 use engine::{Chat, EmbedInput, EmbedRequest, Error, Message};
 use mesh::admission::Invite;
+use mesh::proto::Liveness;
 use node::Role;
 
 use crate::script::Script;
@@ -172,4 +173,34 @@ async fn demand_is_counted_at_the_ingress_and_known_to_all() {
     };
     until(&b, wanted(4.0, true)).await;
     until(&a, wanted(3.0, false)).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_join_that_nobody_waits_for_is_finished() {
+    let script = Script::new("m", 1);
+    let (a, b) = (node("a", &[&script]), node("b", &[]));
+    let ticket = connect(&[&a]).await;
+    within(b.open_mesh(None)).await.unwrap();
+    // Asked for, and dropped at once.
+    let asked = tokio::time::timeout(std::time::Duration::ZERO, b.join(&ticket)).await;
+    assert!(asked.is_err());
+    knows(&b, "m", 1).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn of_two_joins_at_once_the_later_one_holds() {
+    let (one, two) = (Script::new("one", 1), Script::new("two", 1));
+    let (a, b, c) = (node("a", &[&one]), node("b", &[&two]), node("c", &[]));
+    let (to_a, to_b) = (connect(&[&a]).await, connect(&[&b]).await);
+    let (first, second) = within(futures::future::join(c.join(&to_a), c.join(&to_b))).await;
+    let (first, second) = (first.unwrap(), second.unwrap());
+    assert_ne!(first, second);
+    let last = c.snapshot().mesh.as_ref().unwrap().id;
+    let (model, other) = if last == first { (&a, &b) } else { (&b, &a) };
+    let has_c = |snapshot: &node::Snapshot| {
+        let mut members = snapshot.mesh.as_ref().unwrap().members.iter();
+        members.any(|member| member.machine.name == "c" && member.liveness == Liveness::Alive)
+    };
+    until(model, has_c).await;
+    until(other, |snapshot| !has_c(snapshot)).await;
 }
