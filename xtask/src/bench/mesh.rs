@@ -32,6 +32,9 @@ const SMALL: &str = "starter";
 /// Digits of a prompt.
 const PROMPT_DIGITS: usize = 24;
 
+/// Tokens of the first answer of a node: a few may be no text yet.
+const FIRST_TOKENS: usize = 16;
+
 /// Joins that are under way at the same time.
 const JOINS_AT_ONCE: usize = 4;
 
@@ -152,7 +155,7 @@ fn measure(
     let host = Contender::node("host", program.into(), host_arguments(settings)).start(settings)?;
     let first = host
         .endpoint_of(SMALL)
-        .chat(&digits.take(PROMPT_DIGITS), 2)?;
+        .chat(&digits.take(PROMPT_DIGITS), FIRST_TOKENS)?;
     add(rows, table::HOST_START, None, since_start(&host, &first));
 
     let ticket = host.ready.get("ticket").and_then(|ticket| ticket.as_str());
@@ -164,7 +167,7 @@ fn measure(
     }
     let first = hop
         .endpoint_of(SMALL)
-        .chat(&digits.take(PROMPT_DIGITS), 2)?;
+        .chat(&digits.take(PROMPT_DIGITS), FIRST_TOKENS)?;
     add(rows, table::CLIENT_START, None, since_start(&hop, &first));
 
     let logs = || format!("their logs: {}, {}", host.log.display(), hop.log.display());

@@ -70,6 +70,11 @@ impl Publisher {
         self.changed = true;
     }
 
+    /// When something urgent may be told, if there is something.
+    pub(super) fn urgent_at_ms(&self) -> Option<u64> {
+        (self.urgent && self.budget > 0).then_some(self.published_at_ms + ANNOUNCE_MS_MIN)
+    }
+
     fn refill(&mut self, now_ms: u64) {
         let refills = now_ms.saturating_sub(self.refilled_at_ms) / URGENT_REFILL_MS;
         if refills > 0 {
@@ -151,6 +156,13 @@ impl State {
             .iter_mut()
             .for_each(|(_, link)| link.eager = true);
         self.publish(true);
+    }
+
+    pub(super) fn publish_if_urgent(&mut self) {
+        let urgent_at_ms = self.publisher.urgent_at_ms();
+        if urgent_at_ms.is_some_and(|at_ms| at_ms <= self.now_ms()) {
+            self.publish_if_due();
+        }
     }
 
     pub(super) fn publish_if_due(&mut self) {

@@ -24,9 +24,19 @@ pub(super) struct Puller {
     /// Within the whole table: the members that its pages named so far.
     whole: Option<BTreeSet<NodeId>>,
     next_at_ms: u64,
+    /// Tables that came so far. The first ones are asked for quickly: a member that has started just
+    /// now may not have told what it serves when this node joins.
+    tables: u32,
     dial_at_ms: u64,
     /// A node that gossips asks once, because a neighbour refused it.
     once: bool,
+}
+
+impl Puller {
+    /// When to ask next, if that is known.
+    pub(super) fn due_ms(&self) -> Option<u64> {
+        (self.asked.is_none() && self.server.is_some()).then_some(self.next_at_ms)
+    }
 }
 
 impl State {
@@ -83,7 +93,11 @@ impl State {
             }
         }
         self.dial_servers();
-        if self.puller.asked.is_none() && self.puller.next_at_ms <= now_ms {
+        self.pull_if_due();
+    }
+
+    pub(super) fn pull_if_due(&mut self) {
+        if self.puller.asked.is_none() && self.puller.next_at_ms <= self.now_ms() {
             let server = self
                 .puller
                 .server
@@ -166,6 +180,8 @@ impl State {
 
     fn pull_again_in(&mut self, next_ms: u64) {
         let pause = next_ms.clamp(PULL_AGAIN_MS_MIN, PULL_MS_MAX);
+        let pause = pause.min(PULL_AGAIN_MS_MIN << self.puller.tables.min(8));
+        self.puller.tables += 1;
         // Up to a tenth more, so that clients do not come in step.
         let pause = pause + self.rng.random_range(0..=pause / 10);
         self.puller.next_at_ms = self.now_ms() + pause;

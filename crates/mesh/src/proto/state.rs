@@ -359,8 +359,13 @@ impl State {
             self.release_unneeded();
             self.detector.forget(self.now_ms);
         }
-        if self.mode == Mode::Gossip {
-            self.choose_links();
+        match self.mode {
+            Mode::Gossip => {
+                self.choose_links();
+                self.publish_if_urgent();
+            }
+            Mode::Pull => self.pull_if_due(),
+            Mode::Off => {}
         }
         self.ask_for_missing();
         self.flush_links();
@@ -463,7 +468,17 @@ impl State {
         }
         if self.mode != Mode::Off {
             let choose_at_ms = (self.mode == Mode::Gossip).then_some(self.links.choose_at_ms());
-            let closer = [self.links.due_ms(), self.missing.next_at_ms(), choose_at_ms];
+            let own_at_ms = match self.mode {
+                Mode::Gossip => self.publisher.urgent_at_ms(),
+                Mode::Pull => self.puller.due_ms(),
+                Mode::Off => None,
+            };
+            let closer = [
+                self.links.due_ms(),
+                self.missing.next_at_ms(),
+                choose_at_ms,
+                own_at_ms,
+            ];
             let next = closer.into_iter().flatten().min().unwrap_or(u64::MAX);
             // At least a millisecond ahead: a timer for now would never let the clock move.
             let at_ms = next.min(self.next_tick_ms).max(self.now_ms + 1);

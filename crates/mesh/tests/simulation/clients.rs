@@ -1,7 +1,7 @@
 //! Nodes that pull the table: they know what the others know, and cost next to nothing.
 
 use mesh::announcement::NodeState;
-use mesh::proto::{PULL_MS, PULL_MS_MAX, PULLS_PER_SECOND};
+use mesh::proto::{PULL_AGAIN_MS_MIN, PULL_MS, PULL_MS_MAX, PULLS_PER_SECOND};
 use mesh::sim::survey::client_cost;
 use mesh::sim::{Kind, Memory, Simulation};
 
@@ -35,6 +35,23 @@ fn clients_know_what_changes_by_their_next_pull() {
         within(&mut simulation, pull_ms, &case, |sim| sim.agree());
         always(&mut simulation, 60_000, &case, |sim| sim.agree());
         check_bounds(&simulation);
+    }
+}
+
+#[test]
+fn a_client_that_just_came_soon_hears_what_comes_with_it() {
+    for seed in 0..3 {
+        let mut simulation = settled(2, Weather::Clear, seed);
+        let client = simulation.add(Kind::Client, &[0]);
+        simulation.start(client);
+        // Long enough to have pulled once, and then a member comes.
+        simulation.run_for(300);
+        let late = simulation.add(Kind::Serving, &[0]);
+        simulation.start(late);
+        let case = format!("seed {seed}");
+        within(&mut simulation, PULL_AGAIN_MS_MIN * 3, &case, |sim| {
+            sim.agree()
+        });
     }
 }
 
