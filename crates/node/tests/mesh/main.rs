@@ -4,6 +4,7 @@
 
 mod assignment;
 mod failover;
+mod harm;
 mod routing;
 mod script;
 mod world;
