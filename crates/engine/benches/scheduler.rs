@@ -24,6 +24,7 @@ fn decoding(jobs: usize) -> Scheduler {
         kv_tokens: jobs * 1024,
         batch_tokens: 512,
         can_cut: true,
+        row_group: 4,
     };
     let mut scheduler = Scheduler::new(limits);
     for key in 0..jobs {

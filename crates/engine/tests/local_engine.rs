@@ -2,9 +2,11 @@
 #![cfg(feature = "solo")]
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
+use std::time::Duration;
+
 use engine::{
-    Backend, Draft, Engine, Error, Event, FinishReason, Input, LoadOptions, ModelSource, Request,
-    Summary, TokenId,
+    Backend, Draft, Engine, Error, Event, EventStream, FinishReason, Input, LoadOptions,
+    ModelSource, Request, Summary, TokenId,
 };
 use futures::StreamExt;
 use testkit::model::{Architecture, ModelSpec, write};
@@ -19,7 +21,10 @@ struct Answer {
 
 async fn answer(engine: &Engine, request: Request) -> Result<Answer, Error> {
     let n = request.n as usize;
-    let mut stream = engine.generate(request).await?;
+    collect(engine.generate(request).await?, n).await
+}
+
+async fn collect(mut stream: EventStream, n: usize) -> Result<Answer, Error> {
     let mut answer = Answer {
         text: vec![String::new(); n],
         tokens: vec![vec![]; n],
@@ -341,6 +346,30 @@ async fn dropped_streams_free_their_slots() {
         .shutdown(std::time::Instant::now() + std::time::Duration::from_secs(5))
         .await;
     assert_eq!((engine.load().running, engine.load().waiting), (0, 0));
+}
+
+#[tokio::test]
+async fn a_consumer_that_reads_nothing_holds_nobody_up_and_loses_nothing() {
+    /// Far less than the time after which such a consumer is cut off.
+    const HANG: Duration = Duration::from_secs(90);
+    let model = model(15);
+    let mut options = options(&model);
+    options.slots = Some(1);
+    let engine = load(options).await;
+    let mut long = greedy("nobody reads this", 400);
+    long.logprobs = Some(2);
+    let expected = answer(&engine, long.clone()).await.unwrap();
+    let unread = engine.generate(long).await.unwrap();
+    // Until what fits into its channel has been computed.
+    let mut steps = 0;
+    while std::mem::replace(&mut steps, engine.load().steps_total) != engine.load().steps_total {
+        tokio::time::sleep(Duration::from_millis(300)).await;
+    }
+    let other = answer(&engine, greedy("somebody reads this", 8));
+    let other = tokio::time::timeout(HANG, other).await.expect("held up");
+    assert_eq!(other.unwrap().tokens[0].len(), 8);
+    let late = collect(unread, 1).await.unwrap();
+    assert_same_but_for_rounding(&expected, &late);
 }
 
 #[tokio::test]

@@ -188,6 +188,19 @@ unsafe fn text(pointer: *const c_char) -> String {
         .into_owned()
 }
 
+/// Rows of a batch that cost as much as one more or one fewer, where the weights are multiplied on
+/// the CPU: the tiles of matrix units have 32 rows, vector kernels take four at a time.
+#[must_use]
+pub fn row_group() -> usize {
+    // SAFETY: takes nothing, and returns a string that lives as long as the process.
+    let features = unsafe { text(sys::llama_print_system_info()) };
+    if features.contains("AMX_INT8 = 1") {
+        32
+    } else {
+        4
+    }
+}
+
 /// Instruction sets that this CPU has, that llama.cpp has kernels for, and that this build lacks.
 ///
 /// Not empty means that the build is many times slower than it could be: it was compiled without

@@ -15,7 +15,7 @@ mod sampler;
 mod threadpool;
 mod vocabulary;
 
-pub use backend::{Device, DeviceKind, cpu_features_missing, devices, init};
+pub use backend::{Device, DeviceKind, cpu_features_missing, devices, init, row_group};
 pub use batch::Batch;
 pub use context::{Context, ContextParams, KvType, Pooling};
 pub use error::{DecodeError, Error};

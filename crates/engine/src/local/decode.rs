@@ -13,7 +13,7 @@ use super::choice::{Choice, Piece, Submission, Verdict};
 use super::drafter::Drafter;
 use super::shared::Shared;
 use crate::scheduler::cost::StepCost;
-use crate::scheduler::{CacheOp, JobKey, PrefillBudget, Row, Scheduler, Step};
+use crate::scheduler::{CacheOp, JobKey, PrefillBudget, Row, Scheduler, Stall, Step};
 use crate::{Error, TokenId};
 
 /// Beside decoding jobs a prompt is evaluated in about so many parts: their streams stall for a
@@ -22,7 +22,7 @@ const PROMPT_PARTS: f64 = 5.0;
 /// A part takes no less, ms: shorter stalls go unnoticed and cost the prompt time.
 const STALL_MS_MIN: f64 = 130.0;
 /// A part takes no more, ms: long prompts are evaluated in more parts.
-const STALL_MS_MAX: f64 = 400.0;
+const STALL_MS_MAX: f64 = 500.0;
 /// Prompt rows take about so long when nobody decodes: a newcomer or a cancellation waits no
 /// longer.
 const ALONE_MS: f64 = 1000.0;
@@ -31,9 +31,12 @@ const PREFILL_ROWS_MIN: usize = 16;
 /// Messages that a request's channel must have room for, per choice, before its job gets a step:
 /// a full draft, its bonus token, and the end.
 pub(super) const PIECES_PER_STEP: usize = crate::speculation::DRAFT_TOKENS_MAX + 3;
-/// A consumer that reads nothing for so long is cut off: its slot is wanted.
+/// A consumer that reads nothing for so long loses its slot to whoever waits for one. Long enough for
+/// a network that stutters.
+const GIVE_WAY_AFTER: Duration = Duration::from_secs(2);
+/// A consumer that reads nothing for so long is cut off.
 const STALLED_MAX: Duration = Duration::from_secs(300);
-/// Pause between looks at stalled consumers when no other job runs.
+/// Pause between looks when no job can go on, because their consumers read nothing.
 const STALLED_POLL: Duration = Duration::from_millis(5);
 /// Failed evaluations in a row after which the running requests are given up.
 const FAILURES_MAX: u32 = 3;
@@ -76,6 +79,8 @@ struct State {
     next_key: JobKey,
     next_request: u64,
     failures: u32,
+    /// The last step had no rows.
+    nothing_to_do: bool,
     deadline: Option<Instant>,
 }
 
@@ -137,9 +142,7 @@ impl DecodeLoop {
                 Err(_) => break,
             }
         }
-        let all_stalled =
-            self.scheduler.decoding().next().is_none() && !self.scheduler.is_prefilling();
-        if all_stalled && self.scheduler.running() > 0 {
+        if self.state.nothing_to_do && !self.scheduler.is_idle() {
             match commands.recv_timeout(STALLED_POLL) {
                 Ok(Command::Submit(submission)) => self.submit(*submission),
                 Ok(Command::Shutdown { deadline }) => self.state.deadline = Some(deadline),
@@ -251,16 +254,16 @@ impl DecodeLoop {
             if !stalled && request.stalled_since.is_none() {
                 continue;
             }
-            let keys = self
-                .state
-                .choices
-                .iter()
-                .filter(|(_, (r, _))| r == id)
-                .map(|(k, _)| *k);
-            keys.for_each(|key| self.scheduler.set_stalled(key, stalled));
-            if !stalled {
-                request.stalled_since = None;
-            } else if now - *request.stalled_since.get_or_insert(now) > STALLED_MAX {
+            let since = stalled.then(|| *request.stalled_since.get_or_insert(now));
+            request.stalled_since = since;
+            let stall = match since.map(|since| now - since) {
+                None => Stall::None,
+                Some(time) if time < GIVE_WAY_AFTER => Stall::Short,
+                Some(_) => Stall::Long,
+            };
+            let choices = self.state.choices.iter().filter(|(_, (r, _))| r == id);
+            choices.for_each(|(key, _)| self.scheduler.set_stall(*key, stall));
+            if since.is_some_and(|since| now - since > STALLED_MAX) {
                 cut.push(*id);
             }
         }
@@ -287,6 +290,7 @@ impl DecodeLoop {
             self.apply(*op);
         }
         self.announce(&step);
+        self.state.nothing_to_do = step.rows.is_empty();
         if step.rows.is_empty() {
             return;
         }

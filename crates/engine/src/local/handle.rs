@@ -108,6 +108,7 @@ impl Engine {
                 kv_tokens: room.context_tokens as usize,
                 batch_tokens: room.batch_tokens as usize,
                 can_cut: !model.is_recurrent(),
+                row_group: llama::row_group(),
             };
             let decode = DecodeLoop::new(
                 context,

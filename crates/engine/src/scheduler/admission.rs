@@ -8,20 +8,26 @@ const GROWTH_RESERVE_TOKENS: usize = 16;
 
 impl Scheduler {
     /// Moves jobs from the queue into free slots, first come, first served, while their prompts
-    /// fit. Returns the admitted ones whose prefix is settled, with the tokens found in the cache.
+    /// fit. Jobs whose consumers read nothing are passed over, and make way if they run. Returns the
+    /// admitted ones whose prefix is settled, with the tokens found in the cache.
     pub(super) fn admit(&mut self, ops: &mut Vec<CacheOp>) -> Vec<(JobKey, usize)> {
         let mut settled = Vec::new();
-        if self.running.is_empty() {
+        if self.running.iter().all(|j| j.is_stalled()) {
             self.admission_paused = false;
         }
-        while self.running.len() < self.limits.slots && !self.admission_paused {
-            let Some(job) = self.waiting.front() else {
+        while !self.admission_paused {
+            let Some(index) = self.waiting.iter().position(|j| !j.is_stalled()) else {
                 break;
             };
-            if !self.fits(job) {
-                break;
+            let has_slot = self.running.len() < self.limits.slots;
+            if !has_slot || !self.waiting.get(index).is_some_and(|j| self.fits(j)) {
+                let Some(cut) = self.give_way() else {
+                    break;
+                };
+                ops.extend(cut);
+                continue;
             }
-            let Some(mut job) = self.waiting.pop_front() else {
+            let Some(mut job) = self.waiting.remove(index) else {
                 break;
             };
             let have = if job.reuse {
@@ -60,10 +66,9 @@ impl Scheduler {
             let Phase::Follow { leader, tokens } = self.running[index].phase else {
                 continue;
             };
-            let waits = self
-                .running
-                .iter()
-                .any(|j| j.key == leader && j.evaluated < tokens && !j.is_decoding() && !j.stalled);
+            let waits = self.running.iter().any(|j| {
+                j.key == leader && j.evaluated < tokens && !j.is_decoding() && !j.is_stalled()
+            });
             if waits {
                 continue;
             }

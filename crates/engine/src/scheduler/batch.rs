@@ -1,12 +1,12 @@
 //! Which rows go into the next step.
 
-use super::{CacheOp, JobKey, PrefillBudget, Scheduler, SequenceId};
+use super::job::Job;
+use super::{CacheOp, JobKey, Phase, PrefillBudget, Scheduler, SequenceId};
 use crate::TokenId;
 
-/// Rows that cost as much as one more or fewer: vector kernels work on four rows at a time.
+/// Rows that cost as much as one more or fewer, when there are few: vector kernels work on four
+/// rows at a time.
 const SMALL_GROUP: usize = 4;
-/// The same for matrix units, whose tiles have up to 32 rows; counts above it are multiples of it.
-const LARGE_GROUP: usize = 32;
 
 /// One row of a step.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -57,16 +57,33 @@ impl Scheduler {
             budget.alone
         };
         let room = self.limits.batch_tokens.saturating_sub(step.rows.len());
-        let prefill = fill_group(step.rows.len(), wanted).min(room);
+        let wanted = if decoding {
+            equal_part(self.prefill_left(), wanted)
+        } else {
+            wanted
+        };
+        let prefill = fill_group(step.rows.len(), wanted, self.limits.row_group).min(room);
         self.prefill_rows(&mut step, prefill);
         step
+    }
+
+    /// Rows of prompts that are left.
+    fn prefill_left(&self) -> usize {
+        self.prefilling().map(Job::remaining).sum()
+    }
+
+    /// Jobs that evaluate their prompts.
+    fn prefilling(&self) -> impl Iterator<Item = &Job> {
+        self.running
+            .iter()
+            .filter(|j| j.phase == Phase::Run && !j.is_decoding() && !j.is_stalled())
     }
 
     fn decode_rows(&self, step: &mut Step) {
         let decoding = || {
             self.running
                 .iter()
-                .filter(|j| j.is_decoding() && !j.stalled)
+                .filter(|j| j.is_decoding() && !j.is_stalled())
         };
         // Every decoding job gets its row; drafts share what is left of the batch.
         let mut draft_room = self.limits.batch_tokens.saturating_sub(decoding().count());
@@ -90,11 +107,7 @@ impl Scheduler {
     }
 
     fn prefill_rows(&self, step: &mut Step, budget: usize) {
-        let jobs: Vec<_> = self
-            .running
-            .iter()
-            .filter(|j| j.phase == super::Phase::Run && !j.is_decoding() && !j.stalled)
-            .collect();
+        let jobs: Vec<_> = self.prefilling().collect();
         let shares = share(
             &jobs.iter().map(|j| j.remaining()).collect::<Vec<_>>(),
             budget,
@@ -113,12 +126,19 @@ impl Scheduler {
     }
 }
 
+/// The largest of as few parts of equal size as keep within `part_max` rows: a short last part
+/// would stall the others once more for little.
+fn equal_part(left: usize, part_max: usize) -> usize {
+    let parts = left.div_ceil(part_max.max(1));
+    left.div_ceil(parts.max(1))
+}
+
 /// Rounds a prefill budget so that the whole batch fills its last group of rows: down to large
 /// groups, because a begun one costs as much as a full one; up to small ones, which fit in anyway.
-fn fill_group(decode_rows: usize, wanted: usize) -> usize {
+fn fill_group(decode_rows: usize, wanted: usize, large_group: usize) -> usize {
     let rows = decode_rows + wanted;
-    let filled = if rows >= LARGE_GROUP {
-        rows / LARGE_GROUP * LARGE_GROUP
+    let filled = if large_group > SMALL_GROUP && rows >= large_group {
+        rows / large_group * large_group
     } else {
         rows.next_multiple_of(SMALL_GROUP)
     };

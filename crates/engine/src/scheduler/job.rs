@@ -1,6 +1,6 @@
 //! A job's progress and a KV sequence's contents.
 
-use super::{JobKey, SequenceId};
+use super::{JobKey, SequenceId, Stall};
 use crate::TokenId;
 
 /// Where a running job is.
@@ -32,7 +32,7 @@ pub(super) struct Job {
     pub(super) sequence: SequenceId,
     pub(super) phase: Phase,
     pub(super) reuse: bool,
-    pub(super) stalled: bool,
+    pub(super) stall: Stall,
     /// Tokens found in the cache at the first admission; later ones don't count.
     pub(super) cached: Option<usize>,
 }
@@ -48,7 +48,7 @@ impl Job {
             sequence: 0,
             phase: Phase::Run,
             reuse,
-            stalled: false,
+            stall: Stall::None,
             cached: None,
         }
     }
@@ -56,6 +56,10 @@ impl Job {
     /// Whether only the last token is left to evaluate.
     pub(super) fn is_decoding(&self) -> bool {
         self.phase == Phase::Run && self.evaluated + 1 >= self.tokens.len()
+    }
+
+    pub(super) fn is_stalled(&self) -> bool {
+        self.stall != Stall::None
     }
 
     /// Tokens left to evaluate, drafts apart.

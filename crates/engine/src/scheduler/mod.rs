@@ -41,6 +41,8 @@ pub struct Limits {
     pub batch_tokens: usize,
     /// Whether a sequence can be cut back to any earlier position.
     pub can_cut: bool,
+    /// Rows that cost as much as one more or one fewer, when there are many.
+    pub row_group: usize,
 }
 
 /// Room per step for prompts, rows.
@@ -50,6 +52,18 @@ pub struct PrefillBudget {
     pub beside_decoding: usize,
     /// While none does.
     pub alone: usize,
+}
+
+/// Whether a job's consumer keeps up.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Stall {
+    /// It does.
+    #[default]
+    None,
+    /// It does not: the job gets no rows.
+    Short,
+    /// For so long that the job also makes way for others.
+    Long,
 }
 
 /// A change of the KV cache, to be applied in order before the rows.
@@ -165,14 +179,16 @@ impl Scheduler {
     pub fn decoding(&self) -> impl Iterator<Item = JobKey> + '_ {
         self.running
             .iter()
-            .filter(|j| j.is_decoding() && !j.stalled)
+            .filter(|j| j.is_decoding() && !j.is_stalled())
             .map(|j| j.key)
     }
 
     /// Whether any running job still evaluates its prompt.
     #[must_use]
     pub fn is_prefilling(&self) -> bool {
-        self.running.iter().any(|j| !j.is_decoding() && !j.stalled)
+        self.running
+            .iter()
+            .any(|j| !j.is_decoding() && !j.is_stalled())
     }
 
     /// The longest prompt that is being evaluated, its cached part left out, tokens.
@@ -181,7 +197,7 @@ impl Scheduler {
         let prefilling = self
             .running
             .iter()
-            .filter(|j| !j.is_decoding() && !j.stalled);
+            .filter(|j| !j.is_decoding() && !j.is_stalled());
         prefilling
             .map(|j| j.tokens.len() - j.cached.unwrap_or(0).min(j.tokens.len()))
             .max()
@@ -199,11 +215,11 @@ impl Scheduler {
     }
 
     /// Takes a job out of the steps while its consumer can't keep up.
-    pub fn set_stalled(&mut self, key: JobKey, stalled: bool) {
-        // A job that was sent back keeps the flag, and must be able to lose it.
+    pub fn set_stall(&mut self, key: JobKey, stall: Stall) {
+        // A job that was sent back keeps the mark, and must be able to lose it.
         let jobs = self.running.iter_mut().chain(&mut self.waiting);
         for job in jobs.filter(|j| j.key == key) {
-            job.stalled = stalled;
+            job.stall = stall;
         }
     }
 
@@ -253,8 +269,8 @@ impl Scheduler {
     }
 
     /// Makes room in a full KV cache: forgets the prefix that was used longest ago or, if there is
-    /// none, sends the youngest running job back to the queue (its tokens are kept and evaluated
-    /// again later). `None`: there is nothing to give up.
+    /// none, sends a running job back to the queue, a stalled one before the youngest (its tokens
+    /// are kept and evaluated again later). `None`: there is nothing to give up.
     pub fn relieve(&mut self) -> Option<CacheOp> {
         if let Some(op) = self.forget_oldest(None) {
             return Some(op);
@@ -262,15 +278,45 @@ impl Scheduler {
         if self.running.len() < 2 {
             return None;
         }
-        let mut job = self.running.pop()?;
+        let stalled = self.running.iter().rposition(|j| j.is_stalled());
+        // A stalled job does not come back before its consumer reads.
+        self.admission_paused |= stalled.is_none();
+        let mut job = self
+            .running
+            .remove(stalled.unwrap_or(self.running.len() - 1));
         let sequence = job.sequence;
         if let Some(s) = self.sequences.get_mut(sequence) {
             *s = Sequence::default();
         }
         job.reset();
         self.waiting.push_front(job);
-        self.admission_paused = true;
         Some(CacheOp::Cut { sequence, from: 0 })
+    }
+
+    /// Sends the youngest job that is stalled for long back to the queue, because another one could run in its place.
+    /// What it evaluated is kept as a prefix for as long as there is room. Returns whether there was
+    /// one, and an operation that forgets drafts.
+    fn give_way(&mut self) -> Option<Option<CacheOp>> {
+        let gives_way = |j: &Job| j.stall == Stall::Long;
+        let index = self.running.iter().rposition(gives_way)?;
+        let mut job = self.running.remove(index);
+        let held = job.evaluated.min(job.tokens.len());
+        let cut = (job.evaluated > held).then_some(CacheOp::Cut {
+            sequence: job.sequence,
+            from: held,
+        });
+        if let Some(sequence) = self.sequences.get_mut(job.sequence) {
+            *sequence = Sequence {
+                owner: None,
+                tokens: job.tokens[..held].to_vec(),
+                shared: job.shared.min(held),
+                used_at: self.clock,
+            };
+        }
+        job.reset();
+        // It was here first, and is the next once its consumer reads.
+        self.waiting.push_front(job);
+        Some(cut)
     }
 
     /// Forgets every kept prefix and sends every running job back to the queue, oldest first.

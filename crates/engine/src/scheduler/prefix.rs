@@ -63,7 +63,7 @@ impl Scheduler {
         let wanted = &tokens[..tokens.len().saturating_sub(1)];
         self.running
             .iter()
-            .filter(|job| job.phase == Phase::Run && !job.is_decoding() && !job.stalled)
+            .filter(|job| job.phase == Phase::Run && !job.is_decoding() && !job.is_stalled())
             .map(|job| (job.key, common_prefix(wanted, &job.tokens)))
             .filter(|(_, shared)| *shared >= have + FOLLOW_GAIN_TOKENS_MIN)
             .max_by_key(|(_, shared)| *shared)

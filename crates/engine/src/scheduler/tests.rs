@@ -100,7 +100,24 @@ struct Wish {
     count: usize,
     arrives: usize,
     cancelled_at: Option<usize>,
+    /// When its consumer reads nothing: from, until, and since when that is long.
+    stalled: Option<(usize, usize, usize)>,
     reuse: bool,
+}
+
+impl Wish {
+    fn stall(&self, time: usize) -> Stall {
+        match self.stalled {
+            Some((from, until, long)) if (from..until).contains(&time) => {
+                if time >= long {
+                    Stall::Long
+                } else {
+                    Stall::Short
+                }
+            }
+            _ => Stall::None,
+        }
+    }
 }
 
 struct World {
@@ -223,6 +240,9 @@ fn run(limits: Limits, drafts: bool, wishes: &[Wish]) -> World {
                 world.kv.apply(op);
             }
         }
+        for (key, wish) in wishes.iter().enumerate() {
+            world.scheduler.set_stall(key as JobKey, wish.stall(time));
+        }
         world.step(wishes, budget);
         if time > 80 && world.scheduler.is_idle() {
             break;
@@ -247,20 +267,26 @@ fn wish() -> impl Strategy<Value = Wish> {
         prompt
     });
     let cancel = prop::option::weighted(0.2, 0..60usize);
+    let stall = (0..60usize, 0..60usize, 0..20usize)
+        .prop_map(|(from, length, short)| (from, from + length, from + short));
     (
         prompt,
         1..12usize,
         0..40usize,
         cancel,
+        prop::option::weighted(0.3, stall),
         prop::bool::weighted(0.9),
     )
-        .prop_map(|(prompt, count, arrives, cancelled_at, reuse)| Wish {
-            prompt,
-            count,
-            arrives,
-            cancelled_at: cancelled_at.filter(|at| *at >= arrives),
-            reuse,
-        })
+        .prop_map(
+            |(prompt, count, arrives, cancelled_at, stalled, reuse)| Wish {
+                prompt,
+                count,
+                arrives,
+                cancelled_at: cancelled_at.filter(|at| *at >= arrives),
+                stalled,
+                reuse,
+            },
+        )
 }
 
 proptest! {
@@ -275,7 +301,7 @@ proptest! {
         drafts: bool,
         can_cut: bool,
     ) {
-        let limits = Limits { slots, sequences: slots + spare, kv_tokens, batch_tokens, can_cut };
+        let limits = Limits { slots, sequences: slots + spare, kv_tokens, batch_tokens, can_cut, row_group: 4 };
         run(limits, drafts, &wishes);
     }
 }
@@ -287,6 +313,7 @@ fn limits() -> Limits {
         kv_tokens: 4000,
         batch_tokens: 64,
         can_cut: true,
+        row_group: 32,
     }
 }
 
@@ -296,6 +323,7 @@ fn plain(prompt: Vec<TokenId>, count: usize, arrives: usize) -> Wish {
         count,
         arrives,
         cancelled_at: None,
+        stalled: None,
         reuse: true,
     }
 }
@@ -369,6 +397,7 @@ fn a_job_that_was_sent_back_waits_for_another_to_finish() {
         kv_tokens: 120,
         batch_tokens: 64,
         can_cut: true,
+        row_group: 32,
     };
     let shared: Vec<TokenId> = (0..60).map(|i| i % 7).collect();
     let other: Vec<TokenId> = (0..50).map(|i| i % 5).collect();
@@ -390,9 +419,9 @@ fn a_job_that_was_sent_back_can_lose_its_stall() {
     };
     scheduler.submit(0, vec![1, 2], true);
     scheduler.plan(budget);
-    scheduler.set_stalled(0, true);
+    scheduler.set_stall(0, Stall::Short);
     scheduler.forget_all();
-    scheduler.set_stalled(0, false);
+    scheduler.set_stall(0, Stall::None);
     assert_eq!(scheduler.plan(budget).rows.len(), 2);
 }
 
@@ -405,11 +434,102 @@ fn a_stalled_job_keeps_its_slot_and_gets_no_rows() {
     };
     scheduler.submit(0, vec![1, 2], true);
     scheduler.plan(budget);
-    scheduler.set_stalled(0, true);
+    scheduler.set_stall(0, Stall::Short);
     assert!(scheduler.plan(budget).rows.is_empty());
     assert_eq!(scheduler.running(), 1);
-    scheduler.set_stalled(0, false);
+    scheduler.set_stall(0, Stall::None);
     assert_eq!(scheduler.plan(budget).rows.len(), 2);
+}
+
+#[test]
+fn a_stalled_job_makes_way_for_one_that_waits_and_comes_back_first() {
+    let one_slot = Limits {
+        slots: 1,
+        sequences: 2,
+        ..limits()
+    };
+    let budget = PrefillBudget {
+        beside_decoding: 10,
+        alone: 64,
+    };
+    let mut scheduler = Scheduler::new(one_slot);
+    for key in 0..3 {
+        let first = 10 * key as TokenId;
+        scheduler.submit(key, vec![first, first + 1, first + 2], true);
+    }
+    let step = scheduler.plan(budget);
+    scheduler.commit(&step);
+    scheduler.advance(0, &[7]);
+    // A consumer that stutters loses nothing.
+    scheduler.set_stall(0, Stall::Short);
+    assert!(scheduler.plan(budget).rows.is_empty());
+    scheduler.set_stall(0, Stall::Long);
+    let step = scheduler.plan(budget);
+    assert!(step.rows.iter().all(|row| row.key == 1), "{step:?}");
+    scheduler.commit(&step);
+    scheduler.advance(1, &[7]);
+    scheduler.set_stall(0, Stall::None);
+    scheduler.finish(1);
+    let step = scheduler.plan(budget);
+    // All that it had is there, but for the last token.
+    assert_eq!(step.rows.len(), 1, "{step:?}");
+    assert_eq!((step.rows[0].key, step.rows[0].position), (0, 3));
+}
+
+#[test]
+fn a_stalled_job_gives_up_its_cells_for_a_prompt_that_needs_them() {
+    let tight = Limits {
+        kv_tokens: 120,
+        ..limits()
+    };
+    let budget = PrefillBudget {
+        beside_decoding: 64,
+        alone: 64,
+    };
+    let mut world = World::new(tight, false);
+    let prompt = |first: TokenId| (0..70).map(|i| (i + first) % 5).collect::<Vec<_>>();
+    let wishes = vec![plain(prompt(0), 2, 0), plain(prompt(1), 2, 0)];
+    world.scheduler.submit(0, prompt(0), true);
+    world.step(&wishes, budget);
+    world.scheduler.submit(1, prompt(1), true);
+    world.scheduler.set_stall(0, Stall::Long);
+    for _ in 0..6 {
+        world.step(&wishes, budget);
+    }
+    assert_eq!(world.outputs[&1], alone(&prompt(1), 2));
+    assert!(world.outputs.get(&0).is_none_or(|output| output.len() < 2));
+    world.scheduler.set_stall(0, Stall::None);
+    for _ in 0..6 {
+        world.step(&wishes, budget);
+    }
+    assert_eq!(world.outputs[&0], alone(&prompt(0), 2));
+    assert!(world.scheduler.is_idle());
+}
+
+#[test]
+fn the_parts_of_a_prompt_are_equal() {
+    let mut scheduler = Scheduler::new(Limits {
+        row_group: 4,
+        ..limits()
+    });
+    let budget = PrefillBudget {
+        beside_decoding: 40,
+        alone: 64,
+    };
+    scheduler.submit(0, vec![1], true);
+    let first = scheduler.plan(budget);
+    scheduler.commit(&first);
+    scheduler.advance(0, &[2]);
+    scheduler.submit(1, (0..101).collect(), true);
+    let mut parts = Vec::new();
+    while scheduler.running() < 2 || scheduler.is_prefilling() {
+        let step = scheduler.plan(budget);
+        parts.push(step.prefill_rows);
+        scheduler.commit(&step);
+        scheduler.advance(0, &[3]);
+    }
+    // Three are needed; a third is 34 rows, and the batch is filled up to a multiple of four.
+    assert_eq!(parts, [35, 35, 31]);
 }
 
 #[test]
