@@ -25,6 +25,7 @@ fn decoding(jobs: usize) -> Scheduler {
         batch_tokens: 512,
         can_cut: true,
         row_group: 4,
+        stored_tokens: 4096,
     };
     let mut scheduler = Scheduler::new(limits);
     for key in 0..jobs {

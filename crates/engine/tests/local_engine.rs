@@ -138,6 +138,38 @@ async fn a_repeated_prompt_is_found_in_the_cache() {
 }
 
 #[tokio::test]
+async fn a_prefix_that_made_room_for_another_request_comes_back() {
+    // Plain attention, sliding windows, compressed attention.
+    for architecture in [
+        Architecture::Qwen3,
+        Architecture::Gemma3,
+        Architecture::Deepseek2,
+    ] {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("tiny.gguf");
+        write(&ModelSpec::tiny(architecture), &path).unwrap();
+        let model = Model {
+            _folder: folder,
+            path,
+        };
+        let engine = load(options(&model)).await;
+        let mut request = greedy(&"the same prompt again and again ".repeat(5), 12);
+        request.logprobs = Some(2);
+        let first = answer(&engine, request.clone()).await.unwrap();
+        let other = greedy("something else, and rather long at that", 12);
+        answer(&engine, other).await.unwrap();
+        let second = answer(&engine, request).await.unwrap();
+        let usage = second.summary.usage;
+        assert_eq!(
+            usage.cached_tokens,
+            usage.prompt_tokens - 1,
+            "{architecture:?}"
+        );
+        assert_same_but_for_rounding(&first, &second);
+    }
+}
+
+#[tokio::test]
 async fn choices_share_the_prompt_and_differ_by_seed() {
     let model = model(3);
     let engine = load(options(&model)).await;

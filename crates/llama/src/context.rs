@@ -249,6 +249,40 @@ impl Context {
         }
     }
 
+    /// What the memory holds of a sequence, as bytes for [`sequence_load`](Self::sequence_load); empty
+    /// if there is nothing. Of layers with a sliding window it is only what the last position needs:
+    /// after loading, such a sequence must not be cut back.
+    #[must_use]
+    pub fn sequence_save(&mut self, sequence: SeqId) -> Vec<u8> {
+        if self.memory.is_none() {
+            return Vec::new();
+        }
+        // SAFETY: the context is alive; an unknown sequence has no cells.
+        let size = unsafe { sys::llama_state_seq_get_size(self.raw.as_ptr(), sequence) };
+        let mut bytes = vec![0; size];
+        // SAFETY: as above; llama.cpp writes at most `size` bytes and says how many.
+        let written = unsafe {
+            sys::llama_state_seq_get_data(self.raw.as_ptr(), bytes.as_mut_ptr(), size, sequence)
+        };
+        bytes.truncate(written);
+        bytes
+    }
+
+    /// Gives an empty sequence what [`sequence_save`](Self::sequence_save) took from another one of
+    /// this very context. False if there are too few free cells.
+    #[must_use]
+    pub fn sequence_load(&mut self, sequence: SeqId, bytes: &[u8]) -> bool {
+        if self.memory.is_none() || bytes.is_empty() {
+            return false;
+        }
+        // SAFETY: the context is alive; llama.cpp reads at most the length given, and catches its own
+        // exceptions. The bytes are its own.
+        let read = unsafe {
+            sys::llama_state_seq_set_data(self.raw.as_ptr(), bytes.as_ptr(), bytes.len(), sequence)
+        };
+        read == bytes.len()
+    }
+
     /// The last position that a sequence holds, or `None` if it is empty.
     #[must_use]
     pub fn sequence_last(&self, sequence: SeqId) -> Option<Pos> {

@@ -201,6 +201,13 @@ impl Model {
             sys::llama_model_is_recurrent(self.raw()) || sys::llama_model_is_hybrid(self.raw())
         }
     }
+
+    /// Whether some layers look back over a limited number of tokens only.
+    #[must_use]
+    pub fn has_sliding_window(&self) -> bool {
+        // SAFETY: the model is alive.
+        unsafe { sys::llama_model_n_swa(self.raw()) > 0 }
+    }
 }
 
 fn c_path(path: &Path) -> Result<CString, Error> {

@@ -13,7 +13,7 @@ use super::choice::{Choice, Piece, Submission, Verdict};
 use super::drafter::Drafter;
 use super::shared::Shared;
 use crate::scheduler::cost::StepCost;
-use crate::scheduler::{CacheOp, JobKey, PrefillBudget, Row, Scheduler, Stall, Step};
+use crate::scheduler::{CacheOp, JobKey, PrefillBudget, Row, Scheduler, Stall, Step, StoreId};
 use crate::{Error, TokenId};
 
 /// Beside decoding jobs a prompt is evaluated in about so many parts: their streams stall for a
@@ -75,6 +75,8 @@ pub(super) struct DecodeLoop {
 struct State {
     batch: Batch,
     choices: BTreeMap<JobKey, (u64, Choice)>,
+    /// Prefixes outside the KV cache.
+    saved: BTreeMap<StoreId, Vec<u8>>,
     requests: BTreeMap<u64, Running>,
     next_key: JobKey,
     next_request: u64,
@@ -286,8 +288,8 @@ impl DecodeLoop {
             alone: rows(ALONE_MS),
         };
         let step = self.scheduler.plan(budget);
-        for op in &step.ops {
-            self.apply(*op);
+        if !self.apply_all(&step.ops) {
+            return;
         }
         self.announce(&step);
         self.state.nothing_to_do = step.rows.is_empty();
@@ -321,10 +323,14 @@ impl DecodeLoop {
                     "step"
                 );
             }
-            Err(DecodeError::NoKvSlot) => match self.scheduler.relieve() {
-                Some(op) => self.apply(op),
-                None => self.recover("the KV cache is full with one request"),
-            },
+            Err(DecodeError::NoKvSlot) => {
+                let ops = self.scheduler.relieve();
+                if ops.is_empty() {
+                    self.recover("the KV cache is full with one request");
+                } else {
+                    self.apply_all(&ops);
+                }
+            }
             Err(error) => self.recover(&error.to_string()),
         }
     }
@@ -343,8 +349,37 @@ impl DecodeLoop {
         }
     }
 
+    /// False: a stored prefix found no room, and the plan does not hold any more.
+    fn apply_all(&mut self, ops: &[CacheOp]) -> bool {
+        for op in ops {
+            if let CacheOp::Load { from, to } = *op {
+                let saved = self.state.saved.get(&from);
+                if !saved.is_some_and(|bytes| self.context.sequence_load(to as i32, bytes)) {
+                    tracing::warn!("a stored prefix found no room in the KV cache");
+                    self.state.saved.clear();
+                    self.context.clear();
+                    self.drafter.clear();
+                    self.scheduler.load_failed();
+                    return false;
+                }
+            } else {
+                self.apply(*op);
+            }
+        }
+        true
+    }
+
     fn apply(&mut self, op: CacheOp) {
         match op {
+            CacheOp::Save { from, to } => {
+                let bytes = self.context.sequence_save(from as i32);
+                self.state.saved.insert(to, bytes);
+            }
+            CacheOp::Drop { store } => {
+                self.state.saved.remove(&store);
+            }
+            // See `apply_all`.
+            CacheOp::Load { .. } => {}
             CacheOp::Copy { from, to, tokens } => {
                 self.context
                     .sequence_copy(from as i32, to as i32, tokens as i32);

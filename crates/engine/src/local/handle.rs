@@ -109,6 +109,13 @@ impl Engine {
                 batch_tokens: room.batch_tokens as usize,
                 can_cut: !model.is_recurrent(),
                 row_group: llama::row_group(),
+                // Of a sliding window llama.cpp saves what the last position needs, and earlier ones
+                // would miss theirs.
+                stored_tokens: if model.has_sliding_window() {
+                    0
+                } else {
+                    room.stored_tokens as usize
+                },
             };
             let decode = DecodeLoop::new(
                 context,

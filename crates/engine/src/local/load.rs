@@ -29,6 +29,8 @@ const EMBED_BATCH_TOKENS_MAX: u32 = 2048;
 const QUEUE_DEFAULT: u32 = 128;
 /// Most waiting requests: each costs memory, and who waits behind so many has left.
 const QUEUE_MAX: u32 = 10_000;
+/// Prefixes that nobody computes with are kept outside the KV cache, in this much memory, bytes.
+const STORE_BYTES_MAX: u64 = 256 << 20;
 /// How long idle compute threads poll before they sleep (ggml's scale of 0 to 100).
 const POLL: u32 = 50;
 /// Buffers of llama.cpp beside weights and KV cache, bytes: graphs, thread stacks, small tensors.
@@ -113,6 +115,8 @@ pub(super) struct Room {
     pub(super) batch_tokens: u32,
     pub(super) threads: u32,
     pub(super) queue_max: u32,
+    /// Tokens that are kept outside the KV cache.
+    pub(super) stored_tokens: u32,
 }
 
 /// Memory that a model takes, bytes: weights, KV cache, buffers, and the draft model's.
@@ -176,6 +180,7 @@ impl Header {
             batch_tokens,
             threads: options.threads.unwrap_or_else(threads_default).max(1),
             queue_max: options.queue_max.unwrap_or(QUEUE_DEFAULT).min(QUEUE_MAX),
+            stored_tokens: stored_tokens(context_tokens, kv_token_bytes),
         };
         Ok(Self {
             gguf,
@@ -190,7 +195,8 @@ impl Header {
         let weights = self.gguf.tensor_bytes().map_err(load)?;
         // Saturating: the numbers are a file's, and may be anything.
         let kv_token_bytes = self.gguf.metadata().kv_bytes_per_token().unwrap_or(0);
-        let kv = kv_token_bytes.saturating_mul(self.room.context_tokens.into());
+        let kv_tokens = u64::from(self.room.context_tokens) + u64::from(self.room.stored_tokens);
+        let kv = kv_token_bytes.saturating_mul(kv_tokens);
         let width = u64::from(self.gguf.metadata().embedding_length().map_err(load)?);
         let vocabulary = self.gguf.metadata().vocab_size().unwrap_or(0);
         // Logits of the output rows, and activations of a batch: about 16 rows of the model's width.
@@ -280,6 +286,13 @@ fn default_context(trained: u32, weights: u64, kv_token_bytes: u64) -> u32 {
         tokens /= 2;
     }
     tokens
+}
+
+/// Tokens that fit into the memory for prefixes; no more than the cache itself has. None where the
+/// price of a token is unknown.
+fn stored_tokens(context_tokens: u32, kv_token_bytes: u64) -> u32 {
+    let tokens = STORE_BYTES_MAX.checked_div(kv_token_bytes).unwrap_or(0);
+    u32::try_from(tokens).map_or(context_tokens, |tokens| tokens.min(context_tokens))
 }
 
 fn threads_default() -> u32 {

@@ -1,6 +1,8 @@
 //! From the queue into a slot: which sequence a job gets and what it finds there.
 
 use super::job::{Job, Phase, Sequence};
+use super::prefix::Match;
+use super::store::Store;
 use super::{CacheOp, JobKey, Scheduler, SequenceId};
 
 /// Cells kept free per running job, so that an admission does not push others out at once.
@@ -31,7 +33,7 @@ impl Scheduler {
                 break;
             };
             let have = if job.reuse {
-                self.best_match(&job.tokens).map_or(0, |m| m.tokens)
+                self.known_tokens(&job.tokens)
             } else {
                 0
             };
@@ -91,6 +93,10 @@ impl Scheduler {
             None
         };
         job.phase = Phase::Run;
+        let mut own = own;
+        if job.reuse && self.settle_stored(job, &mut own, found, ops) {
+            return true;
+        }
         if let Some(m) = found {
             self.sequences[m.sequence].used_at = self.clock;
             // Take over what mostly serves only this prompt; copy what others may want again.
@@ -128,6 +134,50 @@ impl Scheduler {
         }
     }
 
+    /// Copies a stored prefix back if it is longer than `here`, what the cache itself has for the job.
+    /// False: there is none; `own` may be set by then.
+    fn settle_stored(
+        &mut self,
+        job: &mut Job,
+        own: &mut Option<SequenceId>,
+        here: Option<Match>,
+        ops: &mut Vec<CacheOp>,
+    ) -> bool {
+        let wanted = &job.tokens[..job.tokens.len().saturating_sub(1)];
+        let known = here.map_or(0, |m| m.tokens);
+        let keep = here.map(|m| m.sequence);
+        let find = |store: &Store| store.find(wanted).filter(|found| found.tokens > known);
+        let Some(found) = find(&self.store) else {
+            return false;
+        };
+        while self.kv_used() + found.held > self.limits.kv_tokens {
+            if !self.forget_oldest(keep, ops) {
+                return false;
+            }
+        }
+        *own = own.or_else(|| self.take_sequence(keep, ops));
+        // Making room may have moved another prefix out, and this one with it.
+        let (Some(sequence), Some(found)) = (*own, find(&self.store)) else {
+            return false;
+        };
+        if self.kv_used() + found.held > self.limits.kv_tokens {
+            return false;
+        }
+        self.store.touch(found.id, self.clock);
+        ops.push(CacheOp::Load {
+            from: found.id,
+            to: sequence,
+        });
+        if found.tokens < found.held {
+            ops.push(CacheOp::Cut {
+                sequence,
+                from: found.tokens,
+            });
+        }
+        (job.sequence, job.evaluated, job.shared) = (sequence, found.tokens, 0);
+        true
+    }
+
     /// An empty sequence without owner; the one used longest ago is emptied if need be.
     fn take_sequence(
         &mut self,
@@ -142,7 +192,7 @@ impl Scheduler {
                 .map(|(id, _)| id)
         };
         if find(&self.sequences).is_none() {
-            ops.push(self.forget_oldest(keep)?);
+            self.forget_oldest(keep, ops);
         }
         find(&self.sequences)
     }

@@ -12,15 +12,18 @@ mod batch;
 pub mod cost;
 mod job;
 mod prefix;
+mod store;
 
 use std::collections::VecDeque;
 
 use crate::TokenId;
 pub use batch::{Row, Step};
 use job::{Job, Phase, Sequence};
+pub use store::StoreId;
+use store::{Put, Store};
 
-/// Kept prefixes have this part of the cache while several jobs run: 1000 idle cells make a prompt
-/// a fifth slower (0.5B model, two cores).
+/// Prefixes too long for the store keep this part of the cache while several jobs run: 1000 idle
+/// cells make a prompt a fifth slower (0.5B model, two cores).
 const KEPT_SHARE_BUSY: usize = 16;
 
 /// Identity of a job, chosen by the caller; never reused.
@@ -43,6 +46,8 @@ pub struct Limits {
     pub can_cut: bool,
     /// Rows that cost as much as one more or one fewer, when there are many.
     pub row_group: usize,
+    /// Tokens whose KV the host's memory has room for; 0: nothing is moved out.
+    pub stored_tokens: usize,
 }
 
 /// Room per step for prompts, rows.
@@ -85,6 +90,26 @@ pub enum CacheOp {
         /// First position to go.
         from: usize,
     },
+    /// All positions of `from` are copied to the host's memory.
+    Save {
+        /// Source.
+        from: SequenceId,
+        /// Target.
+        to: StoreId,
+    },
+    /// What was saved is copied into the empty sequence `to`. If that fails for lack of cells, the
+    /// step is given up: see [`Scheduler::load_failed`].
+    Load {
+        /// Source.
+        from: StoreId,
+        /// Target.
+        to: SequenceId,
+    },
+    /// What was saved is not needed any more.
+    Drop {
+        /// Which.
+        store: StoreId,
+    },
 }
 
 /// Queue, running jobs and KV sequences of one model.
@@ -95,6 +120,7 @@ pub struct Scheduler {
     /// In order of admission, oldest first.
     running: Vec<Job>,
     sequences: Vec<Sequence>,
+    store: Store,
     /// Counts plans; orders uses of sequences.
     clock: u64,
     /// A job was sent back for lack of cells: nobody is admitted until another one has finished, or
@@ -118,6 +144,11 @@ impl Scheduler {
             waiting: VecDeque::new(),
             running: Vec::new(),
             sequences,
+            store: Store::new(if limits.can_cut {
+                limits.stored_tokens
+            } else {
+                0
+            }),
             clock: 0,
             admission_paused: false,
         }
@@ -268,15 +299,13 @@ impl Scheduler {
         }
     }
 
-    /// Makes room in a full KV cache: forgets the prefix that was used longest ago or, if there is
+    /// Makes room in a full KV cache: moves the prefix out that was used longest ago or, if there is
     /// none, sends a running job back to the queue, a stalled one before the youngest (its tokens
-    /// are kept and evaluated again later). `None`: there is nothing to give up.
-    pub fn relieve(&mut self) -> Option<CacheOp> {
-        if let Some(op) = self.forget_oldest(None) {
-            return Some(op);
-        }
-        if self.running.len() < 2 {
-            return None;
+    /// are kept and evaluated again later). Nothing to be done: there is nothing to give up.
+    pub fn relieve(&mut self) -> Vec<CacheOp> {
+        let mut ops = Vec::new();
+        if self.forget_oldest(None, &mut ops) || self.running.len() < 2 {
+            return ops;
         }
         let stalled = self.running.iter().rposition(|j| j.is_stalled());
         // A stalled job does not come back before its consumer reads.
@@ -290,7 +319,15 @@ impl Scheduler {
         }
         job.reset();
         self.waiting.push_front(job);
-        Some(CacheOp::Cut { sequence, from: 0 })
+        ops.push(CacheOp::Cut { sequence, from: 0 });
+        ops
+    }
+
+    /// A [`CacheOp::Load`] found no cells. What was planned after it was not done: clear the KV cache and
+    /// drop all that is saved; every running job is back in the queue.
+    pub fn load_failed(&mut self) {
+        self.store.clear();
+        self.forget_all();
     }
 
     /// Sends the youngest job that is stalled for long back to the queue, because another one could run in its place.
@@ -329,36 +366,61 @@ impl Scheduler {
         }
     }
 
-    /// While several jobs run, prefixes are kept in a small part of the cache only: attention looks
-    /// at every cell in use, whosever it is, so that kept ones slow down all that runs.
+    /// Attention looks at every cell in use, whosever it is, so that kept prefixes slow down all that
+    /// runs: they are moved out. Those that are too long for that may keep a small part of the cache
+    /// while several jobs run.
     fn forget_surplus(&mut self, ops: &mut Vec<CacheOp>) {
+        if self.running.is_empty() {
+            return;
+        }
+        for sequence in 0..self.sequences.len() {
+            let kept = &self.sequences[sequence];
+            let is_kept = kept.owner.is_none() && !kept.tokens.is_empty();
+            if is_kept && kept.tokens.len() <= self.limits.stored_tokens && self.limits.can_cut {
+                self.move_out(sequence, ops);
+            }
+        }
         let kept_max = self.limits.kv_tokens / KEPT_SHARE_BUSY;
         while self.running.len() > 1 {
             let kept = self.sequences.iter().filter(|s| s.owner.is_none());
-            if kept.map(Sequence::own_cells).sum::<usize>() <= kept_max {
+            let cells = kept.map(Sequence::own_cells).sum::<usize>();
+            if cells <= kept_max || !self.forget_oldest(None, ops) {
                 break;
             }
-            let Some(op) = self.forget_oldest(None) else {
-                break;
-            };
-            ops.push(op);
         }
     }
 
-    /// Forgets the kept prefix that was used longest ago, except `keep`.
-    fn forget_oldest(&mut self, keep: Option<SequenceId>) -> Option<CacheOp> {
+    /// Moves the kept prefix out that was used longest ago, except `keep`. False: there is none.
+    fn forget_oldest(&mut self, keep: Option<SequenceId>, ops: &mut Vec<CacheOp>) -> bool {
         let oldest = self
             .sequences
             .iter()
             .enumerate()
             .filter(|(id, s)| s.owner.is_none() && !s.tokens.is_empty() && Some(*id) != keep)
             .min_by_key(|(_, s)| s.used_at)
-            .map(|(id, _)| id)?;
-        self.sequences[oldest] = Sequence::default();
-        Some(CacheOp::Cut {
-            sequence: oldest,
-            from: 0,
-        })
+            .map(|(id, _)| id);
+        if let Some(oldest) = oldest {
+            self.move_out(oldest, ops);
+        }
+        oldest.is_some()
+    }
+
+    /// Empties a sequence without owner; what it holds goes to the store, unless a running job holds
+    /// it too.
+    fn move_out(&mut self, sequence: SequenceId, ops: &mut Vec<CacheOp>) {
+        let kept = std::mem::take(&mut self.sequences[sequence]);
+        let runs = self.running.iter().any(|job| {
+            let held = job.evaluated.min(job.tokens.len());
+            prefix::common_prefix(&kept.tokens, &job.tokens[..held]) == kept.tokens.len()
+        });
+        if !runs && let Put::As(id, gone) = self.store.put(&kept.tokens, kept.used_at) {
+            ops.extend(gone.into_iter().map(|store| CacheOp::Drop { store }));
+            ops.push(CacheOp::Save {
+                from: sequence,
+                to: id,
+            });
+        }
+        ops.push(CacheOp::Cut { sequence, from: 0 });
     }
 }
 

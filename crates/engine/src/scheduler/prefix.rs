@@ -54,6 +54,14 @@ impl Scheduler {
             .max_by_key(|m| (m.tokens, !m.running))
     }
 
+    /// Tokens of a prompt that need not be evaluated.
+    pub(super) fn known_tokens(&self, tokens: &[TokenId]) -> usize {
+        let here = self.best_match(tokens).map_or(0, |m| m.tokens);
+        let wanted = &tokens[..tokens.len().saturating_sub(1)];
+        let stored = self.store.find(wanted).map_or(0, |stored| stored.tokens);
+        here.max(stored)
+    }
+
     /// A running job whose unfinished prompt shares more of `tokens` than `have`, by enough to
     /// wait for it.
     pub(super) fn leader(&self, tokens: &[TokenId], have: usize) -> Option<(JobKey, usize)> {

@@ -28,6 +28,7 @@ fn alone(prompt: &[TokenId], count: usize) -> Vec<TokenId> {
 struct Kv {
     cells: BTreeMap<(usize, usize), usize>,
     sequences: Vec<Vec<(TokenId, usize)>>,
+    stored: BTreeMap<StoreId, Vec<TokenId>>,
     next_cell: usize,
     capacity: usize,
 }
@@ -37,6 +38,7 @@ impl Kv {
         Self {
             cells: BTreeMap::new(),
             sequences: vec![vec![]; sequences],
+            stored: BTreeMap::new(),
             next_cell: 0,
             capacity,
         }
@@ -49,8 +51,27 @@ impl Kv {
         ids.len()
     }
 
-    fn apply(&mut self, op: CacheOp) {
+    /// False: a stored prefix does not fit.
+    #[must_use]
+    fn apply(&mut self, op: CacheOp) -> bool {
         match op {
+            CacheOp::Save { from, to } => {
+                let tokens = self.prefix(from, self.sequences[from].len());
+                assert!(self.stored.insert(to, tokens).is_none(), "saved twice");
+            }
+            CacheOp::Load { from, to } => {
+                assert!(self.sequences[to].is_empty(), "load into a used sequence");
+                let tokens = self.stored[&from].clone();
+                if self.used() + tokens.len() > self.capacity {
+                    return false;
+                }
+                let cells = self.next_cell..;
+                self.next_cell += tokens.len();
+                self.sequences[to] = tokens.into_iter().zip(cells).collect();
+            }
+            CacheOp::Drop { store } => {
+                assert!(self.stored.remove(&store).is_some(), "dropped twice");
+            }
             CacheOp::Copy { from, to, tokens } => {
                 assert!(self.sequences[to].is_empty(), "copy into a used sequence");
                 assert!(
@@ -64,6 +85,7 @@ impl Kv {
                 self.sequences[sequence].truncate(from);
             }
         }
+        true
     }
 
     /// Evaluates the rows, or changes nothing if they don't fit.
@@ -162,13 +184,21 @@ impl World {
                 step.rows.len() <= self.limits.batch_tokens,
                 "batch too large"
             );
-            step.ops.iter().for_each(|op| self.kv.apply(*op));
+            relieved += 1;
+            if !self.apply(&step.ops) {
+                continue;
+            }
+            let stored = self.kv.stored.values().map(Vec::len).sum::<usize>();
+            assert!(
+                stored <= self.limits.stored_tokens,
+                "{stored} tokens are stored"
+            );
             if self.kv.evaluate(&step.rows) {
                 break step;
             }
-            let op = self.scheduler.relieve().expect("one job must fit alone");
-            self.kv.apply(op);
-            relieved += 1;
+            let ops = self.scheduler.relieve();
+            assert!(!ops.is_empty(), "one job must fit alone");
+            assert!(self.apply(&ops), "relieving loads nothing");
             assert!(
                 relieved <= 2 * self.limits.sequences,
                 "admits and sends back for ever"
@@ -186,6 +216,20 @@ impl World {
         for key in keys {
             self.sample(key, &step, &wishes[key as usize]);
         }
+    }
+
+    /// As the decode loop does it: false if the plan does not hold any more.
+    fn apply(&mut self, ops: &[CacheOp]) -> bool {
+        for op in ops {
+            if !self.kv.apply(*op) {
+                assert!(matches!(op, CacheOp::Load { .. }));
+                self.kv.stored.clear();
+                self.kv.sequences.iter_mut().for_each(Vec::clear);
+                self.scheduler.load_failed();
+                return false;
+            }
+        }
+        true
     }
 
     fn sample(&mut self, key: JobKey, step: &Step, wish: &Wish) {
@@ -207,10 +251,10 @@ impl World {
         output.extend(&sampled);
         let done = output.len() == wish.count;
         if let Some(op) = self.scheduler.advance(key, &sampled) {
-            self.kv.apply(op);
+            assert!(self.kv.apply(op));
         }
         if done && let Some(op) = self.scheduler.finish(key) {
-            self.kv.apply(op);
+            assert!(self.kv.apply(op));
         }
     }
 }
@@ -237,7 +281,7 @@ fn run(limits: Limits, drafts: bool, wishes: &[Wish]) -> World {
             if wish.cancelled_at == Some(time)
                 && let Some(op) = world.scheduler.finish(key as JobKey)
             {
-                world.kv.apply(op);
+                assert!(world.kv.apply(op));
             }
         }
         for (key, wish) in wishes.iter().enumerate() {
@@ -300,8 +344,9 @@ proptest! {
         batch_tokens in 8..40usize,
         drafts: bool,
         can_cut: bool,
+        stored_tokens in prop_oneof![Just(0usize), 20..60usize, Just(500usize)],
     ) {
-        let limits = Limits { slots, sequences: slots + spare, kv_tokens, batch_tokens, can_cut, row_group: 4 };
+        let limits = Limits { slots, sequences: slots + spare, kv_tokens, batch_tokens, can_cut, row_group: 4, stored_tokens };
         run(limits, drafts, &wishes);
     }
 }
@@ -314,6 +359,7 @@ fn limits() -> Limits {
         batch_tokens: 64,
         can_cut: true,
         row_group: 32,
+        stored_tokens: 2000,
     }
 }
 
@@ -398,6 +444,7 @@ fn a_job_that_was_sent_back_waits_for_another_to_finish() {
         batch_tokens: 64,
         can_cut: true,
         row_group: 32,
+        stored_tokens: 2000,
     };
     let shared: Vec<TokenId> = (0..60).map(|i| i % 7).collect();
     let other: Vec<TokenId> = (0..50).map(|i| i % 5).collect();
@@ -454,8 +501,8 @@ fn a_stalled_job_makes_way_for_one_that_waits_and_comes_back_first() {
     };
     let mut scheduler = Scheduler::new(one_slot);
     for key in 0..3 {
-        let first = 10 * key as TokenId;
-        scheduler.submit(key, vec![first, first + 1, first + 2], true);
+        let first = 100 * key as TokenId;
+        scheduler.submit(key, (first..first + 20).collect(), true);
     }
     let step = scheduler.plan(budget);
     scheduler.commit(&step);
@@ -473,7 +520,7 @@ fn a_stalled_job_makes_way_for_one_that_waits_and_comes_back_first() {
     let step = scheduler.plan(budget);
     // All that it had is there, but for the last token.
     assert_eq!(step.rows.len(), 1, "{step:?}");
-    assert_eq!((step.rows[0].key, step.rows[0].position), (0, 3));
+    assert_eq!((step.rows[0].key, step.rows[0].position), (0, 20));
 }
 
 #[test]
@@ -530,6 +577,38 @@ fn the_parts_of_a_prompt_are_equal() {
     }
     // Three are needed; a third is 34 rows, and the batch is filled up to a multiple of four.
     assert_eq!(parts, [35, 35, 31]);
+}
+
+#[test]
+fn a_prefix_that_nobody_computes_with_is_moved_out_and_comes_back() {
+    let prompt: Vec<TokenId> = (0..200).map(|i| i % 7).collect();
+    let other: Vec<TokenId> = (0..100).map(|i| 10 + i % 5).collect();
+    let wishes = vec![
+        plain(prompt.clone(), 2, 0),
+        plain(other, 30, 20),
+        plain(prompt, 2, 70),
+    ];
+    let mut world = World::new(limits(), false);
+    let budget = PrefillBudget {
+        beside_decoding: 64,
+        alone: 64,
+    };
+    let mut lived = 0;
+    for (key, wish) in wishes.iter().enumerate() {
+        world
+            .scheduler
+            .submit(key as JobKey, wish.prompt.clone(), true);
+        let rows = world.rows_total;
+        while !world.scheduler.is_idle() {
+            world.step(&wishes, budget);
+            lived = lived.max(world.kv.used());
+        }
+        // Its own tokens; the third begins where the first ended.
+        let expected = [201, 129, 2][key];
+        assert_eq!(world.rows_total - rows, expected, "job {key}");
+    }
+    // Beside the second job the first one's cells were free.
+    assert!(lived < 300, "{lived}");
 }
 
 #[test]
