@@ -7,7 +7,7 @@ use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use futures::FutureExt;
 use futures::future::{BoxFuture, ready};
-use llama::Model;
+use llama::{DeviceKind, Model};
 use tokio::sync::mpsc;
 
 use super::choice::{Choice, Piece, Progress, Submission, Verdict};
@@ -109,12 +109,10 @@ impl Engine {
                 batch_tokens: room.batch_tokens as usize,
                 can_cut: !model.is_recurrent(),
                 row_group: llama::row_group(),
-                // Of a sliding window llama.cpp saves what the last position needs, and earlier ones
-                // would miss theirs.
-                stored_tokens: if model.has_sliding_window() {
-                    0
-                } else {
+                stored_tokens: if can_store(&model) {
                     room.stored_tokens as usize
+                } else {
+                    0
                 },
             };
             let decode = DecodeLoop::new(
@@ -525,6 +523,15 @@ impl Backend for Engine {
         }
         .boxed()
     }
+}
+
+/// Whether prefixes may be moved between KV cache and host memory. Of a sliding window llama.cpp saves
+/// what the last position needs, and earlier ones would miss theirs. From a GPU the way is long, and
+/// there idle cells cost little.
+fn can_store(model: &Model) -> bool {
+    let is_gpu = |kind| matches!(kind, DeviceKind::Gpu | DeviceKind::IntegratedGpu);
+    let devices = llama::devices();
+    !devices.iter().any(|device| is_gpu(device.kind)) && !model.has_sliding_window()
 }
 
 fn make_drafter(options: &LoadOptions, model: &Model, room: Room) -> Result<Drafter, Error> {
