@@ -175,6 +175,7 @@ impl DecodeLoop {
             submitted,
             pieces,
         } = submission;
+        self.state.nothing_to_do = false;
         let request = self.state.next_request;
         self.state.next_request += 1;
         let open_choices = choices.len();

@@ -57,12 +57,19 @@ impl Scheduler {
             budget.alone
         };
         let room = self.limits.batch_tokens.saturating_sub(step.rows.len());
-        let wanted = if decoding {
-            equal_part(self.prefill_left(), wanted)
+        let left = self.prefill_left();
+        let part = if decoding {
+            equal_part(left, wanted)
         } else {
             wanted
         };
-        let prefill = fill_group(step.rows.len(), wanted, self.limits.row_group).min(room);
+        let prefill = if part >= left {
+            // All that is left, also where it begins a group: another step would cost more.
+            left
+        } else {
+            fill_group(step.rows.len(), part, self.limits.row_group)
+        };
+        let prefill = prefill.min(room);
         self.prefill_rows(&mut step, prefill);
         step
     }
@@ -137,8 +144,10 @@ fn equal_part(left: usize, part_max: usize) -> usize {
 /// groups, because a begun one costs as much as a full one; up to small ones, which fit in anyway.
 fn fill_group(decode_rows: usize, wanted: usize, large_group: usize) -> usize {
     let rows = decode_rows + wanted;
-    let filled = if large_group > SMALL_GROUP && rows >= large_group {
-        rows / large_group * large_group
+    let whole = rows / large_group.max(1) * large_group;
+    // Never down to nothing: many decoding jobs may fill the last whole group by themselves.
+    let filled = if large_group > SMALL_GROUP && whole > decode_rows {
+        whole
     } else {
         rows.next_multiple_of(SMALL_GROUP)
     };

@@ -612,6 +612,33 @@ fn a_prefix_that_nobody_computes_with_is_moved_out_and_comes_back() {
 }
 
 #[test]
+fn a_prompt_goes_on_however_many_jobs_decode() {
+    for decoding in 1..80 {
+        let mut scheduler = Scheduler::new(Limits {
+            slots: 100,
+            sequences: 100,
+            batch_tokens: 512,
+            ..limits()
+        });
+        let budget = PrefillBudget {
+            beside_decoding: 64,
+            alone: 64,
+        };
+        for key in 0..decoding {
+            scheduler.submit(key, vec![key as TokenId], false);
+        }
+        let step = scheduler.plan(budget);
+        scheduler.commit(&step);
+        for key in 0..decoding {
+            scheduler.advance(key, &[7]);
+        }
+        scheduler.submit(decoding, (0..20).collect(), false);
+        let step = scheduler.plan(budget);
+        assert_eq!(step.prefill_rows, 20, "beside {decoding}");
+    }
+}
+
+#[test]
 fn step_cost_draws_lines_between_measurements() {
     let mut cost = cost::StepCost::default();
     assert_eq!(cost.step_ms(2), None);
