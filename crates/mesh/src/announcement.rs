@@ -8,7 +8,7 @@ mod signed;
 mod wire;
 
 pub use limits::*;
-pub use signed::{AnnouncementError, Authority, Signature, Signed};
+pub use signed::{AnnouncementError, Authority, RevocationVerdict, Signature, Signed};
 pub(crate) use signed::{departure_hash, item_hash};
 pub(crate) use wire::{WireRate, rates as rates_from_wire};
 

@@ -271,8 +271,8 @@ impl crate::announcement::Authority for KeyAuthority {
         false
     }
 
-    fn accept_revocation(&mut self, _: &[u8]) -> bool {
-        true
+    fn accept_revocation(&mut self, _: &[u8]) -> crate::announcement::RevocationVerdict {
+        crate::announcement::RevocationVerdict::Added
     }
 }
 

@@ -25,6 +25,8 @@ use crate::{Machine, Settings, Snapshot, StartError, picture};
 /// How long after the grace time a backend may take to say that it has stopped. Ending a
 /// sequence takes one decode step, which even a slow machine does well within this.
 const STOP_MARGIN: Duration = Duration::from_secs(5);
+/// How long a join that is under way holds a stop up. A ticket that nobody answers takes longer.
+const ENTERING_MAX: Duration = Duration::from_secs(3);
 /// The longest grace time that makes sense; longer ones are cut.
 const GRACE_MAX: Duration = Duration::from_secs(24 * 3600);
 /// How often figures that nobody announces are looked at: load, memory, links, demand.
@@ -251,7 +253,11 @@ impl Node {
         {
             tracing::error!("a model did not stop in time");
         }
+        // A node that is going from one mesh to another gets there first, so that it can say goodbye. No
+        // further change begins: the node is closed.
+        let entering = tokio::time::timeout(ENTERING_MAX, self.shared.entering.lock()).await;
         self.shared.end_membership().await;
+        drop(entering);
     }
 }
 

@@ -57,6 +57,9 @@ struct Running {
     open_choices: usize,
     announced: bool,
     stalled_since: Option<Instant>,
+    /// Room in the channel at the last look, and when it last grew: the consumer read something.
+    room_seen: usize,
+    read_at: Instant,
 }
 
 /// What the thread owns.
@@ -197,6 +200,8 @@ impl DecodeLoop {
             open_choices,
             announced: false,
             stalled_since: None,
+            room_seen: 0,
+            read_at: submitted,
         };
         self.state.requests.insert(request, running);
     }
@@ -253,13 +258,17 @@ impl DecodeLoop {
         let mut cut = Vec::new();
         for (id, request) in &mut self.state.requests {
             let room = request.open_choices * PIECES_PER_STEP;
-            let stalled = request.pieces.capacity() < room;
+            let capacity = request.pieces.capacity();
+            if std::mem::replace(&mut request.room_seen, capacity) < capacity {
+                request.read_at = now;
+            }
+            let stalled = capacity < room;
             if !stalled && request.stalled_since.is_none() {
                 continue;
             }
             let since = stalled.then(|| *request.stalled_since.get_or_insert(now));
             request.stalled_since = since;
-            let stall = match since.map(|since| now - since) {
+            let stall = match since.map(|since| now - since.max(request.read_at)) {
                 None => Stall::None,
                 Some(time) if time < GIVE_WAY_AFTER => Stall::Short,
                 Some(_) => Stall::Long,

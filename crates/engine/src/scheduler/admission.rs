@@ -3,7 +3,7 @@
 use super::job::{Job, Phase, Sequence};
 use super::prefix::Match;
 use super::store::Store;
-use super::{CacheOp, JobKey, Scheduler, SequenceId};
+use super::{CacheOp, JobKey, Scheduler, SequenceId, Stall};
 
 /// Cells kept free per running job, so that an admission does not push others out at once.
 const GROWTH_RESERVE_TOKENS: usize = 16;
@@ -22,7 +22,12 @@ impl Scheduler {
                 break;
             };
             let has_slot = self.running.len() < self.limits.slots;
-            if !has_slot || !self.waiting.get(index).is_some_and(|j| self.fits(j)) {
+            let job = &self.waiting[index];
+            if !has_slot || !self.fits(job) {
+                // Nobody makes way in vain.
+                if !self.could_fit(job) {
+                    break;
+                }
                 let Some(cut) = self.give_way() else {
                     break;
                 };
@@ -207,31 +212,41 @@ impl Scheduler {
 
     /// Whether the prompt fits beside what runs, kept prefixes not counted: they can go.
     fn fits(&self, job: &Job) -> bool {
-        if self.running.is_empty() {
+        self.fits_beside(job, &self.running.iter().collect::<Vec<_>>())
+    }
+
+    /// Whether it would, were the jobs that are stalled for long gone.
+    fn could_fit(&self, job: &Job) -> bool {
+        let others = self.running.iter().filter(|j| j.stall != Stall::Long);
+        self.fits_beside(job, &others.collect::<Vec<_>>())
+    }
+
+    fn fits_beside(&self, job: &Job, running: &[&Job]) -> bool {
+        if running.is_empty() {
             return true;
         }
-        // Shared cells count once, but only as long as the other job that holds them runs.
-        let own = |(index, job): (usize, &Job)| {
-            if job.shared == 0 {
-                return job.tokens.len() + GROWTH_RESERVE_TOKENS;
-            }
-            let earlier = self.running[..index].iter();
-            let shared = earlier
-                .map(|j| super::prefix::common_prefix(&job.tokens, &j.tokens))
-                .max();
-            job.tokens.len() - shared.unwrap_or(0).min(job.shared) + GROWTH_RESERVE_TOKENS
-        };
-        let used: usize = self.running.iter().enumerate().map(own).sum();
-        let shared = if job.reuse {
-            self.running
+        let shared_with = |job: &Job, others: &[&Job]| {
+            let shared = others
                 .iter()
-                .map(|j| super::prefix::common_prefix(&job.tokens, &j.tokens))
-                .max()
-        } else {
-            None
+                .map(|other| super::prefix::common_prefix(&job.tokens, &other.tokens));
+            shared.max().unwrap_or(0)
         };
-        used + job.tokens.len() - shared.unwrap_or(0) + GROWTH_RESERVE_TOKENS
-            <= self.limits.kv_tokens
+        // Shared cells count once, but only as long as the other job that holds them runs.
+        let own = |(index, job): (usize, &&Job)| {
+            let shared = if job.shared == 0 {
+                0
+            } else {
+                shared_with(job, &running[..index]).min(job.shared)
+            };
+            job.tokens.len() - shared + GROWTH_RESERVE_TOKENS
+        };
+        let used: usize = running.iter().enumerate().map(own).sum();
+        let shared = if job.reuse {
+            shared_with(job, running)
+        } else {
+            0
+        };
+        used + job.tokens.len() - shared + GROWTH_RESERVE_TOKENS <= self.limits.kv_tokens
     }
 }
 

@@ -330,9 +330,9 @@ impl Scheduler {
         self.forget_all();
     }
 
-    /// Sends the youngest job that is stalled for long back to the queue, because another one could run in its place.
-    /// What it evaluated is kept as a prefix for as long as there is room. Returns whether there was
-    /// one, and an operation that forgets drafts.
+    /// Sends the youngest job that is stalled for long back to the queue, because another one could run
+    /// in its place. What it evaluated is kept as a prefix for as long as there is room. `None`: there
+    /// is no such job; else the operation that forgets its drafts, if it has any.
     fn give_way(&mut self) -> Option<Option<CacheOp>> {
         let gives_way = |j: &Job| j.stall == Stall::Long;
         let index = self.running.iter().rposition(gives_way)?;

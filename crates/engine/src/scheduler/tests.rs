@@ -554,6 +554,33 @@ fn a_stalled_job_gives_up_its_cells_for_a_prompt_that_needs_them() {
 }
 
 #[test]
+fn nobody_makes_way_in_vain() {
+    let tight = Limits {
+        kv_tokens: 200,
+        ..limits()
+    };
+    let budget = PrefillBudget {
+        beside_decoding: 64,
+        alone: 200,
+    };
+    let mut scheduler = Scheduler::new(tight);
+    scheduler.submit(0, (0..100).collect(), true);
+    scheduler.submit(1, (100..140).collect(), true);
+    let step = scheduler.plan(budget);
+    scheduler.commit(&step);
+    assert_eq!(scheduler.running(), 2);
+    // With the second job gone the third still would not fit.
+    scheduler.set_stall(1, Stall::Long);
+    scheduler.submit(2, (200..300).collect(), true);
+    scheduler.plan(budget);
+    assert_eq!((scheduler.running(), scheduler.waiting()), (2, 1));
+    // With the first one gone it does.
+    scheduler.set_stall(0, Stall::Long);
+    scheduler.plan(budget);
+    assert!(scheduler.tokens(2).is_some());
+}
+
+#[test]
 fn the_parts_of_a_prompt_are_equal() {
     let mut scheduler = Scheduler::new(Limits {
         row_group: 4,

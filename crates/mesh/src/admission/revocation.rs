@@ -261,9 +261,6 @@ impl Trust {
             return Err(Refusal::OtherMesh);
         }
         let (target, by) = (revocation.target, revocation.by);
-        if self.revocations().contains(target, by) {
-            return Ok(Insertion::Known);
-        }
         if target == Target::Node(self.root()) {
             return Err(Refusal::NotAbove);
         }
@@ -271,7 +268,9 @@ impl Trust {
         if !signature::verify(by, DOMAIN, &revocation.body, &revocation.signature) {
             return Err(Refusal::BadSignature);
         }
-        if self.check_unrevoked(&revocation.chain).is_err() {
+        // Only now: what is known must not make a forged variant of it look true.
+        let known = self.revocations().contains(target, by);
+        if known || self.check_unrevoked(&revocation.chain).is_err() {
             return Ok(Insertion::Known);
         }
         self.check_room(by)?;

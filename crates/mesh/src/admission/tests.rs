@@ -244,6 +244,36 @@ fn tickets_of_other_meshes_and_times_are_refused() {
 }
 
 #[test]
+fn a_forged_variant_of_a_known_revocation_is_no_revocation() {
+    let mut root = Person::root(1, 1);
+    let bad = root.bring(2);
+    let mut trust = root.trust();
+    let revocation = revoke(&root, Target::Node(bad.id()));
+    trust.revoke(revocation.clone()).unwrap();
+    let bytes = revocation.to_bytes();
+    let (mut read, mut forged) = (0, 0);
+    for index in 0..bytes.len() {
+        let mut variant = bytes.clone();
+        variant[index] ^= 1;
+        let Ok(variant) = Revocation::from_bytes(&variant) else {
+            continue;
+        };
+        read += 1;
+        forged += usize::from(trust.revoke(variant).is_err());
+    }
+    assert!(read > 64, "most of the bytes are a signature's");
+    assert_eq!(forged, read);
+}
+
+#[test]
+fn a_clock_that_was_put_back_ends_no_connection() {
+    let mut root = Person::root(1, 1);
+    let member = root.bring(2);
+    let (trust, chain) = (root.trust(), &member.membership().chain);
+    assert_eq!(trust.check_still(chain, NOW - HOUR), Ok(()));
+}
+
+#[test]
 fn an_expelled_member_falls_with_those_it_admitted() {
     let mut root = Person::root(1, 1);
     let mut bad = root.bring(2);

@@ -34,10 +34,23 @@ pub trait Authority: Send {
     /// Whether `node` was expelled: its announcements are refused and its record goes.
     fn is_expelled(&self, node: NodeId) -> bool;
 
-    /// Whether the signed blob is a valid revocation of this mesh. Called once for each new blob;
-    /// after `true` the protocol keeps and spreads it, and asks
+    /// What the signed blob is worth as a revocation of this mesh. Called once for each new blob;
+    /// if it is [`Added`](RevocationVerdict::Added) the protocol keeps and spreads it, and asks
     /// [`is_expelled`](Self::is_expelled) again about everybody.
-    fn accept_revocation(&mut self, blob: &[u8]) -> bool;
+    fn accept_revocation(&mut self, blob: &[u8]) -> RevocationVerdict;
+}
+
+/// What a revocation that somebody passed on is worth.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum RevocationVerdict {
+    /// It is true and new.
+    Added,
+    /// It is true and says nothing new: the same signer may say the same in many ways.
+    Known,
+    /// There is no room for it.
+    Full,
+    /// It is no revocation, or forged: whoever passed it on did not look.
+    False,
 }
 
 /// Why bytes are not an announcement.

@@ -8,6 +8,7 @@ use super::message::Fact;
 use super::state::State;
 use super::table::{Judgement, Subject};
 use crate::NodeId;
+use crate::announcement::RevocationVerdict;
 
 impl State {
     /// Takes a revocation from a peer, or (`from` is `None`) one that this node has otherwise.
@@ -24,11 +25,20 @@ impl State {
             }
             return;
         }
-        if !self.authority.accept_revocation(&blob) {
-            if let Some(node) = from {
-                self.disconnect(node, Offence::FalseRevocation);
+        match (self.authority.accept_revocation(&blob), from) {
+            (RevocationVerdict::Added, _) => {}
+            // From this node's own files: its admission code read them before.
+            (RevocationVerdict::Known, None) => {}
+            (RevocationVerdict::Known | RevocationVerdict::Full, _) => {
+                self.table.pass_over(hash);
+                return;
             }
-            return;
+            (RevocationVerdict::False, from) => {
+                if let Some(node) = from {
+                    self.disconnect(node, Offence::FalseRevocation);
+                }
+                return;
+            }
         }
         self.table.revoke(blob.clone());
         self.effect(Effect::Revoked(blob));

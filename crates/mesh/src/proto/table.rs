@@ -336,6 +336,11 @@ impl Table {
         }
     }
 
+    /// Remembers news that is worth nothing, so that nobody asks for it again.
+    pub(super) fn pass_over(&mut self, hash: u64) {
+        self.past.insert(hash);
+    }
+
     /// Takes a revocation that was judged new and accepted.
     pub(super) fn revoke(&mut self, blob: Arc<[u8]>) {
         let hash = item_hash(b'R', &blob, 0, 0);

@@ -4,7 +4,8 @@ use std::sync::Arc;
 
 use super::*;
 use crate::announcement::{
-    Announcement, Authority, COUNTER_MAX, ModelRate, NodeInfo, NodeState, Signature, Signed,
+    Announcement, Authority, COUNTER_MAX, ModelRate, NodeInfo, NodeState, RevocationVerdict,
+    Signature, Signed,
 };
 use crate::{MeshId, NodeId, Role};
 
@@ -29,8 +30,13 @@ impl Authority for Credulous {
         false
     }
 
-    fn accept_revocation(&mut self, _: &[u8]) -> bool {
-        true
+    fn accept_revocation(&mut self, blob: &[u8]) -> RevocationVerdict {
+        match blob {
+            b"known" => RevocationVerdict::Known,
+            b"full" => RevocationVerdict::Full,
+            b"false" => RevocationVerdict::False,
+            _ => RevocationVerdict::Added,
+        }
     }
 }
 
@@ -85,6 +91,27 @@ fn announced(number: u64, incarnation: u64, sequence: u64) -> Fact {
         info: NodeInfo::default(),
     };
     Fact::Announced(Signed::new(announcement, &Credulous).unwrap())
+}
+
+#[test]
+fn only_what_a_revocation_adds_is_kept_and_spread() {
+    let cases: [(&[u8], bool, bool); 4] = [
+        (b"new", true, false),
+        (b"known", false, false),
+        (b"full", false, false),
+        (b"false", false, true),
+    ];
+    for (blob, kept, punished) in cases {
+        let mut state = state();
+        let effects = tell(&mut state, Fact::Revoked(blob.into()), 1);
+        let is_kept = |effect: &Effect| matches!(effect, Effect::Revoked(_));
+        let is_punished = |effect: &Effect| matches!(effect, Effect::Disconnect { .. });
+        assert_eq!(effects.iter().any(is_kept), kept, "{blob:?}");
+        assert_eq!(effects.iter().any(is_punished), punished, "{blob:?}");
+        // The same once more is no news.
+        let effects = tell(&mut state, Fact::Revoked(blob.into()), 2);
+        assert!(!effects.iter().any(is_kept), "{blob:?}");
+    }
 }
 
 fn died(number: u64, incarnation: u64) -> Fact {

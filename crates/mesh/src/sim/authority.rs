@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 
 use super::mixing::mix_bytes;
 use crate::NodeId;
-use crate::announcement::{Authority, Signature};
+use crate::announcement::{Authority, RevocationVerdict, Signature};
 
 /// What every revocation of the simulation begins with.
 const REVOCATION: &[u8] = b"simulated revocation of ";
@@ -49,13 +49,16 @@ impl Authority for SimulatedAuthority {
         self.expelled.contains(&node)
     }
 
-    fn accept_revocation(&mut self, blob: &[u8]) -> bool {
+    fn accept_revocation(&mut self, blob: &[u8]) -> RevocationVerdict {
         let node = blob
             .strip_prefix(REVOCATION)
             .and_then(|node| <[u8; 32]>::try_from(node).ok());
-        if let Some(node) = node {
-            self.expelled.insert(NodeId::from_bytes(node));
+        match node {
+            Some(node) => {
+                self.expelled.insert(NodeId::from_bytes(node));
+                RevocationVerdict::Added
+            }
+            None => RevocationVerdict::False,
         }
-        node.is_some()
     }
 }

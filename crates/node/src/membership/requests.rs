@@ -203,6 +203,7 @@ impl Shared {
             Err(error) => {
                 if let Some(before) = before
                     && self.settings.mesh.home.is_some()
+                    && !self.models.table().shutting_down
                 {
                     match Mesh::rejoin(self.mesh_settings(), before).await {
                         Ok((mesh, streams)) => {

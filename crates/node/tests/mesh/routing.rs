@@ -1,5 +1,7 @@
 //! Who answers, and that everything of an answer comes through.
 
+use std::time::Duration;
+
 use engine::{Chat, EmbedInput, EmbedRequest, Error, Message};
 use mesh::admission::Invite;
 use mesh::proto::Liveness;
@@ -182,9 +184,25 @@ async fn a_join_that_nobody_waits_for_is_finished() {
     let ticket = connect(&[&a]).await;
     within(b.open_mesh(None)).await.unwrap();
     // Asked for, and dropped at once.
-    let asked = tokio::time::timeout(std::time::Duration::ZERO, b.join(&ticket)).await;
+    let asked = tokio::time::timeout(Duration::ZERO, b.join(&ticket)).await;
     assert!(asked.is_err());
     knows(&b, "m", 1).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_join_that_fails_after_the_stop_brings_nobody_back() {
+    let (gone, b) = (node("gone", &[]), node("b", &[]));
+    let ticket = connect(&[&gone]).await;
+    within(gone.shutdown(Duration::ZERO)).await;
+    within(b.open_mesh(None)).await.unwrap();
+    let joining = tokio::spawn({
+        let b = b.node.clone();
+        async move { b.join(&ticket).await }
+    });
+    until(&b, |snapshot| snapshot.mesh.is_none()).await;
+    within(b.shutdown(Duration::ZERO)).await;
+    assert!(within(joining).await.unwrap().is_err());
+    assert!(b.snapshot().mesh.is_none());
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -8,7 +8,7 @@ use tokio::sync::watch;
 
 use crate::NodeId;
 use crate::admission::{Certificate, Insertion, Refusal, Revocation, Target, Trust};
-use crate::announcement::{Authority, Signature};
+use crate::announcement::{Authority, RevocationVerdict, Signature};
 use crate::proto::MEMBERS_MAX;
 use crate::signature;
 
@@ -78,12 +78,12 @@ impl Authority for NodeAuthority {
                 .is_some_and(|chain| trust.check_unrevoked(&chain).is_err())
     }
 
-    fn accept_revocation(&mut self, blob: &[u8]) -> bool {
+    fn accept_revocation(&mut self, blob: &[u8]) -> RevocationVerdict {
         let revocation = match Revocation::from_bytes(blob) {
             Ok(revocation) => revocation,
             Err(error) => {
                 tracing::warn!(%error, "unreadable revocation");
-                return false;
+                return RevocationVerdict::False;
             }
         };
         let mut accepted = Ok(Insertion::Known);
@@ -92,15 +92,16 @@ impl Authority for NodeAuthority {
             accepted == Ok(Insertion::Added)
         });
         match accepted {
-            Ok(_) => true,
+            Ok(Insertion::Added) => RevocationVerdict::Added,
+            Ok(Insertion::Known) => RevocationVerdict::Known,
             // No fault of whoever passed it on.
             Err(Refusal::Full(what)) => {
                 tracing::error!(what, "no room for a revocation");
-                true
+                RevocationVerdict::Full
             }
             Err(refusal) => {
                 tracing::warn!(reason = %refusal, "refused a revocation");
-                false
+                RevocationVerdict::False
             }
         }
     }

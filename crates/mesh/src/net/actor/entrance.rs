@@ -5,7 +5,7 @@ use tokio::task::spawn_blocking;
 use super::super::wire::{JOINED_NODES_MAX, Join, Joined};
 use super::super::{address, unix_ms};
 use super::{Actor, Event, MemberStatus, MeshError, Refusal};
-use crate::admission::{Invitations, Invite, Redemption, Revocation, Target};
+use crate::admission::{Insertion, Invitations, Invite, Redemption, Revocation, Target};
 use crate::ticket::{BOOTSTRAP_MAX, Ticket};
 use crate::{Addresses, NodeId, Role};
 
@@ -92,14 +92,6 @@ impl Actor {
         if self.settings.role == Role::Client {
             return Err(MeshError::ClientsCannot);
         }
-        if let Target::Ticket(ticket) = target
-            && ticket.issuer == self.me
-        {
-            if !self.book.mark_revoked(ticket.id) {
-                return Err(MeshError::UnknownTicket(ticket.id));
-            }
-            self.keep_book().await?;
-        }
         let membership = &self.authority.membership;
         let revocation = Revocation::sign(
             membership.mesh,
@@ -111,7 +103,19 @@ impl Actor {
         self.check_effective(target)?;
         // The same checks as for a foreign one, on a copy: its reason is worth more than silence.
         let mut trial = self.trust.borrow().clone();
-        trial.revoke(revocation.clone())?;
+        let known = trial.revoke(revocation.clone())? == Insertion::Known;
+        // The book says what holds, so it comes after the checks.
+        if let Target::Ticket(ticket) = target
+            && ticket.issuer == self.me
+        {
+            if !self.book.mark_revoked(ticket.id) {
+                return Err(MeshError::UnknownTicket(ticket.id));
+            }
+            self.keep_book().await?;
+        }
+        if known {
+            return Ok(());
+        }
         self.event(Event::Revoke(revocation.to_bytes()));
         self.keep_revocations().await;
         Ok(())
