@@ -15,7 +15,7 @@ use crate::announcement::{
 use crate::proto::{Fact, Item, Message, Page, TableVersion};
 use crate::signature::{self, SIGNATURE_BYTES};
 use crate::ticket::Ticket;
-use crate::wire::{self, Hello, Join, Joined};
+use crate::wire::{self, Hello, Join, Joined, Rejection};
 use crate::{Addresses, MeshId, NodeId, Role};
 
 /// Something that reads foreign bytes.
@@ -87,13 +87,14 @@ pub const DECODERS: [Decoder; 11] = [
         read: answer,
         samples: || {
             let hello = sample().hello();
-            [
-                Ok(&hello),
-                Err(&Refusal::Expelled),
-                Err(&Refusal::Other("later".into())),
-            ]
-            .map(wire::answer_to_bytes)
-            .into()
+            let shown = Rejection {
+                refusal: Refusal::Expelled,
+                proof: Some(sample().revocations[0].to_bytes()),
+            };
+            let later = Refusal::Other("later".into()).into();
+            [Ok(&hello), Err(&shown), Err(&later)]
+                .map(wire::answer_to_bytes)
+                .into()
         },
     },
     Decoder {

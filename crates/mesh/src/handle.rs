@@ -14,8 +14,8 @@ use crate::admission::{
 use crate::announcement::{NodeInfo, NodeState};
 use crate::identity::{IdentityError, MeshFiles, StoredMembership};
 use crate::net::{
-    self, Actor, Command, Link, MemberStatus, MeshError, RecvStream, Relays, Running, SendStream,
-    Settings, Start, StreamKind, Streams,
+    self, Actor, Admission, Command, Link, MemberStatus, MeshError, RecvStream, Relays, Running,
+    SendStream, Settings, Start, StreamKind, Streams,
 };
 use crate::proto::View;
 use crate::ticket::Ticket;
@@ -91,32 +91,47 @@ impl Mesh {
     /// # Errors
     /// If the ticket is over, no node that it names answers, or one refuses.
     pub async fn join(settings: Settings, ticket: &Ticket) -> Result<(Self, Streams), MeshError> {
-        let now_unix_ms = net::unix_ms();
-        ticket.check(now_unix_ms)?;
+        ticket.check(net::unix_ms())?;
         let key = key_of(&settings)?;
-        let me = signature::node_of(&key);
-        let (mesh, root) = (ticket.terms().mesh, ticket.terms().root);
-        if root == me {
-            // Its originator needs nobody's word.
-            let authority = Authority {
-                key: key.clone(),
-                membership: Membership::of_root(mesh, me),
-            };
-            let files = files_of(&settings, mesh);
-            let endpoint = net::bind(key, &settings.network).await?;
-            let nodes = ticket.terms().bootstrap.clone();
-            let name = ticket.terms().name.clone();
-            return Self::start(settings, endpoint, authority, name, files, nodes);
-        }
-        let endpoint = net::bind(key.clone(), &settings.network).await?;
-        let admission = match net::redeem(&endpoint, ticket, settings.role, now_unix_ms).await {
-            Ok(admission) => admission,
+        let endpoint = net::bind(key, &settings.network).await?;
+        match redeem(&endpoint, ticket, settings.role).await {
+            Ok(admitted) => Self::enter_with(settings, admitted, endpoint),
             Err(error) => {
                 endpoint.close().await;
-                return Err(error);
+                Err(error)
             }
-        };
-        let files = files_of(&settings, mesh);
+        }
+    }
+
+    /// Redeems a ticket of another mesh while this node stays in its own: whoever is not admitted
+    /// has lost nothing.
+    ///
+    /// # Errors
+    /// As [`join`](Self::join).
+    pub async fn redeem(&self, ticket: &Ticket, role: Role) -> Result<Admitted, MeshError> {
+        redeem(&self.shared.endpoint, ticket, role).await
+    }
+
+    /// Begins a place in the mesh that has admitted this node. The one through which it was
+    /// [asked for](Self::redeem) must have been left: there is one endpoint to a key.
+    ///
+    /// # Errors
+    /// If the node's files or the network cannot be used.
+    pub async fn enter(
+        settings: Settings,
+        admitted: Admitted,
+    ) -> Result<(Self, Streams), MeshError> {
+        let endpoint = net::bind(admitted.key.clone(), &settings.network).await?;
+        Self::enter_with(settings, admitted, endpoint)
+    }
+
+    fn enter_with(
+        settings: Settings,
+        admitted: Admitted,
+        endpoint: Endpoint,
+    ) -> Result<(Self, Streams), MeshError> {
+        let Admitted { key, admission } = admitted;
+        let files = files_of(&settings, admission.membership.mesh);
         if let Some(files) = &files {
             files.set_membership(&StoredMembership {
                 membership: admission.membership.clone(),
@@ -378,6 +393,31 @@ impl Mesh {
         self.tell(command(reply)).await?;
         answer.await.map_err(|_| MeshError::Stopped)
     }
+}
+
+/// A mesh's consent to have this node as a member.
+#[derive(Debug)]
+pub struct Admitted {
+    key: SecretKey,
+    admission: Admission,
+}
+
+async fn redeem(endpoint: &Endpoint, ticket: &Ticket, role: Role) -> Result<Admitted, MeshError> {
+    let now_unix_ms = net::unix_ms();
+    ticket.check(now_unix_ms)?;
+    let key = endpoint.secret_key().clone();
+    let (terms, me) = (ticket.terms(), signature::node_of(&key));
+    let admission = if terms.root == me {
+        // Its originator needs nobody's word.
+        Admission {
+            membership: Membership::of_root(terms.mesh, me),
+            name: terms.name.clone(),
+            nodes: terms.bootstrap.clone(),
+        }
+    } else {
+        net::redeem(endpoint, ticket, role, now_unix_ms).await?
+    };
+    Ok(Admitted { key, admission })
 }
 
 fn key_of(settings: &Settings) -> Result<SecretKey, MeshError> {

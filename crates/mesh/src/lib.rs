@@ -36,7 +36,7 @@ mod wire;
 
 pub use addresses::{Addresses, AddressesWire, DIRECT_MAX, RELAY_BYTES_MAX};
 #[cfg(feature = "net")]
-pub use handle::Mesh;
+pub use handle::{Admitted, Mesh};
 pub use mesh_id::{MeshId, MeshIdParseError};
 pub use node_id::{NodeId, NodeIdParseError};
 pub use role::{Role, RoleParseError};

@@ -69,28 +69,52 @@ impl Hello {
     }
 }
 
+/// Why a hello is not accepted. Whoever was revoked is shown the revocation, and checks it himself.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct Rejection {
+    pub(crate) refusal: Refusal,
+    /// A revocation's bytes.
+    pub(crate) proof: Option<Vec<u8>>,
+}
+
+impl From<Refusal> for Rejection {
+    fn from(refusal: Refusal) -> Self {
+        Self {
+            refusal,
+            proof: None,
+        }
+    }
+}
+
 #[derive(Serialize, Deserialize)]
 struct AnswerWire {
     #[serde(rename = "h", default, skip_serializing_if = "Option::is_none")]
     hello: Option<HelloWire>,
     #[serde(rename = "x", default, skip_serializing_if = "Option::is_none")]
     refusal: Option<RefusalWire>,
+    #[serde(rename = "p", default, skip_serializing_if = "Option::is_none")]
+    proof: Option<Blob>,
 }
 
 /// The bytes of the answer to a hello.
-pub(crate) fn answer_to_bytes(answer: Result<&Hello, &Refusal>) -> Vec<u8> {
+pub(crate) fn answer_to_bytes(answer: Result<&Hello, &Rejection>) -> Vec<u8> {
+    let rejection = answer.err();
     codec::encode(&AnswerWire {
         hello: answer.ok().map(Hello::to_wire),
-        refusal: answer.err().map(Refusal::to_wire),
+        refusal: rejection.map(|rejection| rejection.refusal.to_wire()),
+        proof: rejection.and_then(|rejection| rejection.proof.clone().map(Blob)),
     })
 }
 
 /// Reads the answer to a hello.
-pub(crate) fn answer_from_bytes(bytes: &[u8]) -> Result<Result<Hello, Refusal>, DecodeError> {
+pub(crate) fn answer_from_bytes(bytes: &[u8]) -> Result<Result<Hello, Rejection>, DecodeError> {
     let wire: AnswerWire = codec::decode(bytes, ANSWER_BYTES_MAX)?;
     match (wire.hello, wire.refusal) {
         (Some(hello), None) => Ok(Ok(Hello::from_wire(hello)?)),
-        (_, Some(refusal)) => Ok(Err(Refusal::from_wire(refusal))),
+        (_, Some(refusal)) => Ok(Err(Rejection {
+            refusal: Refusal::from_wire(refusal),
+            proof: wire.proof.map(|Blob(bytes)| bytes),
+        })),
         (None, None) => Err(DecodeError::Malformed("an empty answer".into())),
     }
 }

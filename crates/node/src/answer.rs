@@ -63,7 +63,8 @@ enum Broken {
 
 /// Answers a request.
 pub(crate) async fn generate(shared: &Arc<Shared>, mut request: Request) -> Result<Answer, Error> {
-    let found = shared.find(&request.model, Purpose::Generate).await?;
+    let found = shared.find(&request.model, Purpose::Generate).await;
+    let found = found.inspect_err(|error| shared.note_missing(error))?;
     shared.ingress.count(&found.name);
     request.model.clone_from(&found.name);
     let only_here = found

@@ -14,12 +14,27 @@ const CHOICES_MAX: usize = 1_024;
 /// Most tool calls of one choice.
 const CALLS_MAX: usize = 1_024;
 
+/// Most tokens of a choice whose request names no end: longer than any context that hosts offer.
+const TOKENS_MAX: usize = 1 << 20;
+
+/// Most bytes of text per token, on average, and what may come beside: pieces of vocabularies have a
+/// few hundred bytes at most, and a call's name and marks need no token of their own.
+const TEXT_BYTES_PER_TOKEN_MAX: usize = 1_024;
+const TEXT_BYTES_BESIDE: usize = 64 * 1_024;
+
+/// Events without a token that an answer may have beside one per token: beginnings and ends of
+/// choices, calls, and text that was held back.
+const EVENTS_BESIDE: usize = 4 * CHOICES_MAX;
+
 /// The answer to one request.
 #[derive(Debug)]
 pub(crate) struct Journal {
     request: Request,
     choices: Vec<Choice>,
     started: bool,
+    /// Events and tokens of the present host.
+    events: usize,
+    tokens: usize,
 }
 
 /// What the client has of a choice, and what the present host has said.
@@ -56,6 +71,9 @@ pub(crate) enum Diverged {
     /// Other tokens or text than the first host.
     #[error("it goes on from another answer")]
     Other,
+    /// More than the request asks for: a host could fill this node's memory with that.
+    #[error("it says more than was asked for")]
+    TooMuch,
 }
 
 impl Journal {
@@ -66,6 +84,8 @@ impl Journal {
             choices: (0..choices).map(|_| Choice::default()).collect(),
             request,
             started: false,
+            events: 0,
+            tokens: 0,
         }
     }
 
@@ -76,6 +96,7 @@ impl Journal {
 
     /// What to ask the next host for.
     pub(crate) fn resume(&mut self) -> Request {
+        (self.events, self.tokens) = (0, 0);
         let mut request = self.request.clone();
         if self.has_begun() {
             let resumed = |choice: &Choice| Resumed {
@@ -96,12 +117,18 @@ impl Journal {
 
     /// Takes in what the host says; gives what is new to the client.
     pub(crate) fn note(&mut self, event: Event) -> Result<Option<Event>, Diverged> {
+        self.events += 1;
+        if self.events > self.tokens.saturating_add(EVENTS_BESIDE) {
+            return Err(Diverged::TooMuch);
+        }
         match event {
             Event::Started { .. } => {
                 Ok((!std::mem::replace(&mut self.started, true)).then_some(event))
             }
             Event::Delta { choice, delta } => {
-                let delta = self.choice(choice)?.delta(delta)?;
+                self.tokens = self.tokens.saturating_add(delta.tokens.len());
+                let bounds = Bounds::of(&self.request);
+                let delta = self.choice(choice)?.delta(delta, &bounds)?;
                 Ok((delta != Delta::default()).then_some(Event::Delta { choice, delta }))
             }
             Event::Finished { choice, reason } => self.finish(choice, reason),
@@ -126,8 +153,58 @@ impl Journal {
     }
 }
 
+/// What a request asks for at most.
+struct Bounds {
+    tokens_max: usize,
+    alternatives_max: Option<usize>,
+}
+
+impl Bounds {
+    fn of(request: &Request) -> Self {
+        let usize_of = |number: u32| usize::try_from(number).unwrap_or(usize::MAX);
+        let tokens_max = request.limits.max_tokens.map_or(TOKENS_MAX, usize_of);
+        Self {
+            tokens_max: tokens_max.min(TOKENS_MAX),
+            alternatives_max: request.logprobs.map(usize_of),
+        }
+    }
+
+    fn check(&self, choice: &Choice, delta: &Delta) -> Result<(), Diverged> {
+        let tokens = choice.said.tokens.saturating_add(delta.tokens.len());
+        let calls = delta.tool_calls.iter().map(|call| {
+            let names = [&call.id, &call.name].into_iter().flatten();
+            names.map(String::len).sum::<usize>() + call.arguments.len()
+        });
+        let text = delta.content.len() + delta.reasoning.len() + calls.sum::<usize>();
+        let text_max = tokens.saturating_mul(TEXT_BYTES_PER_TOKEN_MAX) + TEXT_BYTES_BESIDE;
+        let drawn = |logprob: &engine::TokenLogprob| {
+            let alternatives = self
+                .alternatives_max
+                .is_some_and(|max| logprob.top.len() <= max);
+            let mut pieces = logprob.top.iter().map(|(_, bytes, _)| bytes);
+            alternatives
+                && logprob.bytes.len() <= TEXT_BYTES_PER_TOKEN_MAX
+                && pieces.all(|bytes| bytes.len() <= TEXT_BYTES_PER_TOKEN_MAX)
+        };
+        let kept = tokens <= self.tokens_max
+            && choice.said.text().saturating_add(text) <= text_max
+            && delta.logprobs.len() <= delta.tokens.len()
+            && delta.logprobs.iter().all(drawn);
+        kept.then_some(()).ok_or(Diverged::TooMuch)
+    }
+}
+
+impl Said {
+    /// Bytes of all text so far.
+    fn text(&self) -> usize {
+        let arguments = self.calls.iter().map(|call| call.arguments);
+        self.content + self.reasoning + arguments.sum::<usize>()
+    }
+}
+
 impl Choice {
-    fn delta(&mut self, mut delta: Delta) -> Result<Delta, Diverged> {
+    fn delta(&mut self, mut delta: Delta, bounds: &Bounds) -> Result<Delta, Diverged> {
+        bounds.check(self, &delta)?;
         let known = self
             .sent
             .tokens

@@ -11,6 +11,8 @@ mod answer;
 mod demand;
 mod directory;
 mod error;
+#[cfg(any(test, feature = "fuzzing"))]
+pub mod fuzzing;
 mod ingress;
 mod journal;
 mod library;

@@ -389,17 +389,34 @@ impl Keeper {
 
 /// Why the mesh has no place for this node any more, if so.
 fn unwanted(status: &MemberStatus) -> Option<String> {
-    use mesh::admission::Refusal::{Expelled, MembershipExpired, TicketRevoked};
     match status {
         MemberStatus::Member => None,
-        MemberStatus::Expelled(reason)
-        | MemberStatus::Refused {
-            reason: reason @ (Expelled | MembershipExpired | TicketRevoked),
-            ..
-        } => Some(reason.to_string()),
+        MemberStatus::Expelled(reason) => Some(reason.to_string()),
+        // One member's word; others may well want it.
         MemberStatus::Refused { by, reason } => {
             tracing::warn!(by = by.short(), %reason, "a member refuses this node");
             None
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use mesh::admission::Refusal;
+
+    use super::*;
+
+    #[test]
+    fn one_members_word_ends_no_membership() {
+        let by = mesh::NodeId::from_bytes([1; 32]);
+        for reason in [Refusal::Expelled, Refusal::MembershipExpired] {
+            let refused = MemberStatus::Refused {
+                by,
+                reason: reason.clone(),
+            };
+            assert_eq!(unwanted(&refused), None);
+            assert!(unwanted(&MemberStatus::Expelled(reason)).is_some());
+        }
+        assert_eq!(unwanted(&MemberStatus::Member), None);
     }
 }

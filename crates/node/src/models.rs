@@ -41,6 +41,8 @@ pub(crate) struct Table {
     models: Vec<Model>,
     pub(crate) shutting_down: bool,
     next_id: u64,
+    /// Models with smaller ids were asked for at the start: the node is not ready without them.
+    first_later_id: u64,
 }
 
 /// One model, in any state.
@@ -84,6 +86,8 @@ impl Models {
         for (plan, needed_bytes) in plans {
             models.begin(plan, needed_bytes).await?;
         }
+        let table = &models.table;
+        table.send_modify(|table| table.first_later_id = table.next_id);
         Ok(models)
     }
 
@@ -105,6 +109,7 @@ impl Models {
             .collect();
         let table = Table {
             next_id: models.len() as u64,
+            first_later_id: models.len() as u64,
             models,
             shutting_down: false,
         };
@@ -250,14 +255,15 @@ impl Models {
         if found { Ok(()) } else { Err(not_served()) }
     }
 
-    /// Waits until every model is loaded.
+    /// Waits until every model that was asked for at the start is loaded. Later ones may fail as they
+    /// like: whoever asked for them is told.
     pub(crate) async fn ready(&self) -> Result<(), StartError> {
         let mut watcher = self.table.subscribe();
         let table = watcher
             .wait_for(|table| {
                 table.shutting_down
                     || table.first_failure().is_some()
-                    || table.models.iter().all(Model::is_settled)
+                    || table.asked_at_start().all(Model::is_settled)
             })
             .await
             .map_err(|_| StartError::ShutDown)?;
@@ -376,8 +382,13 @@ impl Table {
             .any(|model| model.name == name && !model.has_failed())
     }
 
+    fn asked_at_start(&self) -> impl Iterator<Item = &Model> {
+        let models = self.models.iter();
+        models.filter(|model| model.id < self.first_later_id)
+    }
+
     fn first_failure(&self) -> Option<&StartError> {
-        self.models.iter().find_map(|model| match &model.stage {
+        self.asked_at_start().find_map(|model| match &model.stage {
             Stage::Failed(error) => Some(error),
             _ => None,
         })

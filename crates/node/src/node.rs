@@ -5,6 +5,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use engine::{Backend, EmbedRequest, Embeddings, Error, EventStream, ModelInfo, Request};
 use futures::future::join_all;
+use mesh::announcement::MODEL_NAME_BYTES_MAX;
 use mesh::proto::View;
 use mesh::{Mesh, NodeId};
 use tokio::sync::{Mutex, watch};
@@ -16,7 +17,7 @@ use crate::directory::{self, Found};
 use crate::ingress::Ingress;
 use crate::loader::{Loader, default_loader};
 use crate::membership::Membership;
-use crate::models::{Models, Purpose};
+use crate::models::{Models, Purpose, is_auto, is_called};
 use crate::peer::Calls;
 use crate::remote::Remote;
 use crate::route::Place;
@@ -184,7 +185,7 @@ impl Node {
     /// [`Error::ModelNotFound`], with a hint that says what is served or still loading;
     /// [`Error::Lost`] if none of its hosts can be reached.
     pub async fn resolve(&self, model: &str) -> Result<Arc<dyn Backend>, Error> {
-        self.shared.resolve(model, Purpose::Generate).await
+        self.resolve_for(model, Purpose::Generate).await
     }
 
     /// The backend of `model` for embeddings; empty or `auto` is the best that makes them.
@@ -192,7 +193,12 @@ impl Node {
     /// # Errors
     /// As [`Node::resolve`].
     pub async fn resolve_for_embedding(&self, model: &str) -> Result<Arc<dyn Backend>, Error> {
-        self.shared.resolve(model, Purpose::Embed).await
+        self.resolve_for(model, Purpose::Embed).await
+    }
+
+    async fn resolve_for(&self, model: &str, purpose: Purpose) -> Result<Arc<dyn Backend>, Error> {
+        let found = self.shared.resolve(model, purpose).await;
+        found.inspect_err(|error| self.shared.note_missing(error))
     }
 
     /// Answers a request, here or through the mesh. When a host dies on the way, another goes on.
@@ -219,7 +225,7 @@ impl Node {
     /// node stops.
     pub async fn embed(&self, mut request: EmbedRequest) -> Result<Embeddings, Error> {
         self.accept()?;
-        let backend = self.shared.resolve(&request.model, Purpose::Embed).await?;
+        let backend = self.resolve_for_embedding(&request.model).await?;
         Purpose::Embed.check(backend.info())?;
         request.model.clone_from(&backend.info().name);
         self.shared.ingress.count(&request.model);
@@ -320,6 +326,25 @@ impl Shared {
             model: model.to_owned(),
             hint: self.hint(model),
         })
+    }
+
+    /// Counts a request that nobody can answer: what is asked for and not served is what a joiner
+    /// should take up. Under the name that a member's disk has it by, if one has.
+    pub(crate) fn note_missing(&self, error: &Error) {
+        let Error::ModelNotFound { model, .. } = error else {
+            return;
+        };
+        let Some(view) = self.view() else {
+            return;
+        };
+        if is_auto(model) || model.len() > MODEL_NAME_BYTES_MAX {
+            return;
+        }
+        let known = view
+            .alive()
+            .flat_map(|member| &member.announcement().info.local)
+            .find(|local| is_called(&local.name, model));
+        self.ingress.count(known.map_or(model, |local| &local.name));
     }
 
     fn look_up(&self, model: &str, purpose: Purpose) -> Option<Found> {

@@ -23,6 +23,13 @@ const ALIVE_INTERVAL: Duration = Duration::from_secs(2);
 /// that is really dead is noticed before, by the mesh.
 const SILENCE_MAX: Duration = Duration::from_secs(12);
 
+/// How long signs of life alone may come before, or within, an answer: waiting in a queue and then the
+/// longest prompt on a slow machine.
+const PROMPT_MAX: Duration = Duration::from_secs(3_600);
+
+/// The same for questions that need no model's time.
+const QUESTION_MAX: Duration = Duration::from_secs(60);
+
 /// How long a call may take to arrive: 24 MiB over 20 Mbit/s.
 const CALL_READ_MAX: Duration = Duration::from_secs(10);
 

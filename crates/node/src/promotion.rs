@@ -3,7 +3,7 @@
 //!
 //! - A node that joins without a model of its own is given the one that the mesh lacks most.
 //! - A model that has lost its last server is taken up again, by a standby node if there is one.
-//! - A model that is asked for much more than others gets another server.
+//! - A model that is asked for much more than others gets another server, or its first.
 //!
 //! Every node decides for itself, from the same announcements. So that not all of them do the same
 //! thing at once, they have an order, which differs from model to model; each waits a little longer
@@ -226,24 +226,27 @@ fn servers(scene: &Scene) -> BTreeMap<&str, u32> {
     servers
 }
 
-/// Models that are asked for much more, per server, than the coldest one.
+/// Models that are asked for much more, per server, than the coldest one. One that nobody serves is
+/// as hot as with a single server.
 fn hot_models<'a>(
     scene: &'a Scene,
     servers: &'a BTreeMap<&str, u32>,
 ) -> impl Iterator<Item = &'a str> {
     let per_server = |model: &str| {
         let demand = scene.demand.get(model).copied().unwrap_or(0.0);
-        servers.get(model).map(|count| demand / *count as f32)
+        demand / servers.get(model).copied().unwrap_or(1) as f32
     };
-    let coldest = servers
+    scene
+        .demand
         .keys()
-        .filter_map(|model| per_server(model))
-        .fold(f32::INFINITY, f32::min);
-    // A mesh with one model has nothing colder to compare with.
-    let coldest = if servers.len() > 1 { coldest } else { 0.0 };
-    servers.keys().copied().filter(move |model| {
-        per_server(model).is_some_and(|rate| rate >= HOT_PER_MINUTE && rate >= HOT_RATIO * coldest)
-    })
+        .map(String::as_str)
+        .filter(move |model| {
+            // What is alone has nothing colder to compare with.
+            let others = servers.keys().filter(|other| *other != model);
+            let coldest = others.map(|other| per_server(other)).reduce(f32::min);
+            let rate = per_server(model);
+            rate >= HOT_PER_MINUTE && rate >= HOT_RATIO * coldest.unwrap_or(0.0)
+        })
 }
 
 /// The model that the mesh lacks most: asked for and not served, then not served at all, then the

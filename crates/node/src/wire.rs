@@ -16,7 +16,7 @@ mod reply;
 mod request;
 
 pub(crate) use call::{Call, call_bytes, read_call};
-pub(crate) use frame::{read_frame, write_frames};
+pub(crate) use frame::{FrameError, read_frame, read_frame_if, write_frames};
 pub(crate) use reply::{Reply, read_reply, reply_bytes};
 
 /// Most bytes of a call. The API takes bodies of 16 MiB; as CBOR a body is no longer than as JSON.

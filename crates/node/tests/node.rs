@@ -227,6 +227,25 @@ async fn one_bad_model_fails_the_start_and_the_others_serve() {
     check_failure("faulty", told).await;
 }
 
+#[tokio::test]
+async fn a_model_that_is_asked_for_later_may_fail() {
+    let (permit, loader) = loader(1, 10);
+    let node = Node::start_with(settings(&["good"]), loader).await.unwrap();
+    for later in settings(&["bad", "other"]).models {
+        node.load_model(later).await.unwrap();
+    }
+    for _ in 0..2 {
+        permit.send(()).unwrap();
+    }
+    let failed = |snapshot: &Arc<node::Snapshot>| {
+        matches!(snapshot.models[1].state, ModelState::Failed { .. })
+    };
+    node.watch().wait_for(failed).await.unwrap();
+    // The third is being loaded still.
+    node.ready().await.unwrap();
+    permit.send(()).unwrap();
+}
+
 async fn check_failure(model: &str, message: &str) {
     let (permit, loader) = loader(1, 10);
     let node = Node::start_with(settings(&[model, "good"]), loader)

@@ -46,7 +46,7 @@ mod path;
 mod switch;
 mod system;
 
-pub use host::{Host, Process};
+pub use host::{Harm, Host, Process};
 pub use lab::{Lab, LabError, supported};
 pub use link::{Counters, Link};
 pub use namespace::gain_rights;

@@ -563,9 +563,8 @@ impl DecodeLoop {
     }
 
     fn publish(&self) {
-        self.shared
-            .running
-            .store(self.scheduler.running() as u32, Relaxed);
+        let running = self.scheduler.running() + self.scheduler.parked();
+        self.shared.running.store(running as u32, Relaxed);
         self.shared
             .kv_used
             .store(self.scheduler.kv_used() as u32, Relaxed);

@@ -173,6 +173,13 @@ impl Scheduler {
         self.running.len()
     }
 
+    /// Jobs that had a slot and wait for another one: they were told that they run.
+    #[must_use]
+    pub fn parked(&self) -> usize {
+        let waiting = self.waiting.iter();
+        waiting.filter(|job| job.cached.is_some()).count()
+    }
+
     /// Jobs that wait for a slot.
     #[must_use]
     pub fn waiting(&self) -> usize {

@@ -513,6 +513,8 @@ fn a_stalled_job_makes_way_for_one_that_waits_and_comes_back_first() {
     scheduler.set_stall(0, Stall::Long);
     let step = scheduler.plan(budget);
     assert!(step.rows.iter().all(|row| row.key == 1), "{step:?}");
+    let counts = (scheduler.running(), scheduler.parked(), scheduler.waiting());
+    assert_eq!(counts, (1, 1, 2));
     scheduler.commit(&step);
     scheduler.advance(1, &[7]);
     scheduler.set_stall(0, Stall::None);

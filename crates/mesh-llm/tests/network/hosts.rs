@@ -21,8 +21,8 @@ struct Machine<'a> {
     lab: &'a Lab,
     host: usize,
     ready: Value,
-    _process: Process,
-    _home: tempfile::TempDir,
+    process: Process,
+    home: tempfile::TempDir,
 }
 
 fn bad_network(hosts: usize) -> Lab {
@@ -33,7 +33,17 @@ fn bad_network(hosts: usize) -> Lab {
 
 impl<'a> Machine<'a> {
     fn start(lab: &'a Lab, host: usize, name: &str, arguments: &[&str]) -> Self {
-        let home = tempfile::tempdir().unwrap();
+        Self::start_at(lab, host, name, arguments, tempfile::tempdir().unwrap())
+    }
+
+    /// A machine with these files: one that was switched off comes back.
+    fn start_at(
+        lab: &'a Lab,
+        host: usize,
+        name: &str,
+        arguments: &[&str],
+        home: tempfile::TempDir,
+    ) -> Self {
         let mut command = Command::new(env!("CARGO_BIN_EXE_mesh-llm"));
         command
             .env_clear()
@@ -54,9 +64,16 @@ impl<'a> Machine<'a> {
             lab,
             host,
             ready: ready(&lines),
-            _process: process,
-            _home: home,
+            process,
+            home,
         }
+    }
+
+    /// Ends without a word, as when the power fails; gives the files that are left.
+    fn kill(mut self) -> tempfile::TempDir {
+        self.process.kill().unwrap();
+        self.process.wait().unwrap();
+        self.home
     }
 
     fn ticket(&self) -> &str {
@@ -75,22 +92,36 @@ impl<'a> Machine<'a> {
         )
     }
 
-    /// Waits until the node knows so many hosts of the starter model.
+    fn text(&self, key: &str) -> String {
+        self.ready[key].as_str().unwrap().to_owned()
+    }
+
+    /// Waits until the node knows so many hosts of all models together.
     fn knows(&self, hosts: usize) {
+        self.until(move |status| {
+            let targets = status["targets"].as_array().unwrap().iter();
+            let hosts_of = |target: &Value| target["hosts"].as_array().unwrap().len();
+            targets.map(hosts_of).sum::<usize>() == hosts
+        });
+    }
+
+    /// Waits until the node's state is as wished.
+    fn until(&self, is_wished: impl Fn(&Value) -> bool + Send + 'static) {
+        let url = format!("{}/api/status", self.text("console_url"));
         self.run(async move {
             loop {
-                let status = reqwest::get("http://127.0.0.1:3131/api/status")
-                    .await
-                    .unwrap();
-                let status: Value = status.json().await.unwrap();
-                let targets = status["targets"].as_array().unwrap().iter();
-                let hosts_of = |target: &Value| target["hosts"].as_array().unwrap().len();
-                if targets.map(hosts_of).sum::<usize>() == hosts {
+                let status: Value = reqwest::get(&url).await.unwrap().json().await.unwrap();
+                if is_wished(&status) {
                     return;
                 }
                 sleep(LOOK).await;
             }
         });
+    }
+
+    /// Asks this node; see [`ask`].
+    fn ask(&self, question: Value, begun: impl FnOnce(String) + Send + 'static) -> String {
+        self.run(ask(self.text("api_url"), question, begun))
     }
 }
 
@@ -134,17 +165,15 @@ fn answer(numbers: u32) -> String {
     (0..numbers).map(|number| format!("{number}, ")).collect()
 }
 
-/// Asks the node of this host; calls `begun` with the name of the machine that answers once the
-/// first words are there. Gives all words.
-async fn ask(question: Value, begun: impl FnOnce(String) + Send) -> String {
+/// Asks the node with this address; calls `begun` with the name of the machine that answers, empty if
+/// it is that node itself, once the first words are there. Gives all words.
+async fn ask(api_url: String, question: Value, begun: impl FnOnce(String) + Send) -> String {
     let client = reqwest::Client::new();
-    let url = "http://127.0.0.1:9337/v1/chat/completions";
+    let url = format!("{api_url}/chat/completions");
     let response = client.post(url).json(&question).send().await.unwrap();
     assert_eq!(response.status(), 200);
-    let host = response.headers()["x-mesh-llm-host"]
-        .to_str()
-        .unwrap()
-        .to_owned();
+    let host = response.headers().get("x-mesh-llm-host");
+    let host = host.map_or(String::new(), |host| host.to_str().unwrap().to_owned());
     let mut bytes = response.bytes_stream();
     let (mut text, mut begun) = (String::new(), Some(begun));
     while let Some(piece) = bytes.next().await {
@@ -175,9 +204,9 @@ pub(crate) fn machines_answer_for_each_other_over_bad_links() {
     let client = Machine::start(&lab, 2, "client", &["--join", first.ticket(), "--client"]);
     for machine in [&second, &client] {
         machine.knows(1);
-        let words = machine.run(ask(question(60), |host| {
+        let words = machine.ask(question(60), |host| {
             assert!(host.starts_with("first ("), "{host}");
-        }));
+        });
         assert_eq!(words, answer(60));
     }
 }
@@ -194,9 +223,9 @@ pub(crate) fn an_answer_goes_on_when_the_cable_to_its_host_is_cut() {
     let client = Machine::start(&lab, 2, "client", &["--join", first.ticket(), "--client"]);
     client.knows(2);
     let cables = std::sync::Arc::clone(&lab);
-    let words = client.run(ask(question(400), move |host| {
+    let words = client.ask(question(400), move |host| {
         cables.isolate(usize::from(host.starts_with("second (")));
-    }));
+    });
     assert_eq!(words, answer(400));
     client.knows(1);
     for host in [0, 1] {
@@ -204,4 +233,170 @@ pub(crate) fn an_answer_goes_on_when_the_cable_to_its_host_is_cut() {
     }
     client.knows(2);
     drop((first, second));
+}
+
+/// Two machines that serve the starter model, and a client of both.
+fn two_hosts_and_a_client(lab: &Lab) -> [Machine<'_>; 3] {
+    let first = Machine::start(lab, 0, "first", &["--model=starter"]);
+    let ticket = first.ticket().to_owned();
+    let second = Machine::start(lab, 1, "second", &["--join", &ticket, "--model=starter"]);
+    let client = Machine::start(lab, 2, "client", &["--join", &ticket, "--client"]);
+    client.knows(2);
+    [first, second, client]
+}
+
+pub(crate) fn two_models_on_two_machines_are_reached_from_everywhere() {
+    let lab = bad_network(3);
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("other.gguf");
+    let starter = concat!(env!("CARGO_MANIFEST_DIR"), "/../../assets/starter.gguf");
+    std::fs::copy(starter, &path).unwrap();
+    let model = format!("--model={}", path.display());
+    let first = Machine::start(&lab, 0, "first", &["--model=starter"]);
+    let ticket = first.ticket().to_owned();
+    let second = Machine::start(&lab, 1, "second", &["--join", &ticket, &model]);
+    let client = Machine::start(&lab, 2, "client", &["--join", &ticket, "--client"]);
+    for machine in [&first, &second, &client] {
+        machine.knows(2);
+        for (model, host) in [("starter", "first"), ("other", "second")] {
+            let mut question = question(40);
+            question["model"] = model.into();
+            let own = machine.host == usize::from(host == "second");
+            let words = machine.ask(question, move |by| {
+                let expected = if own {
+                    String::new()
+                } else {
+                    format!("{host} (")
+                };
+                assert!(by.starts_with(&expected) && by.is_empty() == own, "{by}");
+            });
+            assert_eq!(words, answer(40));
+        }
+    }
+}
+
+pub(crate) fn an_answer_goes_on_when_its_host_is_killed() {
+    let lab = bad_network(3);
+    let [first, second, client] = two_hosts_and_a_client(&lab);
+    let harms = [
+        first.process.harm().unwrap(),
+        second.process.harm().unwrap(),
+    ];
+    let words = client.ask(question(400), move |host| {
+        harms[usize::from(host.starts_with("second ("))]
+            .kill()
+            .unwrap();
+    });
+    assert_eq!(words, answer(400));
+    client.knows(1);
+}
+
+pub(crate) fn a_machine_that_pauses_loses_its_answers_and_comes_back() {
+    let lab = bad_network(3);
+    let [first, second, client] = two_hosts_and_a_client(&lab);
+    let harms = [
+        first.process.harm().unwrap(),
+        second.process.harm().unwrap(),
+    ];
+    let (paused, which) = std::sync::mpsc::channel();
+    let words = client.ask(question(400), move |host| {
+        let index = usize::from(host.starts_with("second ("));
+        harms[index].pause().unwrap();
+        paused.send(index).unwrap();
+    });
+    assert_eq!(words, answer(400));
+    client.knows(1);
+    [&first, &second][which.recv().unwrap()]
+        .process
+        .resume()
+        .unwrap();
+    client.knows(2);
+}
+
+pub(crate) fn machines_come_back_after_the_power_failed() {
+    let lab = bad_network(3);
+    let [first, second, client] = two_hosts_and_a_client(&lab);
+    // The first one, on which nobody depends: it knows the others from its files.
+    let kept = first.home.path().join(".mesh-llm/meshes");
+    first.run(async move {
+        let written = || {
+            let meshes = std::fs::read_dir(&kept).unwrap().flatten();
+            meshes
+                .into_iter()
+                .any(|mesh| mesh.path().join("bootstrap").exists())
+        };
+        while !written() {
+            sleep(LOOK).await;
+        }
+    });
+    let (id, mesh) = (first.text("node_id"), first.text("mesh_id"));
+    let home = first.kill();
+    client.knows(1);
+    assert_eq!(client.ask(question(20), |_| {}), answer(20));
+    let first = Machine::start_at(&lab, 0, "first", &["--model=starter"], home);
+    assert_eq!((first.text("node_id"), first.text("mesh_id")), (id, mesh));
+    client.knows(2);
+    first.knows(2);
+    // And one that was admitted: the same key, no ticket.
+    let id = second.text("node_id");
+    let home = second.kill();
+    client.knows(1);
+    let second = Machine::start_at(&lab, 1, "second", &["--rejoin", "--model=starter"], home);
+    assert_eq!(second.text("node_id"), id);
+    client.knows(2);
+    second.knows(2);
+}
+
+pub(crate) fn a_member_whose_ticket_is_revoked_is_out_at_once() {
+    let lab = bad_network(2);
+    let first = Machine::start(&lab, 0, "first", &["--model=starter"]);
+    let url = format!("{}/api/invites", first.text("console_url"));
+    let invites = url.clone();
+    let invited: Value = first.run(async move {
+        let invite = reqwest::Client::new()
+            .post(invites)
+            .json(&json!({ "role": "client" }));
+        invite.send().await.unwrap().json().await.unwrap()
+    });
+    let ticket = invited["ticket"].as_str().unwrap().to_owned();
+    let client = Machine::start(&lab, 1, "client", &["--join", &ticket, "--client"]);
+    client.knows(1);
+    let revoked = format!("{url}/{}", invited["id"].as_str().unwrap());
+    first.run(async move {
+        let gone = reqwest::Client::new().delete(revoked).send().await.unwrap();
+        assert!(gone.status().is_success(), "{}", gone.status());
+    });
+    // It was shown the revocation, and believes that only.
+    client.until(|status| status["mesh"].is_null());
+    first.until(|status| status["mesh"]["clients"] == 0);
+}
+
+pub(crate) fn fifty_clients_ask_at_once() {
+    const CLIENTS: usize = 50;
+    let lab = bad_network(3);
+    let first = Machine::start(&lab, 0, "first", &["--model=starter", "--queue=200"]);
+    let ticket = first.ticket().to_owned();
+    let arguments = ["--join", &ticket, "--client", "--port=0", "--console=0"];
+    let clients: Vec<Machine<'_>> = std::thread::scope(|scope| {
+        let starts: Vec<_> = (0..CLIENTS)
+            .map(|number| {
+                let (lab, arguments) = (&lab, &arguments);
+                let name = format!("client-{number}");
+                scope.spawn(move || Machine::start(lab, 1 + number % 2, &name, arguments))
+            })
+            .collect();
+        starts
+            .into_iter()
+            .map(|start| start.join().unwrap())
+            .collect()
+    });
+    std::thread::scope(|scope| {
+        for client in &clients {
+            scope.spawn(|| {
+                client.knows(1);
+                assert_eq!(client.ask(question(40), |_| {}), answer(40));
+            });
+        }
+    });
+    first.until(|status| status["mesh"]["clients"] == CLIENTS);
 }

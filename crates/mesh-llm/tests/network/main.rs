@@ -22,7 +22,13 @@ fn add(suite: &mut Suite) {
         testkit::net::supported,
         testkit::trial::trials![
             hosts::machines_answer_for_each_other_over_bad_links,
+            hosts::two_models_on_two_machines_are_reached_from_everywhere,
             hosts::an_answer_goes_on_when_the_cable_to_its_host_is_cut,
+            hosts::an_answer_goes_on_when_its_host_is_killed,
+            hosts::a_machine_that_pauses_loses_its_answers_and_comes_back,
+            hosts::machines_come_back_after_the_power_failed,
+            hosts::a_member_whose_ticket_is_revoked_is_out_at_once,
+            hosts::fifty_clients_ask_at_once,
         ],
     );
 }

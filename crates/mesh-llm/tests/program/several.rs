@@ -5,6 +5,7 @@ use std::time::Duration;
 use futures::StreamExt;
 use reqwest::{Client, StatusCode};
 use serde_json::{Value, json};
+use testkit::model::{Architecture, ModelSpec};
 use tokio::time::{sleep, timeout};
 
 use crate::process::{Program, Running};
@@ -255,6 +256,125 @@ async fn a_host_that_is_killed_in_mid_answer_is_replaced() {
     client.knows("starter", 1).await;
     assert_eq!(client.ask(&long_question()).await.content().await, whole);
     other.knows("starter", 1).await;
+}
+
+/// A model whose greedy text is free, long and the same in batches of any shape: random weights
+/// leave wide gaps between the best token and the next.
+fn noise(folder: &std::path::Path, name: &str, seed: u64) -> String {
+    let spec = ModelSpec {
+        name: name.into(),
+        context: 2_048,
+        seed,
+        ..ModelSpec::tiny(Architecture::Qwen3)
+    };
+    let path = folder.join(format!("{name}.gguf"));
+    testkit::model::write(&spec, &path).unwrap();
+    path.display().to_string()
+}
+
+fn free_question(model: &str) -> Value {
+    let mut question = question(800, true);
+    question["model"] = model.into();
+    question
+}
+
+#[tokio::test]
+async fn free_text_of_a_killed_host_is_what_it_would_have_been() {
+    let folder = tempfile::tempdir().unwrap();
+    let model = format!("--model={}", noise(folder.path(), "noise", 7));
+    let first = Node::start(&[&model, "--node-name=first"]);
+    let ticket = first.ticket();
+    let second = Node::join(&ticket, &[&model, "--node-name=second"]);
+    let client = Node::join(&ticket, &["--client"]);
+    client.knows("noise", 2).await;
+    let question = free_question("noise");
+    let whole = first.ask(&question).await.content().await;
+    assert!(whole.len() > 800, "{whole}");
+    assert_eq!(second.ask(&question).await.content().await, whole);
+
+    let mut answer = client.ask(&question).await;
+    answer.chunks(3).await;
+    let host = answer.host.clone().unwrap();
+    let killed = [&second, &first][usize::from(host.starts_with("first ("))];
+    killed.running.signal("KILL");
+    assert!(
+        !answer.text.contains("[DONE]"),
+        "it was too fast to be killed"
+    );
+    assert_eq!(answer.content().await, whole, "served by {host}");
+}
+
+#[tokio::test]
+async fn two_models_on_two_machines_are_reached_from_everywhere() {
+    let folder = tempfile::tempdir().unwrap();
+    let model = format!("--model={}", noise(folder.path(), "noise", 7));
+    let first = Node::start(&["--model=starter", "--node-name=first"]);
+    let ticket = first.ticket();
+    let second = Node::join(&ticket, &[&model, "--node-name=second"]);
+    let client = Node::join(&ticket, &["--client"]);
+    let mut texts: Vec<Vec<String>> = Vec::new();
+    for node in [&first, &second, &client] {
+        node.knows("starter", 1).await;
+        node.knows("noise", 1).await;
+        let mut models = node.models().await;
+        models.sort_unstable();
+        assert_eq!(models, ["noise", "starter"]);
+        let mut of_node = Vec::new();
+        for model in ["starter", "noise"] {
+            for stream in [true, false] {
+                let mut question = question(40, stream);
+                question["model"] = model.into();
+                let answer = node.ask(&question).await;
+                let own = match model {
+                    "starter" => &first,
+                    _ => &second,
+                };
+                assert_eq!(answer.host.is_none(), std::ptr::eq(own, node), "{model}");
+                of_node.push(answer.content().await);
+            }
+        }
+        texts.push(of_node);
+    }
+    // The same answers, wherever they were asked for.
+    assert_eq!(texts[1], texts[0]);
+    assert_eq!(texts[2], texts[0]);
+    // A name that nobody serves is refused, and the refusal names what there is.
+    let mut unknown = question(4, false);
+    unknown["model"] = "nonesuch".into();
+    let mut refused = client.ask(&unknown).await;
+    assert_eq!(refused.status, StatusCode::NOT_FOUND);
+    while refused.read().await {}
+    assert!(refused.text.contains("`noise`"), "{}", refused.text);
+}
+
+#[tokio::test]
+async fn a_joiner_hands_over_to_its_own_model_without_losing_a_request() {
+    let first = Node::start(&["--model=starter", "--node-name=first"]);
+    let whole = first.ask(&question(40, false)).await.content().await;
+    let joiner = Node::join(&first.ticket(), &["--node-name=joiner"]);
+    joiner.knows("starter", 1).await;
+    // Its own one is loaded while requests go on.
+    let url = format!("{}/api/models/load", joiner.text("console_url"));
+    let load = async {
+        let order = joiner.client.post(url).json(&json!({ "model": "starter" }));
+        assert!(order.send().await.unwrap().status().is_success());
+        joiner.knows("starter", 2).await;
+    };
+    let asking = async {
+        let mut hosts = std::collections::BTreeSet::new();
+        for _ in 0..2_000 {
+            let answer = joiner.ask(&question(40, true)).await;
+            let here = answer.host.is_none();
+            hosts.insert(here);
+            assert_eq!(answer.content().await, whole);
+            if here {
+                break;
+            }
+        }
+        hosts
+    };
+    let ((), hosts) = tokio::join!(load, asking);
+    assert_eq!(hosts.into_iter().collect::<Vec<_>>(), [false, true]);
 }
 
 #[tokio::test]

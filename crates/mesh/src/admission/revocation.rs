@@ -212,26 +212,37 @@ impl Revocations {
         hash.finalize().into()
     }
 
-    /// Whether one of `above` expelled `node`.
-    pub(super) fn expels(&self, node: NodeId, above: impl Iterator<Item = NodeId>) -> bool {
+    /// That by which one of `above` expelled `node`.
+    pub(super) fn expels(
+        &self,
+        node: NodeId,
+        above: impl Iterator<Item = NodeId>,
+    ) -> Option<&Revocation> {
         self.signed_by(Target::Node(node), above)
     }
 
-    /// Whether one of `above` revoked `ticket`.
-    pub(super) fn revokes(&self, ticket: TicketRef, above: impl Iterator<Item = NodeId>) -> bool {
+    /// That by which one of `above` revoked `ticket`.
+    pub(super) fn revokes(
+        &self,
+        ticket: TicketRef,
+        above: impl Iterator<Item = NodeId>,
+    ) -> Option<&Revocation> {
         self.signed_by(Target::Ticket(ticket), above.chain([ticket.issuer]))
     }
 
     /// Whether `signer` took back `target`.
     #[must_use]
     pub fn contains(&self, target: Target, signer: NodeId) -> bool {
-        self.signed_by(target, [signer].into_iter())
+        self.signed_by(target, [signer].into_iter()).is_some()
     }
 
-    fn signed_by(&self, target: Target, mut signers: impl Iterator<Item = NodeId>) -> bool {
-        self.by_target
-            .get(&target)
-            .is_some_and(|found| signers.any(|signer| found.contains_key(&signer)))
+    fn signed_by(
+        &self,
+        target: Target,
+        mut signers: impl Iterator<Item = NodeId>,
+    ) -> Option<&Revocation> {
+        let found = self.by_target.get(&target)?;
+        signers.find_map(|signer| found.get(&signer))
     }
 
     fn insert(&mut self, revocation: Revocation) {

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use iroh_base::SecretKey;
 use serde::{Deserialize, Serialize};
 
-use super::{CLOCK_SKEW_MS, Certificate, Refusal, Revocations, TicketRef};
+use super::{CLOCK_SKEW_MS, Certificate, Refusal, Revocation, Revocations, Target, TicketRef};
 use crate::codec::{self, Blob, DecodeError, Fixed};
 use crate::signature;
 use crate::{MeshId, NodeId, Role};
@@ -234,8 +234,19 @@ impl Trust {
     /// Checks that nobody who stands above cut the branch. Only a signer above counts: otherwise any
     /// member could expel any other by signing a certificate for it and then revoking it.
     pub fn check_unrevoked(&self, chain: &[Certificate]) -> Result<(), Refusal> {
+        match self.cut_by(chain).map(Revocation::target) {
+            None => Ok(()),
+            Some(Target::Node(_)) => Err(Refusal::Expelled),
+            Some(Target::Ticket(_)) => Err(Refusal::TicketRevoked),
+        }
+    }
+
+    /// The revocation that cuts a chain, for showing to whom it cuts: nobody need believe on a
+    /// stranger's word that he is out.
+    #[must_use]
+    pub fn cut_by(&self, chain: &[Certificate]) -> Option<&Revocation> {
         if self.revocations.is_empty() {
-            return Ok(());
+            return None;
         }
         for (index, link) in chain.iter().enumerate() {
             let grant = link.grant();
@@ -243,25 +254,23 @@ impl Trust {
                 let issuers = chain.iter().skip(index).map(|link| link.grant().issuer);
                 issuers.chain(grant.sponsors.iter().copied())
             };
-            if self.revocations.expels(grant.node, above()) {
-                return Err(Refusal::Expelled);
+            if let Some(found) = self.revocations.expels(grant.node, above()) {
+                return Some(found);
             }
             // A sponsor is below the root and whichever sponsors follow it.
             let sponsors = &grant.sponsors;
             for (rank, sponsor) in sponsors.iter().enumerate() {
                 let over = sponsors.iter().skip(rank + 1).copied();
-                if self
-                    .revocations
-                    .expels(*sponsor, over.chain(above_all(self.root, chain)))
-                {
-                    return Err(Refusal::Expelled);
+                let over = over.chain(above_all(self.root, chain));
+                if let Some(found) = self.revocations.expels(*sponsor, over) {
+                    return Some(found);
                 }
             }
-            if self.revocations.revokes(grant.ticket, above()) {
-                return Err(Refusal::TicketRevoked);
+            if let Some(found) = self.revocations.revokes(grant.ticket, above()) {
+                return Some(found);
             }
         }
-        Ok(())
+        None
     }
 
     /// Checks that a ticket's issuer may still invite and that nobody above revoked it.
@@ -275,6 +284,7 @@ impl Trust {
         if self
             .revocations
             .revokes(ticket, above.chain([ticket.issuer, self.root]))
+            .is_some()
         {
             return Err(Refusal::TicketRevoked);
         }

@@ -50,6 +50,9 @@ pub enum MeshError {
     /// After `leave`.
     #[error("the mesh was left")]
     Stopped,
+    /// The book of invitations could not be written.
+    #[error("cannot store the invitations: {0}")]
+    NotKept(String),
     /// A bound of this node.
     #[error("too many {0} at once; hint: try again in a moment")]
     TooMany(&'static str),

@@ -7,9 +7,9 @@ use iroh::endpoint::{Connection, RecvStream, SendStream};
 use tokio::time::timeout;
 
 use super::close::CloseCode;
-use super::wire::{self, ANSWER_BYTES_MAX, HELLO_BYTES_MAX, Hello};
+use super::wire::{self, ANSWER_BYTES_MAX, HELLO_BYTES_MAX, Hello, Rejection};
 use super::{address, frame, unix_ms};
-use crate::admission::{Certificate, Refusal, Trust};
+use crate::admission::{Certificate, Refusal, Revocation, Trust};
 use crate::{Addresses, NodeId, Role};
 
 /// How long a peer may take to show its membership.
@@ -34,8 +34,8 @@ pub(crate) struct Candidate {
 pub(crate) enum HelloError {
     #[error("{0}")]
     Network(String),
-    #[error("it refused: {0}")]
-    RefusedByPeer(Refusal),
+    #[error("it refused: {}", .0.refusal)]
+    RefusedByPeer(Rejection),
     #[error("{0}")]
     NotAMember(Refusal),
     #[error("it broke the protocol: {0}")]
@@ -61,10 +61,10 @@ pub(crate) async fn dial(
     let theirs = wire::answer_from_bytes(&answer)
         .map_err(|error| misbehaved(connection, error.to_string()))?
         .map_err(HelloError::RefusedByPeer)?;
-    let candidate = check(connection, theirs, trust).inspect_err(|refusal| {
-        CloseCode::Expelled.close(connection, refusal.code());
-    });
-    let candidate = candidate.map_err(HelloError::NotAMember)?;
+    let candidate = check(connection, theirs, trust).map_err(|rejection| {
+        CloseCode::Expelled.close(connection, rejection.refusal.code());
+        HelloError::NotAMember(rejection.refusal)
+    })?;
     Ok((candidate, send, recv))
 }
 
@@ -72,7 +72,7 @@ pub(crate) async fn dial(
 pub(crate) async fn receive(
     connection: &Connection,
     trust: &Trust,
-) -> Result<(Result<Candidate, Refusal>, SendStream, RecvStream), HelloError> {
+) -> Result<(Result<Candidate, Rejection>, SendStream, RecvStream), HelloError> {
     let (send, mut recv) = timeout(HELLO_MAX, connection.accept_bi())
         .await
         .map_err(|_| misbehaved(connection, "it showed no membership in time".into()))?
@@ -85,7 +85,7 @@ pub(crate) async fn receive(
         Err(error) => {
             let peer = address::node_of(connection.remote_id());
             tracing::debug!(peer = %peer.short(), %error, "unreadable hello");
-            return Ok((Err(Refusal::Malformed), send, recv));
+            return Ok((Err(Refusal::Malformed.into()), send, recv));
         }
     };
     Ok((check(connection, theirs, trust), send, recv))
@@ -103,8 +103,8 @@ pub(crate) async fn welcome(
 }
 
 /// Tells the peer why it is not let in, and ends the connection when it has read that.
-pub(crate) async fn refuse(connection: &Connection, send: &mut SendStream, refusal: &Refusal) {
-    if frame::write(send, &wire::answer_to_bytes(Err(refusal)))
+pub(crate) async fn refuse(connection: &Connection, send: &mut SendStream, rejection: &Rejection) {
+    if frame::write(send, &wire::answer_to_bytes(Err(rejection)))
         .await
         .is_ok()
     {
@@ -112,12 +112,20 @@ pub(crate) async fn refuse(connection: &Connection, send: &mut SendStream, refus
         let _ = send.finish();
         let _ = timeout(REFUSED_MAX, send.stopped()).await;
     }
-    CloseCode::Done.close(connection, refusal.code());
+    CloseCode::Done.close(connection, rejection.refusal.code());
 }
 
-fn check(connection: &Connection, theirs: Hello, trust: &Trust) -> Result<Candidate, Refusal> {
+fn check(connection: &Connection, theirs: Hello, trust: &Trust) -> Result<Candidate, Rejection> {
     let node = address::node_of(connection.remote_id());
-    let standing = trust.check(node, &theirs.membership, unix_ms())?;
+    let standing = trust
+        .check(node, &theirs.membership, unix_ms())
+        .map_err(|refusal| Rejection {
+            proof: matches!(refusal, Refusal::Expelled | Refusal::TicketRevoked)
+                .then(|| trust.cut_by(&theirs.membership.chain))
+                .flatten()
+                .map(Revocation::to_bytes),
+            refusal,
+        })?;
     Ok(Candidate {
         node,
         role: standing.role,

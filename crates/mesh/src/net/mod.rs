@@ -31,7 +31,7 @@ pub use stream::{IncomingStream, RecvStream, SendStream, StreamKind, Streams};
 pub use actor::MemberStatus;
 pub(crate) use actor::{Actor, Command, Running, Start};
 pub(crate) use endpoint::bind;
-pub(crate) use join::redeem;
+pub(crate) use join::{Admission, redeem};
 pub(crate) use stream::halves;
 
 /// Redeeming a ticket.

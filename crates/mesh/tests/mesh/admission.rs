@@ -6,7 +6,7 @@ use mesh::identity::StateDir;
 use mesh::net::{MemberStatus, MeshError};
 use mesh::ticket::{Ticket, TicketError};
 
-use crate::nodes::{Node, apart, refusal, refused, sees, sees_gone, settings};
+use crate::nodes::{Node, apart, expelled, refusal, sees, sees_gone, settings};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_counted_ticket_is_refused_when_replayed_by_others() {
@@ -86,7 +86,10 @@ async fn a_revoked_ticket_admits_nobody_and_cuts_those_who_came_by_it() {
     one.mesh.revoke(ticket.terms().id).await.unwrap();
     apart(&one.mesh, three.id()).await;
     apart(&two.mesh, three.id()).await;
-    assert_ne!(refused(&three.mesh).await, MemberStatus::Member);
+    assert_eq!(
+        expelled(&three.mesh).await,
+        MemberStatus::Expelled(Refusal::TicketRevoked)
+    );
     assert_eq!(refusal(Node::join(&ticket).await), Refusal::TicketRevoked);
     assert!(one.mesh.invites().await.unwrap()[0].revoked);
     // The others stay, and new tickets work.
@@ -126,7 +129,10 @@ async fn an_expelled_member_falls_with_those_it_admitted_and_stays_out() {
     assert_eq!(refusal(outcome), Refusal::Expelled);
     three.mesh.leave().await;
     if let Ok((again, _streams)) = Mesh::rejoin(settings(&three.home), mesh).await {
-        assert_ne!(refused(&again).await, MemberStatus::Member);
+        assert_eq!(
+            expelled(&again).await,
+            MemberStatus::Expelled(Refusal::Expelled)
+        );
     }
 }
 

@@ -1,19 +1,20 @@
 //! Peers that send rubbish, too much, or nothing: cut off, while others notice nothing.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::sync::{Arc, Mutex, OnceLock};
 
 use iroh::endpoint::{Connection, ConnectionError, RecvStream, SendStream, presets};
 use iroh::{Endpoint, EndpointAddr, EndpointId, RelayMode, SecretKey};
 use mesh::Mesh;
 use mesh::NodeId;
-use mesh::admission::Membership;
+use mesh::admission::{Membership, Refusal};
 use mesh::identity::StateDir;
-use mesh::net::{ALPN_JOIN, ALPN_PEER};
+use mesh::net::{ALPN_JOIN, ALPN_PEER, MemberStatus};
 use proptest::prelude::*;
 use proptest::strategy::ValueTree as _;
 use proptest::test_runner::{Config, TestRunner};
 
-use crate::nodes::{Node, ask, echo, sees, within};
+use crate::nodes::{Node, apart, ask, echo, refusal, sees, within};
 
 /// A stranger with a socket.
 async fn stranger(key: SecretKey) -> Endpoint {
@@ -55,6 +56,53 @@ async fn closed_with(connection: &Connection) -> u64 {
 const DONE: u64 = 0;
 const MISBEHAVED: u64 = 5;
 
+/// What was logged in this process.
+#[derive(Clone, Default)]
+struct Log(Arc<Mutex<Vec<u8>>>);
+
+impl Log {
+    /// Begins to log; one log for all tests of a process.
+    fn start() -> Self {
+        static LOG: OnceLock<Log> = OnceLock::new();
+        LOG.get_or_init(|| {
+            let log = Self::default();
+            let writer = log.clone();
+            tracing_subscriber::fmt()
+                .with_ansi(false)
+                .with_writer(move || writer.clone())
+                .init();
+            log
+        })
+        .clone()
+    }
+
+    /// Waits for a warning with all of `words`.
+    async fn warns(&self, words: &[&str]) {
+        within(async {
+            loop {
+                let text = String::from_utf8_lossy(&self.0.lock().unwrap()).into_owned();
+                let mut warnings = text.lines().filter(|line| line.contains(" WARN "));
+                if warnings.any(|line| words.iter().all(|word| line.contains(word))) {
+                    return;
+                }
+                tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+            }
+        })
+        .await;
+    }
+}
+
+impl std::io::Write for Log {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.0.lock().unwrap().extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
 /// Shows that two members still work with each other.
 async fn undisturbed(one: &Mesh, two: &mut Node) {
     let second = two.id();
@@ -72,8 +120,9 @@ async fn rubbish_on_every_protocol_ends_that_connection_only() {
     let one = Node::create().await;
     let mut two = one.bring().await;
     let to = address(&one).await;
-    let endpoint = stranger(SecretKey::generate()).await;
+    let log = Log::start();
     for alpn in [ALPN_JOIN, ALPN_PEER] {
+        // A new stranger each time, so that each line is about this rubbish.
         for (rubbish, code) in [
             // A gigabyte announced.
             (frame(1 << 30, b"x"), MISBEHAVED),
@@ -86,12 +135,15 @@ async fn rubbish_on_every_protocol_ends_that_connection_only() {
             (frame(0, b""), DONE),
             (frame(40, &[0xff; 40]), DONE),
         ] {
+            let endpoint = stranger(SecretKey::generate()).await;
             let connection = connect(&endpoint, &to, alpn).await;
             let (mut send, recv) = connection.open_bi().await.unwrap();
             send.write_all(&rubbish).await.unwrap();
             send.finish().unwrap();
             assert_eq!(closed_with(&connection).await, code, "{rubbish:?}");
             drop(recv);
+            let who = NodeId::from_bytes(*endpoint.id().as_bytes()).short();
+            log.warns(&["did not let", &who, "reason="]).await;
         }
     }
     undisturbed(&one.mesh, &mut two).await;
@@ -149,13 +201,15 @@ async fn enter(
     let connection = connect(endpoint, to, ALPN_PEER).await;
     let (mut send, mut recv) = connection.open_bi().await.unwrap();
     let mut hello = vec![0xa3];
-    // {"m": membership, "i": 1, "a": {}}
+    // {"m": membership, "i": 1, "a": {"d": [127.0.0.1:port]}}
     hello.extend(b"\x61m");
     let bytes = membership.to_bytes();
     hello.push(0x59);
     hello.extend(u16::try_from(bytes.len()).unwrap().to_be_bytes());
     hello.extend(bytes);
-    hello.extend(b"\x61i\x01\x61a\xa0");
+    hello.extend(b"\x61i\x01\x61a\xa1\x61d\x81\x46\x7f\x00\x00\x01");
+    let port = endpoint.bound_sockets()[0].port();
+    hello.extend(port.to_be_bytes());
     let length = u32::try_from(hello.len()).unwrap();
     send.write_all(&frame(length, &hello)).await.unwrap();
     let mut length = [0; 4];
@@ -169,6 +223,7 @@ async fn enter(
 async fn cut_off_for<F: Future<Output = ()>>(
     harm: impl FnOnce(Connection, SendStream, RecvStream) -> F,
 ) {
+    let log = Log::start();
     let one = Node::create().await;
     let mut two = one.bring().await;
     let (endpoint, membership) = inside(&one).await;
@@ -176,6 +231,8 @@ async fn cut_off_for<F: Future<Output = ()>>(
     let (connection, send, recv) = enter(&endpoint, &membership, &to).await;
     harm(connection.clone(), send, recv).await;
     assert_eq!(closed_with(&connection).await, MISBEHAVED);
+    let who = NodeId::from_bytes(*endpoint.id().as_bytes()).short();
+    log.warns(&["cut a peer off", &who, "reason="]).await;
     undisturbed(&one.mesh, &mut two).await;
     sees(&two.mesh, one.id()).await;
 }
@@ -230,6 +287,62 @@ async fn a_member_that_opens_streams_without_end_is_cut_off() {
         drop((send, recv));
     })
     .await;
+}
+
+/// Accepts one connection and answers its hello with `answer`.
+async fn answer_hello(endpoint: &Endpoint, answer: &[u8]) {
+    let incoming = within(endpoint.accept()).await.unwrap();
+    let connection = within(incoming).await.unwrap();
+    let (mut send, _recv) = within(connection.accept_bi()).await.unwrap();
+    let length = u32::try_from(answer.len()).unwrap();
+    send.write_all(&frame(length, answer)).await.unwrap();
+    send.finish().unwrap();
+    let _ = within(send.stopped()).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nobody_is_expelled_by_a_liar() {
+    let one = Node::create().await;
+    let mut two = one.bring().await;
+    let (endpoint, membership) = inside(&one).await;
+    endpoint.set_alpns(vec![ALPN_PEER.to_vec()]);
+    let liar = NodeId::from_bytes(*endpoint.id().as_bytes());
+    let to = address(&two).await;
+    let status = two.mesh.status();
+    // A connection that is closed with the code of the expelled.
+    let (connection, _send, _recv) = enter(&endpoint, &membership, &to).await;
+    within(async {
+        while two
+            .mesh
+            .links()
+            .await
+            .unwrap()
+            .iter()
+            .all(|link| link.node != liar)
+        {
+            tokio::task::yield_now().await;
+        }
+    })
+    .await;
+    connection.close(4u32.into(), b"expelled");
+    apart(&two.mesh, liar).await;
+    assert_eq!(*status.borrow(), MemberStatus::Member);
+    // Refusals: {"x": {"c": "expelled"}}, bare, and with a revocation that is none.
+    for proof in [&b""[..], b"\x61p\x43abc"] {
+        let map = if proof.is_empty() { b"\xa1" } else { b"\xa2" };
+        let answer = [&map[..], b"\x61x\xa1\x61c\x68expelled", proof].concat();
+        let (asked, ()) = tokio::join!(
+            ask(&two.mesh, liar, b"hello?"),
+            answer_hello(&endpoint, &answer)
+        );
+        assert_eq!(refusal(asked), Refusal::Expelled);
+        let refused = MemberStatus::Refused {
+            by: liar,
+            reason: Refusal::Expelled,
+        };
+        assert_eq!(*status.borrow(), refused);
+    }
+    undisturbed(&one.mesh, &mut two).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

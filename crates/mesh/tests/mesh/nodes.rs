@@ -174,9 +174,10 @@ pub(crate) async fn apart(mesh: &Mesh, node: NodeId) {
     .await;
 }
 
-pub(crate) async fn refused(mesh: &Mesh) -> MemberStatus {
+/// Waits until the node knows for certain that it is out.
+pub(crate) async fn expelled(mesh: &Mesh) -> MemberStatus {
     let mut status = mesh.status();
-    within(status.wait_for(|status| *status != MemberStatus::Member))
+    within(status.wait_for(|status| matches!(status, MemberStatus::Expelled(_))))
         .await
         .unwrap()
         .clone()

@@ -134,6 +134,7 @@ proptest! {
     ) {
         let mut request = Request::new("m", Input::Text("hi".into()));
         request.n = script.len() as u32;
+        request.logprobs = Some(0);
         let mut whole = Client::new(script.len());
         answer(&script, &request, 0, 1).into_iter().for_each(|event| whole.take(event));
 
@@ -182,5 +183,73 @@ fn a_host_that_goes_on_from_something_else_is_noticed() {
     assert_eq!(
         journal().note(delta(&[1, 2, 3], "aéb")),
         Ok(Some(delta(&[3], "b")))
+    );
+}
+
+#[test]
+fn a_host_that_says_more_than_was_asked_for_is_cut_off() {
+    fn check(name: &str, event: impl Fn(usize) -> Event, times: usize) {
+        let mut request = Request::new("m", Input::Text("hi".into()));
+        request.limits.max_tokens = Some(8);
+        request.logprobs = Some(1);
+        let mut journal = Journal::new(request);
+        let outcome = (0..times).find_map(|index| journal.note(event(index)).err());
+        assert_eq!(outcome, Some(Diverged::TooMuch), "{name}");
+    }
+    let delta = |delta: Delta| Event::Delta { choice: 0, delta };
+    let token = |top: Vec<(TokenId, Vec<u8>, f32)>, bytes: Vec<u8>| TokenLogprob {
+        token: 1,
+        bytes,
+        logprob: -1.0,
+        top,
+    };
+    let with = |logprobs: Vec<TokenLogprob>| {
+        delta(Delta {
+            tokens: vec![1],
+            logprobs,
+            ..Delta::default()
+        })
+    };
+    check("tokens", |_| with(Vec::new()), 9);
+    check(
+        "nothing, without end",
+        |_| delta(Delta::default()),
+        EVENTS_BESIDE + 1,
+    );
+    let long = || "a".repeat(TEXT_BYTES_BESIDE + TEXT_BYTES_PER_TOKEN_MAX + 1);
+    let content = |_| {
+        delta(Delta {
+            content: long(),
+            ..Delta::default()
+        })
+    };
+    check("text", content, 1);
+    let call = |_| {
+        delta(Delta {
+            tool_calls: vec![ToolCallDelta {
+                index: 0,
+                id: None,
+                name: Some(long()),
+                arguments: String::new(),
+            }],
+            ..Delta::default()
+        })
+    };
+    check("a name", call, 1);
+    check(
+        "logprobs",
+        |_| with(vec![token(Vec::new(), Vec::new()); 2]),
+        1,
+    );
+    let alternatives = vec![(1, Vec::new(), -1.0); 2];
+    check(
+        "alternatives",
+        |_| with(vec![token(alternatives.clone(), Vec::new())]),
+        1,
+    );
+    check(
+        "pieces",
+        |_| with(vec![token(Vec::new(), vec![0; 2_000])]),
+        1,
     );
 }

@@ -13,6 +13,16 @@ use super::announce::first_info;
 use crate::node::Shared;
 use crate::{DropError, MeshRequestError, ModelSource, Node, StartError};
 
+/// A way into a mesh.
+enum Entrance {
+    /// This node's own, by its name.
+    Own(Option<String>),
+    /// By a ticket.
+    Ticket(Box<Ticket>),
+    /// One that has admitted this node before.
+    Known(MeshId),
+}
+
 impl Node {
     /// Opens this node's own mesh: the one called `name`, or the one without a name; the same one
     /// at each start. A node that is in another mesh leaves that first.
@@ -20,20 +30,16 @@ impl Node {
     /// # Errors
     /// If the node's files or the network cannot be used.
     pub async fn open_mesh(&self, name: Option<&str>) -> Result<MeshId, MeshRequestError> {
-        let name = name.map(str::to_owned);
-        self.enter(async move |settings| Mesh::create(settings, name.as_deref()).await)
-            .await
+        self.enter(Entrance::Own(name.map(str::to_owned))).await
     }
 
-    /// Joins the mesh that a ticket leads to. A node that is in another mesh leaves that first, and
-    /// comes back to it if it is not admitted.
+    /// Joins the mesh that a ticket leads to. A node that is in another mesh leaves that once it is
+    /// admitted, and not before.
     ///
     /// # Errors
     /// As `mesh::Mesh::join`.
     pub async fn join(&self, ticket: &Ticket) -> Result<MeshId, MeshRequestError> {
-        let ticket = ticket.clone();
-        self.enter(async move |settings| Mesh::join(settings, &ticket).await)
-            .await
+        self.enter(Entrance::Ticket(Box::new(ticket.clone()))).await
     }
 
     /// Comes back to a mesh that this node is a member of; `None`: the last one.
@@ -49,8 +55,7 @@ impl Node {
                 .ok_or(MeshRequestError::NoLastMesh)?,
             (None, None) => return Err(MeshRequestError::NoLastMesh),
         };
-        self.enter(async move |settings| Mesh::rejoin(settings, mesh).await)
-            .await
+        self.enter(Entrance::Known(mesh)).await
     }
 
     /// Whether this node can come back to a mesh without a ticket: it was admitted before, and
@@ -148,16 +153,10 @@ impl Node {
 
     /// Enters a mesh. Goes on to the end even if whoever asked is gone: the node would otherwise be
     /// left between two meshes.
-    async fn enter<F>(
-        &self,
-        entering: impl FnOnce(MeshSettings) -> F + Send + 'static,
-    ) -> Result<MeshId, MeshRequestError>
-    where
-        F: Future<Output = Result<(Mesh, Streams), MeshError>> + Send + 'static,
-    {
+    async fn enter(&self, entrance: Entrance) -> Result<MeshId, MeshRequestError> {
         let shared = Arc::clone(&self.shared);
         // Ends by itself: every step of entering and leaving has a deadline.
-        let task = tokio::spawn(async move { shared.replace(entering).await });
+        let task = tokio::spawn(async move { shared.replace(entrance).await });
         // It is cancelled only with the runtime; a panic has been told of.
         task.await.unwrap_or(Err(MeshRequestError::ShuttingDown))
     }
@@ -180,20 +179,32 @@ impl Shared {
     }
 
     /// Leaves the present mesh and enters another; comes back to the first if that fails.
-    async fn replace<F>(
-        self: &Arc<Self>,
-        entering: impl FnOnce(MeshSettings) -> F,
-    ) -> Result<MeshId, MeshRequestError>
-    where
-        F: Future<Output = Result<(Mesh, Streams), MeshError>>,
-    {
+    async fn replace(self: &Arc<Self>, entrance: Entrance) -> Result<MeshId, MeshRequestError> {
         let _one_at_a_time = self.entering.lock().await;
         if self.models.table().shutting_down {
             return Err(MeshRequestError::ShuttingDown);
         }
-        let before = self.mesh().map(|mesh| mesh.mesh_id());
+        let before = self.mesh();
+        // What may be refused comes first. A node without files would have no way back.
+        let admitted = match (&entrance, &before) {
+            (Entrance::Ticket(ticket), Some(mesh)) => {
+                Some(mesh.redeem(ticket, self.settings.mesh.role).await?)
+            }
+            _ => None,
+        };
+        if self.models.table().shutting_down {
+            return Err(MeshRequestError::ShuttingDown);
+        }
+        let before = before.map(|mesh| mesh.mesh_id());
         self.end_membership().await;
-        match entering(self.mesh_settings()).await {
+        let settings = self.mesh_settings();
+        let entered = match (entrance, admitted) {
+            (_, Some(admitted)) => Mesh::enter(settings, admitted).await,
+            (Entrance::Own(name), _) => Mesh::create(settings, name.as_deref()).await,
+            (Entrance::Ticket(ticket), None) => Mesh::join(settings, &ticket).await,
+            (Entrance::Known(mesh), _) => Mesh::rejoin(settings, mesh).await,
+        };
+        match entered {
             Ok((mesh, _)) if self.models.table().shutting_down => {
                 // The node stopped meanwhile, and has said its goodbyes.
                 mesh.leave().await;

@@ -1,11 +1,15 @@
 //! The ingress's side of a call.
 
+use std::time::Duration;
+
 use engine::Error;
 use mesh::net::{RecvStream, SendStream};
 use mesh::{Mesh, NodeId};
 use tokio::time::timeout;
 
-use super::{CALL_READ_MAX, CALLS, CODE_BROKEN, SILENCE_MAX};
+use super::{
+    ALIVE_INTERVAL, CALL_READ_MAX, CALLS, CODE_BROKEN, PROMPT_MAX, QUESTION_MAX, SILENCE_MAX,
+};
 use crate::wire::{self, Call, REPLY_BYTES_MAX, Reply, read_frame, write_frames};
 
 /// Why a call has no answer.
@@ -25,6 +29,8 @@ pub(crate) struct Replies {
     recv: RecvStream,
     /// Finished; kept because the connection stays open as long as it is in use.
     _send: SendStream,
+    /// How long signs of life alone are enough.
+    patience: Duration,
 }
 
 /// Calls a node. Returns once it has taken the call.
@@ -41,7 +47,15 @@ pub(crate) async fn call(mesh: &Mesh, node: NodeId, call: &Call) -> Result<Repli
     }
     // Fails only if the host has ended the stream, which reading will tell.
     let _ = send.finish();
-    let mut replies = Replies { recv, _send: send };
+    let patience = match call {
+        Call::Generate(_) | Call::Embed(_) => PROMPT_MAX,
+        _ => QUESTION_MAX,
+    };
+    let mut replies = Replies {
+        recv,
+        _send: send,
+        patience,
+    };
     match replies.next().await? {
         Reply::Accepted => Ok(replies),
         other => Err(replies.unexpected(&other)),
@@ -51,7 +65,9 @@ pub(crate) async fn call(mesh: &Mesh, node: NodeId, call: &Call) -> Result<Repli
 impl Replies {
     /// The next reply with something in it.
     pub(crate) async fn next(&mut self) -> Result<Reply, CallError> {
-        loop {
+        // Signs of life come at intervals, so that their number is a time, and a flood of them ends.
+        let signs_max = self.patience.as_secs() / ALIVE_INTERVAL.as_secs();
+        for _ in 0..=signs_max {
             let frame = timeout(SILENCE_MAX, read_frame(&mut self.recv, REPLY_BYTES_MAX)).await;
             let frame = match frame {
                 Ok(Ok(Some(frame))) => frame,
@@ -69,6 +85,8 @@ impl Replies {
                 }
             }
         }
+        self.recv.abort(CODE_BROKEN);
+        Err(CallError::Lost("it is alive, but has no answer".to_owned()))
     }
 
     /// Ends a call whose host answers something that does not belong to it.

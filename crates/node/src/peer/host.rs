@@ -11,13 +11,19 @@ use mesh::net::{IncomingStream, SendStream};
 use tokio::time::timeout;
 
 use super::{ALIVE_INTERVAL, CALL_READ_MAX, CODE_BROKEN, WRITE_MAX};
-use crate::wire::{self, CALL_BYTES_MAX, Call, Reply, read_frame, write_frames};
+use crate::wire::{self, CALL_BYTES_MAX, Call, FrameError, Reply, read_frame_if, write_frames};
 
 /// Calls of one peer at a time. An ingress with many users has some dozens.
 const CALLS_PER_PEER_MAX: u32 = 64;
 
 /// Calls in all: far more than slots and queues hold.
 const CALLS_MAX: u32 = 1_024;
+
+/// Bytes of all calls of one peer that are held at a time: two of the longest, or many short ones.
+const BYTES_PER_PEER_MAX: usize = 2 * CALL_BYTES_MAX;
+
+/// Bytes of all calls in all.
+const BYTES_MAX: usize = 512 << 20;
 
 /// When a peer that has too many calls may try again, s.
 const RETRY_AFTER_S: u32 = 1;
@@ -34,42 +40,76 @@ pub(crate) trait Hosting: Send + Sync + 'static {
 /// Counts the calls that run.
 #[derive(Debug, Default)]
 pub(crate) struct Calls {
-    running: Arc<Mutex<BTreeMap<NodeId, u32>>>,
+    running: Arc<Mutex<BTreeMap<NodeId, InUse>>>,
+}
+
+/// What the calls of one peer take.
+#[derive(Debug, Default, Clone, Copy)]
+struct InUse {
+    calls: u32,
+    bytes: usize,
 }
 
 /// One running call.
 struct Running {
-    calls: Arc<Mutex<BTreeMap<NodeId, u32>>>,
+    calls: Arc<Mutex<BTreeMap<NodeId, InUse>>>,
     peer: NodeId,
+    bytes: usize,
 }
 
 impl Calls {
     fn begin(&self, peer: NodeId) -> Option<Running> {
         let mut running = self.running.lock().unwrap_or_else(PoisonError::into_inner);
-        let own = running.get(&peer).copied().unwrap_or(0);
-        if own >= CALLS_PER_PEER_MAX || running.values().sum::<u32>() >= CALLS_MAX {
+        let own = running.get(&peer).map_or(0, |own| own.calls);
+        let all = running.values().map(|one| one.calls).sum::<u32>();
+        if own >= CALLS_PER_PEER_MAX || all >= CALLS_MAX {
             return None;
         }
-        running.insert(peer, own + 1);
+        running.entry(peer).or_default().calls += 1;
         drop(running);
         Some(Running {
             calls: Arc::clone(&self.running),
             peer,
+            bytes: 0,
         })
+    }
+}
+
+impl Running {
+    /// Takes room for the call's bytes, once; false if there is none.
+    fn claim(&mut self, bytes: usize) -> bool {
+        let mut calls = self.calls.lock().unwrap_or_else(PoisonError::into_inner);
+        let all = calls.values().map(|one| one.bytes).sum::<usize>();
+        let Some(own) = calls.get_mut(&self.peer) else {
+            return false;
+        };
+        if own.bytes + bytes > BYTES_PER_PEER_MAX || all + bytes > BYTES_MAX {
+            return false;
+        }
+        own.bytes += bytes;
+        self.bytes = bytes;
+        true
     }
 }
 
 impl Drop for Running {
     fn drop(&mut self) {
         let mut calls = self.calls.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(count) = calls.get_mut(&self.peer) {
-            *count -= 1;
-            if *count == 0 {
+        if let Some(own) = calls.get_mut(&self.peer) {
+            own.calls -= 1;
+            own.bytes -= self.bytes;
+            if own.calls == 0 {
                 calls.remove(&self.peer);
             }
         }
     }
 }
+
+/// What a peer is told that asks for too much at once.
+const FULL: Error = Error::QueueFull {
+    waiting: CALLS_PER_PEER_MAX,
+    retry_after_s: RETRY_AFTER_S,
+};
 
 /// Why a call was cut off.
 #[derive(Debug, thiserror::Error)]
@@ -87,14 +127,8 @@ enum Cut {
 pub(crate) async fn answer(mut stream: IncomingStream, host: impl Hosting, calls: Arc<Calls>) {
     let peer = stream.peer;
     let answered = match calls.begin(peer) {
-        Some(_running) => run(&mut stream, &host).await,
-        None => {
-            let full = Error::QueueFull {
-                waiting: CALLS_PER_PEER_MAX,
-                retry_after_s: RETRY_AFTER_S,
-            };
-            say(&mut stream.send, &[Reply::Failed(full)]).await
-        }
+        Some(mut running) => run(&mut stream, &host, &mut running).await,
+        None => say(&mut stream.send, &[Reply::Failed(FULL)]).await,
     };
     match answered {
         Ok(()) => {
@@ -110,12 +144,22 @@ pub(crate) async fn answer(mut stream: IncomingStream, host: impl Hosting, calls
     }
 }
 
-async fn run(stream: &mut IncomingStream, host: &impl Hosting) -> Result<(), Cut> {
-    let frame = timeout(CALL_READ_MAX, read_frame(&mut stream.recv, CALL_BYTES_MAX))
-        .await
-        .map_err(|_| Cut::Broken("the call does not arrive".to_owned()))?
-        .map_err(|error| Cut::Broken(error.to_string()))?
-        .ok_or(Cut::Stopped)?;
+async fn run(
+    stream: &mut IncomingStream,
+    host: &impl Hosting,
+    running: &mut Running,
+) -> Result<(), Cut> {
+    let has_room = |bytes| running.claim(bytes);
+    let reading = read_frame_if(&mut stream.recv, CALL_BYTES_MAX, has_room);
+    let frame = match timeout(CALL_READ_MAX, reading).await {
+        Ok(Ok(frame)) => frame.ok_or(Cut::Stopped)?,
+        Ok(Err(FrameError::NoRoom { .. })) => {
+            stream.recv.abort(CODE_BROKEN);
+            return say(&mut stream.send, &[Reply::Failed(FULL)]).await;
+        }
+        Ok(Err(error)) => return Err(Cut::Broken(error.to_string())),
+        Err(_) => return Err(Cut::Broken("the call does not arrive".to_owned())),
+    };
     let call = wire::read_call(&frame).map_err(|error| Cut::Broken(error.to_string()))?;
     drop(frame);
     let send = &mut stream.send;

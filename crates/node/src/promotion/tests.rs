@@ -190,6 +190,9 @@ fn a_hot_model_gets_another_server_and_then_no_more() {
     // With a second server, each has 15 a minute: still hot; with three, none is left on standby.
     check(&[2, 3], &[("m", 30.0), ("cold", 5.0)], true);
     check(&[2, 3], &[("m", 30.0), ("cold", 6.0)], false);
+    // Asked for, and nobody serves it.
+    check(&[], &[("m", 30.0), ("cold", 5.0)], true);
+    check(&[], &[("m", 9.0), ("cold", 1.0)], false);
     // A node that runs something already leaves it to others.
     check(&[1, 2], &[("m", 300.0)], false);
 }

@@ -19,12 +19,27 @@ pub(crate) enum FrameError {
         /// The limit.
         bytes_max: usize,
     },
+    /// There is no room for it now.
+    #[error("no room for a frame of {bytes} bytes")]
+    NoRoom {
+        /// What was announced.
+        bytes: usize,
+    },
 }
 
 /// The next frame; `None` when the stream ended before one began.
 pub(crate) async fn read_frame(
     stream: &mut (impl AsyncRead + Unpin),
     bytes_max: usize,
+) -> Result<Option<Vec<u8>>, FrameError> {
+    read_frame_if(stream, bytes_max, |_| true).await
+}
+
+/// [`read_frame`], if `has_room` for so many bytes says yes.
+pub(crate) async fn read_frame_if(
+    stream: &mut (impl AsyncRead + Unpin),
+    bytes_max: usize,
+    has_room: impl FnOnce(usize) -> bool,
 ) -> Result<Option<Vec<u8>>, FrameError> {
     let mut length = [0; 4];
     let first = stream.read(&mut length).await?;
@@ -37,6 +52,9 @@ pub(crate) async fn read_frame(
     let bytes = u32::from_le_bytes(length) as usize;
     if bytes > bytes_max {
         return Err(FrameError::TooLong { bytes, bytes_max });
+    }
+    if !has_room(bytes) {
+        return Err(FrameError::NoRoom { bytes });
     }
     let mut frame = Vec::with_capacity(bytes.min(TRUSTED_BYTES));
     let read = stream.take(bytes as u64).read_to_end(&mut frame).await?;

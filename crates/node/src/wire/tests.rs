@@ -6,6 +6,7 @@ use proptest::prelude::*;
 use serde_json::json;
 
 use super::*;
+use crate::fuzzing;
 
 fn full_request() -> Request {
     let mut nested = json!({ "type": "string" });
@@ -211,11 +212,38 @@ fn numbers_that_no_ingress_sends_are_refused() {
     });
 }
 
+#[test]
+fn samples_of_the_fuzz_targets_are_accepted() {
+    let (calls, replies) = fuzzing::samples();
+    assert!(calls.iter().all(|bytes| fuzzing::call(bytes)));
+    assert!(replies.iter().all(|bytes| fuzzing::reply(bytes)));
+    assert!(!fuzzing::call(b"") && !fuzzing::reply(b"\xff"));
+}
+
 proptest! {
     #[test]
     fn foreign_bytes_never_panic(bytes in prop::collection::vec(any::<u8>(), 0..300)) {
-        let _ = read_call(&bytes);
-        let _ = read_reply(&bytes);
+        let _ = fuzzing::call(&bytes);
+        let _ = fuzzing::reply(&bytes);
+    }
+
+    #[test]
+    fn damaged_samples_never_panic(
+        which: prop::sample::Index,
+        edits in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 1..4),
+    ) {
+        let (calls, replies) = fuzzing::samples();
+        for (samples, read) in [
+            (calls, fuzzing::call as fn(&[u8]) -> bool),
+            (replies, fuzzing::reply),
+        ] {
+            let mut bytes = samples[which.index(samples.len())].clone();
+            for (at, byte) in &edits {
+                let at = at.index(bytes.len());
+                bytes[at] = *byte;
+            }
+            let _ = read(&bytes);
+        }
     }
 
     #[test]

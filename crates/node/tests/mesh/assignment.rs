@@ -100,6 +100,44 @@ async fn a_standby_node_takes_up_a_lost_model() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_standby_node_helps_out_with_a_hot_model() {
+    hot(&[&Script::new("m", 1)], 2).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_standby_node_takes_up_what_many_ask_for_in_vain() {
+    hot(&[], 1).await;
+}
+
+/// Asks node a, which serves `serving`, so often for `m` that standby node b takes it up; it then has
+/// so many hosts.
+async fn hot(serving: &[&Arc<Script>], hosts: usize) {
+    let a = node("a", serving);
+    let ticket = connect(&[&a]).await;
+    let disk = tempfile::tempdir().unwrap();
+    write_model(disk.path(), "m");
+    let (_home, mut settings) = settings("b");
+    settings.models_dirs = vec![disk.path().to_path_buf()];
+    settings.mesh.standby = true;
+    let (permit, loader) = loader();
+    permit.send(()).unwrap();
+    let b = Node::start_with(settings, loader).await.unwrap();
+    within(b.join(&ticket)).await.unwrap();
+    knows(&b, "m", hosts - 1).await;
+    let asking = async {
+        for _ in 0..20 {
+            // Nobody may answer yet.
+            if let Ok(mut events) = within(a.generate(request("m"))).await {
+                rest(&mut events).await.1.unwrap();
+            }
+        }
+    };
+    asking.await;
+    knows(&a, "m", hosts).await;
+    assert_eq!(b.snapshot().mesh.as_ref().unwrap().role, Role::Serving);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn models_are_loaded_and_dropped_at_run_time() {
     let disk = tempfile::tempdir().unwrap();
     write_model(disk.path(), "m");

@@ -143,6 +143,32 @@ async fn calls_that_never_arrive_keep_nobody_out_and_are_ended() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn long_calls_of_one_peer_take_bounded_room() {
+    let script = Script::new("m", 1);
+    let (a, b) = (node("a", &[&script]), node("b", &[]));
+    connect(&[&a, &b]).await;
+    knows(&b, "m", 1).await;
+    let (mesh, to) = member(&a).await;
+    // Each announces the longest call there is; two have room.
+    let mut long = Vec::new();
+    for _ in 0..3 {
+        let (mut send, recv) = open(&mesh, to).await;
+        send.write_all(&(24_u32 << 20).to_le_bytes()).await.unwrap();
+        long.push((send, recv));
+    }
+    let (mut refused, mut ended) = (0, 0);
+    for (_send, recv) in &mut long {
+        let mut answer = Vec::new();
+        match within(recv.read_to_end(&mut answer)).await {
+            Ok(_) => refused += usize::from(answer.len() > 4),
+            Err(_) => ended += 1,
+        }
+    }
+    assert_eq!((refused, ended), (1, 2));
+    undisturbed(&mesh, to, &b).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_peer_that_stops_reading_holds_its_own_answer_back_only() {
     const TOKENS: u32 = 2_000_000;
     let script = Script::new("m", 1);

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use engine::{Chat, EmbedInput, EmbedRequest, Error, Message};
 use mesh::admission::Invite;
+use mesh::announcement::{Model, NodeInfo, NodeState, ServedModel};
 use mesh::proto::Liveness;
 use node::Role;
 
@@ -178,6 +179,64 @@ async fn demand_is_counted_at_the_ingress_and_known_to_all() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn what_is_asked_for_in_vain_is_known_to_all() {
+    let (a, b) = (node("a", &[]), node("b", &[]));
+    connect(&[&a, &b]).await;
+    let long = "x".repeat(1_000);
+    for _ in 0..3 {
+        assert!(within(b.generate(request("missing"))).await.is_err());
+        assert!(within(b.resolve(&long)).await.is_err());
+        assert!(within(b.resolve("auto")).await.is_err());
+    }
+    until(&a, |snapshot| {
+        let models: Vec<_> = snapshot.demand.iter().map(|demand| &demand.model).collect();
+        models == ["missing"] && snapshot.demand[0].per_minute >= 2.0
+    })
+    .await;
+    // Alone there is nobody to tell.
+    let alone = node("alone", &[]);
+    assert!(within(alone.generate(request("missing"))).await.is_err());
+    assert!(alone.snapshot().demand.is_empty());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn models_that_only_draft_are_never_offered() {
+    let a = node("a", &[]);
+    let ticket = connect(&[&a]).await;
+    let served = |name: &str, draft: bool| ServedModel {
+        model: Model {
+            name: name.into(),
+            fingerprint: "f".into(),
+            draft,
+            ..Model::default()
+        },
+        slots: 1,
+        ..ServedModel::default()
+    };
+    // Another program's node, of a version that says so.
+    let home = tempfile::tempdir().unwrap();
+    let (_home, settings) = crate::world::settings("other");
+    let info = NodeInfo {
+        state: NodeState::Serving,
+        serving: vec![served("drafts", true), served("writes", false)],
+        ..NodeInfo::default()
+    };
+    let settings = mesh::net::Settings {
+        network: settings.mesh.network,
+        ..mesh::net::Settings::new(Some(mesh::identity::StateDir::new(home.path())), info)
+    };
+    let (_mesh, _streams) = within(mesh::Mesh::join(settings, &ticket)).await.unwrap();
+    knows(&a, "writes", 1).await;
+    let names: Vec<_> = (a.snapshot().targets.iter())
+        .map(|target| target.model.clone())
+        .collect();
+    assert_eq!(names, ["writes"]);
+    let listed = within(a.served()).await;
+    assert!(listed.iter().all(|info| info.name == "writes"));
+    assert!(within(a.generate(request("drafts"))).await.is_err());
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_join_that_nobody_waits_for_is_finished() {
     let script = Script::new("m", 1);
     let (a, b) = (node("a", &[&script]), node("b", &[]));
@@ -199,10 +258,32 @@ async fn a_join_that_fails_after_the_stop_brings_nobody_back() {
         let b = b.node.clone();
         async move { b.join(&ticket).await }
     });
-    until(&b, |snapshot| snapshot.mesh.is_none()).await;
     within(b.shutdown(Duration::ZERO)).await;
     assert!(within(joining).await.unwrap().is_err());
     assert!(b.snapshot().mesh.is_none());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_client_that_another_mesh_refuses_keeps_its_place() {
+    let script = Script::with("m", 1, 3);
+    let (a, other, c) = (node("a", &[&script]), node("other", &[]), client("c"));
+    connect(&[&a, &c]).await;
+    knows(&c, "m", 1).await;
+    let elsewhere = connect(&[&other]).await;
+    within(other.revoke(elsewhere.terms().id)).await.unwrap();
+    let before = c.snapshot().mesh.clone().unwrap();
+    // An answer goes on over the refusal.
+    let mut events = within(c.generate(request("m"))).await.unwrap();
+    assert!(within(c.join(&elsewhere)).await.is_err());
+    script.permits.add_permits(100);
+    assert_eq!(rest(&mut events).await, (whole(20), Ok(())));
+    let after = c.snapshot().mesh.clone().unwrap();
+    assert_eq!((after.id, after.me), (before.id, before.me));
+    // And one that admits it is joined.
+    let welcome = within(other.invite(Invite::default())).await.unwrap();
+    let joined = within(c.join(&welcome)).await.unwrap();
+    assert_eq!(c.snapshot().mesh.as_ref().unwrap().id, joined);
+    assert_ne!(joined, before.id);
 }
 
 #[tokio::test(flavor = "multi_thread")]

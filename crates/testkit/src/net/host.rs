@@ -216,9 +216,44 @@ impl Process {
         self.signal(Signal::SIGINT)
     }
 
-    fn signal(&self, signal: Signal) -> io::Result<()> {
+    /// Harms the process from another thread, while this one waits for what comes of it. Good for as
+    /// long as the [`Process`] is there.
+    ///
+    /// # Errors
+    /// Never on Linux.
+    pub fn harm(&self) -> io::Result<Harm> {
         let pid = i32::try_from(self.child.id()).map_err(io::Error::other)?;
-        kill(Pid::from_raw(pid), signal).map_err(io::Error::from)
+        Ok(Harm(Pid::from_raw(pid)))
+    }
+
+    fn signal(&self, signal: Signal) -> io::Result<()> {
+        self.harm()?.signal(signal)
+    }
+}
+
+/// What can be done to a [`Process`] from elsewhere.
+#[derive(Debug, Clone, Copy)]
+pub struct Harm(Pid);
+
+impl Harm {
+    /// Ends it without a word, as when the power fails.
+    ///
+    /// # Errors
+    /// If it was waited for.
+    pub fn kill(self) -> io::Result<()> {
+        self.signal(Signal::SIGKILL)
+    }
+
+    /// As [`Process::pause`].
+    ///
+    /// # Errors
+    /// If it was waited for.
+    pub fn pause(self) -> io::Result<()> {
+        self.signal(Signal::SIGSTOP)
+    }
+
+    fn signal(self, signal: Signal) -> io::Result<()> {
+        kill(self.0, signal).map_err(io::Error::from)
     }
 }
 

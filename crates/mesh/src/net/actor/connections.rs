@@ -12,7 +12,7 @@ use super::super::hello::{self, Candidate};
 use super::super::links::{Link, bytes_of, path_of};
 use super::super::peer::{Ending, OUTBOX_MAX, PeerConnection, serve};
 use super::super::stream::{InUse, IncomingStream};
-use super::super::wire::Hello;
+use super::super::wire::{Hello, Rejection};
 use super::super::{ALPN_JOIN, address, join, unix_ms};
 use super::input::Registered;
 use super::{Actor, Event, Input, MemberStatus, Refusal, Trust};
@@ -173,7 +173,7 @@ impl Actor {
         }
         tracing::debug!(peer = %node.short(), role = %candidate.role, dialled = dial.is_some(), "connected");
         self.settle_dial(node);
-        if *self.status.borrow() != MemberStatus::Member {
+        if matches!(*self.status.borrow(), MemberStatus::Refused { .. }) {
             self.status.send_replace(MemberStatus::Member);
         }
         self.event(Event::PeerConnected {
@@ -247,9 +247,9 @@ impl Actor {
             Ending::Expelled(reason) => {
                 tracing::info!(peer = %node.short(), %reason, "cut an expelled member off");
             }
+            // No more than its word: the next hello brings the proof, if there is one.
             Ending::Theirs(CloseCode::Expelled) => {
-                tracing::warn!(peer = %node.short(), "a member closed the connection: this node was expelled");
-                self.note_refused(node, &Refusal::Expelled);
+                tracing::warn!(peer = %node.short(), "a member closed the connection: it says that this node was expelled");
             }
             Ending::Theirs(CloseCode::Misbehaved) => {
                 tracing::warn!(peer = %node.short(), "a member says that this node broke the protocol");
@@ -306,9 +306,13 @@ impl Actor {
             self.cut(node, CloseCode::Expelled, refusal.code());
             self.event(Event::PeerClosed { node, clean: true });
         }
-        if let Err(refusal) = trust.check_unrevoked(&self.authority.membership.chain) {
-            tracing::warn!(reason = %refusal, "this node was expelled");
-            self.status.send_replace(MemberStatus::Expelled(refusal));
+        let own = trust.check_still(&self.authority.membership.chain, now_unix_ms);
+        if let Err(refusal) = own {
+            let status = MemberStatus::Expelled(refusal);
+            if *self.status.borrow() != status {
+                tracing::warn!(?status, "this node is no member any more");
+                self.status.send_replace(status);
+            }
         }
     }
 
@@ -345,16 +349,18 @@ async fn receive(connection: Connection, context: Context) -> Option<PeerConnect
             register(&context, candidate, None)
                 .await
                 .map(|registered| (role, chain, registered))
+                .map_err(Rejection::from)
         }
-        Err(refusal) => Err(refusal),
+        Err(rejection) => Err(rejection),
     };
     let (role, chain, registered) = match registered {
         Ok(registered) => registered,
-        Err(refusal) => {
-            if refusal != Refusal::Duplicate {
-                tracing::warn!(peer = %node.short(), reason = %refusal, "did not let a peer in");
+        Err(rejection) => {
+            let reason = &rejection.refusal;
+            if *reason != Refusal::Duplicate {
+                tracing::warn!(peer = %node.short(), %reason, "did not let a peer in");
             }
-            hello::refuse(&connection, &mut send, &refusal).await;
+            hello::refuse(&connection, &mut send, &rejection).await;
             return None;
         }
     };

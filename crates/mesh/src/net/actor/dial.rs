@@ -8,6 +8,7 @@ use tokio::time::{Duration, timeout};
 use super::super::close::CloseCode;
 use super::super::hello::{self, HelloError};
 use super::super::peer::{PeerConnection, serve};
+use super::super::wire::Rejection;
 use super::super::{ALPN_PEER, address};
 use super::connections::{Context, peer_connection, register};
 use super::{Actor, Event, Input, MeshError, OpenPeer, Refusal};
@@ -156,15 +157,16 @@ impl Actor {
         else {
             return;
         };
-        if matches!(error, HelloError::RefusedByPeer(Refusal::Duplicate)) {
+        let crossed = |rejection: &Rejection| rejection.refusal == Refusal::Duplicate;
+        if matches!(&error, HelloError::RefusedByPeer(rejection) if crossed(rejection)) {
             dial.shaking = false;
             dial.theirs_until_ms = Some(now_ms + THEIRS_MS_MAX);
             return;
         }
         tracing::debug!(peer = %node.short(), %error, "a dial failed");
         let error = match error {
-            HelloError::RefusedByPeer(refusal) => {
-                self.note_refused(node, &refusal);
+            HelloError::RefusedByPeer(Rejection { refusal, proof }) => {
+                self.note_refused(node, &refusal, proof);
                 MeshError::Refused(refusal)
             }
             error => MeshError::Peer {

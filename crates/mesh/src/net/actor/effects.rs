@@ -58,11 +58,7 @@ impl Actor {
                 node,
                 request,
                 reply,
-            } => {
-                let answer = self.join(node, &request).await;
-                // Fails only if the joiner is gone.
-                let _ = reply.send(answer);
-            }
+            } => self.answer_join(node, &request, reply).await,
             Input::Shaking { node, dial, go } => {
                 let may = self.shake(node, dial);
                 // Fails only if the dial is over.

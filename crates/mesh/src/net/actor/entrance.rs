@@ -1,23 +1,51 @@
 //! Owns who gets in and who is put out at this node: redeeming tickets, inviting, revoking.
 
-use tokio::task::spawn_blocking;
+use tokio::sync::oneshot;
 
 use super::super::wire::{JOINED_NODES_MAX, Join, Joined};
 use super::super::{address, unix_ms};
+use super::bookkeeper::Keeping;
 use super::{Actor, Event, MemberStatus, MeshError, Refusal};
-use crate::admission::{Insertion, Invitations, Invite, Redemption, Revocation, Target};
+use crate::admission::{Insertion, Invite, Redemption, Revocation, Target};
 use crate::ticket::{BOOTSTRAP_MAX, Ticket};
 use crate::{Addresses, NodeId, Role};
 
+/// Who waits to be admitted.
+type JoinReply = oneshot::Sender<Result<Joined, Refusal>>;
+
 impl Actor {
-    /// Admits a node that shows a ticket. Its use is on disk before the membership goes out.
-    pub(super) async fn join(&mut self, node: NodeId, request: &Join) -> Result<Joined, Refusal> {
+    /// Admits a node that shows a ticket, and answers. Its use is on disk before the membership goes
+    /// out, which is waited for elsewhere.
+    pub(super) async fn answer_join(&mut self, node: NodeId, request: &Join, reply: JoinReply) {
+        let (joined, keeping) = match self.join(node, request).await {
+            Ok(admitted) => admitted,
+            Err(refusal) => {
+                // Fails only if the joiner is gone.
+                let _ = reply.send(Err(refusal));
+                return;
+            }
+        };
+        let ticket = request.ticket.terms().id;
+        self.tasks.spawn(async move {
+            let answer = match keeping.done().await {
+                Ok(()) => {
+                    tracing::info!(node = %node.short(), role = %joined.membership.role(), %ticket, "admitted a node");
+                    Ok(joined)
+                }
+                Err(error) => {
+                    tracing::error!(%error, "cannot count the use of a ticket");
+                    Err(Refusal::Other(
+                        "the node cannot store the use of the ticket".into(),
+                    ))
+                }
+            };
+            let _ = reply.send(answer);
+        });
+    }
+
+    async fn join(&mut self, node: NodeId, request: &Join) -> Result<(Joined, Keeping), Refusal> {
         if self.left {
             return Err(Refusal::Leaving);
-        }
-        let now_ms = self.now_ms();
-        if !self.joins.take(1, now_ms) {
-            return Err(Refusal::TooOften);
         }
         let redemption = Redemption {
             ticket: &request.ticket,
@@ -25,26 +53,26 @@ impl Actor {
             role: request.role,
         };
         let trust = self.trust.borrow().clone();
-        let before = self.book.clone();
-        let membership = self
-            .book
-            .redeem(&self.authority, &trust, redemption, unix_ms())?;
-        if self.book != before
-            && let Err(error) = self.keep_book().await
-        {
-            tracing::error!(%error, "cannot count the use of a ticket");
-            self.book = before;
-            return Err(Refusal::Other(
-                "the node cannot store the use of the ticket".into(),
-            ));
+        let mut book = self.book.clone();
+        let membership = book.redeem(&self.authority, &trust, redemption, unix_ms())?;
+        // Only who has a ticket that holds is counted: strangers keep nobody out.
+        let now_ms = self.now_ms();
+        if !self.joins.take(1, now_ms) {
+            return Err(Refusal::TooOften);
         }
-        let terms = request.ticket.terms();
-        tracing::info!(node = %node.short(), role = %request.role, ticket = %terms.id, "admitted a node");
-        Ok(Joined {
+        let keeping = if book == self.book {
+            Keeping::nothing()
+        } else {
+            // A use that then can't be stored stays counted: rather one too many than one too few.
+            self.book = book;
+            self.bookkeeper.keep(self.book.clone()).await
+        };
+        let joined = Joined {
             membership,
             name: self.name.clone(),
             nodes: self.reachable(JOINED_NODES_MAX),
-        })
+        };
+        Ok((joined, keeping))
     }
 
     /// This node and others that serve, with addresses, for somebody who wants to join.
@@ -141,8 +169,15 @@ impl Actor {
         }
     }
 
-    /// Remembers that a member does not want this node, for whoever shows its state.
-    pub(super) fn note_refused(&mut self, by: NodeId, reason: &Refusal) {
+    /// Remembers that a member does not want this node, for whoever shows its state. Only a
+    /// revocation that holds ends the membership: it is looked at like any other.
+    pub(super) fn note_refused(&mut self, by: NodeId, reason: &Refusal, proof: Option<Vec<u8>>) {
+        if let Some(bytes) = proof
+            && let Ok(revocation) = Revocation::from_bytes(&bytes)
+            && self.trust.borrow().clone().revoke(revocation) == Ok(Insertion::Added)
+        {
+            self.event(Event::Revoke(bytes));
+        }
         let grave = matches!(
             reason,
             Refusal::Expelled | Refusal::TicketRevoked | Refusal::MembershipExpired
@@ -156,13 +191,7 @@ impl Actor {
     }
 
     async fn keep_book(&mut self) -> Result<(), MeshError> {
-        let Some(files) = self.files.clone() else {
-            return Ok(());
-        };
-        let book: Invitations = self.book.clone();
-        match spawn_blocking(move || files.set_invitations(&book)).await {
-            Ok(stored) => Ok(stored?),
-            Err(_) => Err(MeshError::Stopped),
-        }
+        let keeping = self.bookkeeper.keep(self.book.clone()).await;
+        keeping.done().await
     }
 }

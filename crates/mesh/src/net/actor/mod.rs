@@ -2,6 +2,7 @@
 //! `admission` what follows, and does it.
 
 mod authority;
+mod bookkeeper;
 mod connections;
 mod dial;
 mod effects;
@@ -18,6 +19,7 @@ use tokio::task::JoinSet;
 use tokio::time::{Duration, Instant, MissedTickBehavior, interval, sleep_until, timeout};
 
 use self::authority::{KnownChains, NodeAuthority};
+use self::bookkeeper::Bookkeeper;
 use self::connections::Peer;
 use self::dial::Dial;
 pub(crate) use self::input::{Command, Input, OpenPeer};
@@ -59,14 +61,14 @@ const STOP_MAX: Duration = Duration::from_secs(3);
 pub enum MemberStatus {
     /// As far as it knows.
     Member,
-    /// A member refused it, or cut it off, for this reason.
+    /// A member refused it for this reason, and showed nothing that proves it.
     Refused {
         /// Who.
         by: NodeId,
         /// Why.
         reason: Refusal,
     },
-    /// It saw the revocation itself.
+    /// It saw the revocation itself, or its membership has ended by its own clock.
     Expelled(Refusal),
 }
 
@@ -101,6 +103,7 @@ pub(crate) struct Actor {
     name: Option<String>,
     files: Option<MeshFiles>,
     book: Invitations,
+    bookkeeper: Bookkeeper,
     /// Shared with `proto`'s authority, which adds revocations.
     trust: Arc<watch::Sender<Trust>>,
     chains: KnownChains,
@@ -168,6 +171,7 @@ impl Actor {
             settings: start.settings,
             authority: start.authority,
             name: start.name,
+            bookkeeper: Bookkeeper::new(start.files.clone()),
             files: start.files,
             book: start.book,
             trust,
