@@ -26,7 +26,7 @@ pub use event::{
     ToolCallDelta, Usage,
 };
 #[cfg(feature = "solo")]
-pub use local::{Draft, Engine, LoadOptions, ModelSource, memory_needed, native_kernels};
+pub use local::{Draft, Engine, LoadOptions, ModelSource, gpus, memory_needed, native_kernels};
 pub use request::{
     Chat, EmbedInput, EmbedRequest, Format, Input, Limits, Message, Mirostat, Request, Resumed,
     Role, Sampling, TokenId, Tool, ToolCall, ToolChoice,

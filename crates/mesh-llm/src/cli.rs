@@ -77,8 +77,11 @@ pub(crate) enum Command {
         /// Which shell.
         shell: Shell,
     },
-    /// Print the man page.
-    Man,
+    /// Print the man page, or that of one command.
+    Man {
+        /// Which command; without it, the program and its settings.
+        command: Option<String>,
+    },
 }
 
 impl Cli {
@@ -109,7 +112,7 @@ impl Cli {
             Some(Command::Join(arguments)) => arguments.node.layer(),
             Some(Command::Leave(arguments)) => arguments.node.layer(),
             Some(Command::Load(arguments) | Command::Drop(arguments)) => arguments.node.layer(),
-            Some(Command::RotateKey | Command::Completions { .. } | Command::Man) | None => {
+            Some(Command::RotateKey | Command::Completions { .. } | Command::Man { .. }) | None => {
                 return root;
             }
         };
@@ -124,10 +127,20 @@ pub(crate) fn print_completions(shell: Shell) -> Result<(), Failure> {
     print(&script)
 }
 
-/// Prints the man page, in roff.
-pub(crate) fn print_man_page() -> Result<(), Failure> {
+/// Prints the man page of the program or of one of its commands, in roff.
+pub(crate) fn print_man_page(command: Option<&str>) -> Result<(), Failure> {
     let mut page = Vec::new();
-    clap_mangen::Man::new(Cli::command())
+    let mut cli = Cli::command();
+    cli.build();
+    let shown = match command {
+        None => cli,
+        Some(name) => cli.find_subcommand(name).cloned().ok_or_else(|| {
+            Failure::settings(format!(
+                "there is no command `{name}`; hint: `mesh-llm --help` lists them"
+            ))
+        })?,
+    };
+    clap_mangen::Man::new(shown)
         .render(&mut page)
         .map_err(|error| Failure::other(error.to_string()))?;
     print(&page)

@@ -54,7 +54,7 @@ fn start(cli: Cli, environment: &Environment) -> Result<(), Failure> {
     // These two need no settings, and must work when the settings are broken.
     match &cli.command {
         Some(Command::Completions { shell }) => return cli::print_completions(*shell),
-        Some(Command::Man) => return cli::print_man_page(),
+        Some(Command::Man { command }) => return cli::print_man_page(command.as_deref()),
         _ => {}
     }
     let settings = settings::resolve(cli.layer(), cli.config.as_deref(), environment)?;
@@ -87,6 +87,6 @@ async fn run(command: Option<Command>, settings: Settings) -> Result<(), Failure
         Some(Command::Drop(arguments)) => load::drop(&settings, &arguments.model).await,
         Some(Command::RotateKey) => rotate::run(&settings),
         // Done before the settings were read.
-        Some(Command::Completions { .. } | Command::Man) => Ok(()),
+        Some(Command::Completions { .. } | Command::Man { .. }) => Ok(()),
     }
 }

@@ -30,6 +30,11 @@ pub trait Loader: Send + Sync + 'static {
     fn memory_available(&self) -> u64 {
         crate::available_bytes()
     }
+
+    /// GPUs that models are put on, for showing.
+    fn gpus(&self) -> Vec<String> {
+        Vec::new()
+    }
 }
 
 /// One model to load, everything about it decided.

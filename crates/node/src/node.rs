@@ -102,7 +102,10 @@ impl Node {
         let started_unix_s = SystemTime::now()
             .duration_since(UNIX_EPOCH)
             .map_or(0, |since| since.as_secs());
-        let machine = picture::machine(&settings);
+        let gpus = models
+            .loader()
+            .map_or_else(Vec::new, |loader| loader.gpus());
+        let machine = picture::machine(&settings, gpus);
         let snapshot = picture::first(started_unix_s, &machine, &models.table());
         let shared = Arc::new(Shared {
             settings,

@@ -23,21 +23,22 @@ const DEMAND_MIN: f32 = 0.01;
 const DEMAND_STEPS: f32 = 100.0;
 
 /// What the machine is. Looks at processors and memory; a few milliseconds.
-pub(crate) fn machine(settings: &Settings) -> Machine {
+pub(crate) fn machine(settings: &Settings, gpus: Vec<String>) -> Machine {
     let kinds = RefreshKind::nothing()
         .with_memory(MemoryRefreshKind::nothing().with_ram())
         .with_cpu(CpuRefreshKind::nothing());
     let system = System::new_with_specifics(kinds).ok();
     let total = system.as_ref().map_or(0, System::total_memory);
-    let devices = system.as_ref().map_or_else(Vec::new, |system| {
+    let cpu = system.as_ref().map(|system| {
         let brand = system.cpus().first().map_or("", |cpu| cpu.brand().trim());
         let threads = system.cpus().len();
-        vec![format!("{brand} ({threads} threads)").trim().to_owned()]
+        format!("{brand} ({threads} threads)").trim().to_owned()
     });
     let mut machine = Machine {
         name: settings.mesh.node_name.clone(),
         region: settings.mesh.region.clone(),
-        devices,
+        // What models are put on comes first.
+        devices: gpus.into_iter().chain(cpu).collect(),
         memory_total_bytes: settings
             .memory_bytes_max
             .map_or(total, |max| max.min(total)),

@@ -28,6 +28,10 @@ impl Loader for InProcess {
             crate::available_bytes()
         }
     }
+
+    fn gpus(&self) -> Vec<String> {
+        engine::gpus()
+    }
 }
 
 fn options(plan: &Plan) -> LoadOptions {

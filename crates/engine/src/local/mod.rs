@@ -6,6 +6,7 @@
 
 mod choice;
 mod decode;
+mod device;
 mod drafter;
 mod embedder;
 mod generation;
@@ -15,6 +16,7 @@ mod sampler;
 mod shared;
 mod tokens;
 
+pub use device::gpus;
 pub use handle::Engine;
 pub use load::{Draft, LoadOptions, ModelSource, memory_needed};
 

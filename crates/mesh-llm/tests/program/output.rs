@@ -34,6 +34,14 @@ fn completions_and_man_page_know_the_flags() {
     }
     let page = stdout(&["man"]);
     assert!(page.contains(".TH mesh-llm 1") && page.contains("listen\\-all"));
+    let page = stdout(&["man", "invite"]);
+    assert!(
+        page.contains("mesh\\-llm\\-invite") && page.contains("\\-\\-expires"),
+        "{page}"
+    );
+    let run = Program::new(["man", "nonesuch"]).run();
+    assert_eq!(run.code, Some(2), "{run:?}");
+    assert!(run.stderr.contains("hint: "), "{}", run.stderr);
 }
 
 #[test]
