@@ -30,6 +30,7 @@ mod header;
 mod memory;
 pub mod nodes;
 mod outcome;
+mod problem;
 mod refusal;
 pub mod render;
 mod ring;

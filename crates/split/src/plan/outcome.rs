@@ -53,6 +53,8 @@ pub struct Stage<I> {
     pub next_round_trip: Option<Duration>,
     /// Time of its layers, and the host's head, for one token.
     pub token_time: Duration,
+    /// Time to read all weights of its layers once. With experts that is more than one token needs.
+    pub weights_time: Duration,
     /// Time of its layers for one row of a prompt.
     pub prefill_row_time: Duration,
 }
@@ -74,15 +76,16 @@ impl<I> Plan<I> {
     /// Time from a prompt of so many tokens to the first token of the answer.
     ///
     /// Chunks of rows follow each other through the ring, so that all stages work at once: the first one
-    /// passes every stage, and each further one adds the time of the slowest. No chunk is faster than
-    /// one token, because all weights are read for it too.
+    /// passes every stage, and each further one adds the time of the slowest. A chunk is never faster
+    /// than reading the weights that it needs, which with experts are soon all.
     #[must_use]
     pub fn first_token_time(&self, prompt_tokens: u32) -> Duration {
         let chunks = prompt_tokens.div_ceil(PREFILL_CHUNK_ROWS).max(1);
         let rows = f64::from(prompt_tokens) / f64::from(chunks);
         let times = self.stages.iter().map(|stage| {
-            let chunk = rows * stage.prefill_row_time.as_secs_f64();
-            chunk.max(stage.token_time.as_secs_f64())
+            let compute = rows * stage.prefill_row_time.as_secs_f64();
+            let token = rows.max(1.0) * stage.token_time.as_secs_f64();
+            compute.max(token.min(stage.weights_time.as_secs_f64()))
         });
         let (sum, slowest) = times.fold((0.0, 0.0f64), |(sum, most), time| {
             (sum + time, most.max(time))
@@ -150,6 +153,9 @@ impl<I: Copy + Ord + Debug + Display> Outcome<'_, I> {
             },
             next_round_trip: next.and_then(|next| self.pool.between(place, next)),
             token_time: duration((active + head) * candidate.speed.decode()),
+            weights_time: duration(
+                u128::from(track.weights(stage.clone())) * candidate.speed.decode(),
+            ),
             prefill_row_time: duration(active * candidate.speed.prefill()),
         }
     }

@@ -70,11 +70,15 @@ pub fn rows<I>(plan: &Plan<I>, name: impl Fn(&I) -> String) -> Vec<[String; 9]> 
 /// What to expect, one sentence a line.
 #[must_use]
 pub fn summary<I>(plan: &Plan<I>) -> Vec<String> {
+    let network = if plan.is_whole() {
+        String::new()
+    } else {
+        format!(", {} of them on the network", milliseconds(plan.ring_delay))
+    };
     let mut lines = vec![format!(
-        "{} tokens/s for one stream: {} a token, {} of them on the network",
+        "{} tokens/s for one stream: {} a token{network}",
         decimal(plan.tokens_per_second),
         milliseconds(plan.token_time),
-        milliseconds(plan.ring_delay),
     )];
     if plan.sequences > 1 {
         lines.push(format!(
