@@ -14,7 +14,8 @@ use clap_complete::Shell;
 
 pub(crate) use self::arguments::{
     ChatArguments, Expiry, InviteArguments, InvitesArguments, JoinArguments, LeaveArguments,
-    ModelArguments, ModelsArguments, RevokeArguments, StatusArguments,
+    ModelArguments, ModelsArguments, ModelsCommand, PlanArguments, RevokeArguments, SliceArguments,
+    StatusArguments,
 };
 pub(crate) use self::flags::{
     Layer, MeshFlags, ModelFlags, NetworkFlags, ServerFlags, with_values,
@@ -54,6 +55,8 @@ pub(crate) enum Command {
     Chat(Box<ChatArguments>),
     /// List the models on this machine.
     Models(ModelsArguments),
+    /// Show which machines would run which layers of a model, and how fast that would be.
+    Plan(Box<PlanArguments>),
     /// Show the running node, its mesh, models and requests.
     Status(StatusArguments),
     /// Make a ticket that lets other machines into the running node's mesh.
@@ -105,6 +108,7 @@ impl Cli {
         let own = match &self.command {
             Some(Command::Chat(arguments)) => arguments.layer(),
             Some(Command::Models(arguments)) => arguments.layer(),
+            Some(Command::Plan(arguments)) => arguments.layer(),
             Some(Command::Status(arguments)) => arguments.node.layer(),
             Some(Command::Invite(arguments)) => arguments.node.layer(),
             Some(Command::Invites(arguments)) => arguments.node.layer(),

@@ -14,18 +14,20 @@ mod log;
 mod member;
 mod models;
 mod panic;
+mod plan;
 mod progress;
 mod qr;
 mod rotate;
 mod serve;
 mod settings;
+mod slice;
 mod status;
 mod table;
 
 use std::process::ExitCode;
 use std::time::Duration;
 
-use crate::cli::{Cli, Command};
+use crate::cli::{Cli, Command, ModelsCommand};
 use crate::console::Console;
 use crate::failure::Failure;
 use crate::settings::{Environment, LogFormat, Settings};
@@ -76,7 +78,11 @@ async fn run(command: Option<Command>, settings: Settings) -> Result<(), Failure
     match command {
         None => serve::run(settings).await,
         Some(Command::Chat(arguments)) => chat::run(settings, &arguments).await,
-        Some(Command::Models(arguments)) => models::run(&settings, arguments.json),
+        Some(Command::Models(arguments)) => match &arguments.command {
+            Some(ModelsCommand::Slice(cut)) => slice::run(&settings, cut),
+            None => models::run(&settings, arguments.json),
+        },
+        Some(Command::Plan(arguments)) => plan::run(&settings, &arguments).await,
         Some(Command::Status(arguments)) => status::run(&settings, &arguments).await,
         Some(Command::Invite(arguments)) => invite::make(&settings, &arguments).await,
         Some(Command::Invites(arguments)) => invite::list(&settings, arguments.json).await,

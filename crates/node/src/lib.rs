@@ -38,7 +38,7 @@ mod wire;
 pub use answer::{Answer, Computes};
 pub use error::{DropError, MeshRequestError, StartError};
 pub use loader::{DraftPlan, Loader, Plan, Progress, Source};
-pub use memory::{ByteSize, available_bytes};
+pub use memory::{ByteSize, available_bytes, disk_free_bytes};
 pub use node::Node;
 pub use settings::{Draft, MeshSettings, ModelSource, Settings};
 pub use snapshot::{

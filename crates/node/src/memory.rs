@@ -2,7 +2,9 @@
 
 use std::fmt;
 
-use sysinfo::{MemoryRefreshKind, RefreshKind, System};
+use std::path::Path;
+
+use sysinfo::{DiskRefreshKind, Disks, MemoryRefreshKind, RefreshKind, System};
 
 /// Memory that can be used without swapping, bytes: the system's own estimate, or what the
 /// process's control group leaves when that is less.
@@ -40,6 +42,20 @@ impl fmt::Display for ByteSize {
             write!(formatter, "{:.1} GiB", mib / 1024.0)
         }
     }
+}
+
+/// Room on the disk that holds `folder`, bytes; `None` if that can't be told.
+#[must_use]
+pub fn disk_free_bytes(folder: &Path) -> Option<u64> {
+    let folder = folder.canonicalize().ok()?;
+    let disks = Disks::new_with_refreshed_list_specifics(DiskRefreshKind::nothing().with_storage());
+    let holding = disks
+        .iter()
+        .filter(|disk| folder.starts_with(disk.mount_point()));
+    // The innermost of nested mounts.
+    holding
+        .max_by_key(|disk| disk.mount_point().components().count())
+        .map(sysinfo::Disk::available_space)
 }
 
 #[cfg(test)]

@@ -1,9 +1,10 @@
 //! What the commands take.
 
+use std::ops::Range;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use clap::Args;
+use clap::{Args, Subcommand};
 use mesh::Role;
 use mesh::admission::TicketId;
 
@@ -39,7 +40,10 @@ impl NodeFlags {
 
 /// What `models` takes.
 #[derive(Debug, Args)]
+#[command(args_conflicts_with_subcommands = true)]
 pub(crate) struct ModelsArguments {
+    #[command(subcommand)]
+    pub(crate) command: Option<ModelsCommand>,
     /// Print JSON.
     #[arg(long)]
     pub(crate) json: bool,
@@ -49,6 +53,81 @@ pub(crate) struct ModelsArguments {
     /// Tokens of context that a model must fit with.
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     ctx_size: Option<u32>,
+}
+
+/// What can be done with a model file.
+#[derive(Debug, Subcommand)]
+pub(crate) enum ModelsCommand {
+    /// Write some layers of a model as a file of their own, as a machine of a split runs them.
+    Slice(SliceArguments),
+}
+
+/// What `models slice` takes.
+#[derive(Debug, Args)]
+pub(crate) struct SliceArguments {
+    /// The model: a GGUF file, or any part of one that has several.
+    pub(crate) file: PathBuf,
+    /// Layers, counted from 0: `0..12` are the first twelve. A slice to the end has norm and head too.
+    #[arg(long, value_name = "A..B", value_parser = layers)]
+    pub(crate) layers: Range<u32>,
+    /// File to write [default: NAME-layers-A-B.gguf in this folder].
+    #[arg(long, short, value_name = "FILE")]
+    pub(crate) output: Option<PathBuf>,
+    /// Print JSON.
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+fn layers(text: &str) -> Result<Range<u32>, String> {
+    let wrong = || format!("`{text}` is no range of layers; hint: 0..12 are the first twelve");
+    let (start, end) = text.split_once("..").ok_or_else(wrong)?;
+    let start = start.trim().parse().map_err(|_| wrong())?;
+    let end = end.trim().parse().map_err(|_| wrong())?;
+    if start >= end {
+        return Err(format!(
+            "`{text}` holds no layer; hint: 0..12 are the first twelve"
+        ));
+    }
+    Ok(start..end)
+}
+
+/// What `plan` takes.
+#[derive(Debug, Args)]
+pub(crate) struct PlanArguments {
+    /// A GGUF file, a model on this machine by name, or a well-known one such as Llama-3.3-70B:Q4_K_M.
+    pub(crate) model: String,
+    /// Machines: memory, bandwidth in GB/s and round trip of each, as in 128G,64G/400@5ms [default: this
+    /// machine, and the others of its mesh].
+    #[arg(long, value_name = "LIST")]
+    pub(crate) nodes: Option<String>,
+    /// Split even what fits on one machine.
+    #[arg(long)]
+    pub(crate) split: bool,
+    /// Print JSON.
+    #[arg(long)]
+    pub(crate) json: bool,
+    /// Tokens of context [default: 8192].
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    ctx_size: Option<u32>,
+    /// Streams at once.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=256))]
+    parallel: Option<u32>,
+    /// Folder to look in, besides ~/.models and the Hugging Face cache. May be repeated.
+    #[arg(long, value_name = "DIR")]
+    models_dir: Option<Vec<PathBuf>>,
+    #[command(flatten)]
+    node: NodeFlags,
+}
+
+impl PlanArguments {
+    /// The settings among the flags.
+    pub(super) fn layer(&self) -> Layer {
+        let mut layer = self.node.layer();
+        layer.models.models_dir.clone_from(&self.models_dir);
+        layer.models.ctx_size = self.ctx_size;
+        layer.models.parallel = self.parallel;
+        layer
+    }
 }
 
 impl ModelsArguments {
