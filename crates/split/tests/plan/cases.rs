@@ -86,6 +86,20 @@ fn several_streams_trade_a_little_speed_for_balance() {
 }
 
 #[test]
+fn a_slow_wanted_host_hides_no_better_set() {
+    // The host must be slow and could hold nearly everything; the fastest pair for the rest is 2 and 3.
+    let machines = [(80, 50), (45, 200), (45, 900), (45, 800)];
+    let request = Request {
+        host: Some(0),
+        ..request()
+    };
+    let plan = make(&even(12, 10), &apart(&machines, 1), &request).unwrap();
+    let members: Vec<usize> = plan.stages.iter().map(|stage| stage.id).collect();
+    assert_eq!(members.last(), Some(&0));
+    assert!(members.contains(&2) && !members.contains(&1), "{members:?}");
+}
+
+#[test]
 fn near_machines_win_over_far_ones() {
     // 0 and 1 are near each other, 2 is as fast but 40 ms away.
     let machines = [(60, 100), (60, 100), (60, 100)];
