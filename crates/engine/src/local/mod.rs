@@ -8,15 +8,18 @@ mod choice;
 mod decode;
 mod drafter;
 mod embedder;
+mod forward;
 mod generation;
 mod handle;
-mod load;
+mod launch;
+pub(crate) mod load;
 mod sampler;
 mod shared;
 mod tokens;
 
+pub(crate) use forward::{Forward, ForwardError};
 pub use handle::Engine;
-pub use load::{Draft, LoadOptions, ModelSource, memory_needed};
+pub use load::{Draft, LoadOptions, ModelSource, memory_needed, stage_options};
 
 /// Checks that this build uses what the CPU has.
 ///
