@@ -21,6 +21,9 @@ use crate::table;
 /// Context that is planned for unless asked otherwise, tokens.
 const CONTEXT_DEFAULT: u32 = 8_192;
 
+/// Streams that are planned for unless asked otherwise: a person and an agent or two.
+const STREAMS_DEFAULT: u32 = 4;
+
 /// A model to plan.
 struct Subject {
     name: String,
@@ -40,7 +43,7 @@ pub(crate) async fn run(settings: &Settings, arguments: &PlanArguments) -> Resul
     };
     let request = Request {
         context_tokens: settings.node.context_tokens.unwrap_or(CONTEXT_DEFAULT),
-        sequences: settings.node.slots.unwrap_or(1),
+        sequences: settings.node.slots.unwrap_or(STREAMS_DEFAULT),
         force_split: arguments.split,
         host: None,
     };

@@ -137,6 +137,7 @@ pub(crate) const TABLE: &[SplitArchitecture] = &[
             optional: true,
         },
         embedding_scale: EmbeddingScale::Tokens,
+        input_node: "inp_scaled",
         per_layer: WINDOWS,
         special: Special::GemmaScale { layers: 62 },
         ..plain("gemma3")

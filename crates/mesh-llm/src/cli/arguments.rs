@@ -109,7 +109,7 @@ pub(crate) struct PlanArguments {
     /// Tokens of context [default: 8192].
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     ctx_size: Option<u32>,
-    /// Streams at once.
+    /// Streams at once [default: 4].
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=256))]
     parallel: Option<u32>,
     /// Folder to look in, besides ~/.models and the Hugging Face cache. May be repeated.
