@@ -15,7 +15,7 @@ use slices::Slices;
 use testkit::model::{self, Architecture, ModelSpec, WeightType};
 use transcript::{KV_TOKENS, Op, ROWS_MAX, Row, SEQUENCES, Subject, Transcript};
 
-pub fn options() -> StageOptions {
+pub(crate) fn options() -> StageOptions {
     StageOptions {
         kv_tokens: KV_TOKENS,
         sequences: SEQUENCES,
@@ -74,7 +74,7 @@ impl Subject for Pipeline {
 }
 
 /// All parts, in this process.
-pub fn pipeline(slices: &Slices, options: &StageOptions) -> Pipeline {
+pub(crate) fn pipeline(slices: &Slices, options: &StageOptions) -> Pipeline {
     let (tail, stages) = slices.parts.split_last().unwrap();
     let open = |path: &std::path::PathBuf| StageRunner::open(path, options).unwrap();
     let stages: Vec<StageRunner> = stages.iter().map(open).collect();

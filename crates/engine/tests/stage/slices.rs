@@ -6,14 +6,14 @@ use std::path::{Path, PathBuf};
 use gguf::{LayerMap, Model, SliceRole};
 
 /// A whole model and its parts: the last one is the tail.
-pub struct Slices {
-    pub whole: PathBuf,
-    pub parts: Vec<PathBuf>,
-    pub cuts: Vec<u32>,
+pub(crate) struct Slices {
+    pub(crate) whole: PathBuf,
+    pub(crate) parts: Vec<PathBuf>,
+    pub(crate) cuts: Vec<u32>,
 }
 
 /// Cuts the model at `whole` into so many parts, as even as it can be cut.
-pub fn cut(whole: &Path, parts: usize, folder: &Path) -> Slices {
+pub(crate) fn cut(whole: &Path, parts: usize, folder: &Path) -> Slices {
     let model = Model::open(whole).unwrap();
     let map = LayerMap::of(&model).unwrap();
     let groups = map.cuts().len() + 1;

@@ -7,29 +7,29 @@ const STEPS: usize = 64;
 /// Rows of a prompt that are evaluated at once.
 const CHUNK: usize = 11;
 /// KV cells that the course needs at most.
-pub const KV_TOKENS: u32 = 1024;
+pub(crate) const KV_TOKENS: u32 = 1024;
 /// Most rows of a batch.
-pub const ROWS_MAX: u32 = 48;
+pub(crate) const ROWS_MAX: u32 = 48;
 /// Sequences.
-pub const SEQUENCES: u32 = 5;
+pub(crate) const SEQUENCES: u32 = 5;
 
 #[derive(Debug, Clone, Copy)]
-pub struct Row {
-    pub token: i32,
-    pub position: i32,
-    pub sequence: i32,
-    pub output: bool,
+pub(crate) struct Row {
+    pub(crate) token: i32,
+    pub(crate) position: i32,
+    pub(crate) sequence: i32,
+    pub(crate) output: bool,
 }
 
 /// What happens to the KV cache between two batches.
 #[derive(Debug, Clone, Copy)]
-pub enum Op {
+pub(crate) enum Op {
     Copy { from: u32, to: u32, tokens: u32 },
     Cut { sequence: u32, from: u32 },
 }
 
 /// Whoever evaluates.
-pub trait Subject {
+pub(crate) trait Subject {
     /// Evaluates the rows; gives the logits of those that have some.
     fn run(&mut self, rows: &[Row]) -> Vec<Vec<f32>>;
     fn apply(&mut self, op: Op);
@@ -37,7 +37,7 @@ pub trait Subject {
 
 /// A batch, the operations before it, and the logits.
 #[derive(Debug, Default)]
-pub struct Step {
+pub(crate) struct Step {
     ops: Vec<Op>,
     rows: Vec<Row>,
     logits: Vec<Vec<f32>>,
@@ -45,7 +45,7 @@ pub struct Step {
 
 /// Everything that was asked and answered.
 #[derive(Debug, Default)]
-pub struct Transcript {
+pub(crate) struct Transcript {
     steps: Vec<Step>,
     /// Tokens drawn by each sequence.
     drawn: BTreeMap<i32, Vec<i32>>,
@@ -56,7 +56,7 @@ pub struct Transcript {
 impl Transcript {
     /// Takes `whole` through the course: prompts in parts, several sequences in one batch, one that
     /// starts from a copy, one that goes back, one that joins late.
-    pub fn of(whole: &mut dyn Subject, vocabulary: i32, can_cut: bool) -> Self {
+    pub(crate) fn of(whole: &mut dyn Subject, vocabulary: i32, can_cut: bool) -> Self {
         let mut course = Self::default();
         let prompt = |seed: i32, tokens: i32| -> Vec<i32> {
             (0..tokens)
@@ -103,7 +103,7 @@ impl Transcript {
     }
 
     /// Puts `split` to the same course, bit for bit.
-    pub fn check(&self, split: &mut dyn Subject, what: &str) {
+    pub(crate) fn check(&self, split: &mut dyn Subject, what: &str) {
         for (number, step) in self.steps.iter().enumerate() {
             step.ops.iter().for_each(|op| split.apply(*op));
             let logits = split.run(&step.rows);
@@ -130,7 +130,7 @@ impl Transcript {
 
     /// Whether sequences say several tokens, and not the same ones: else errors in positions and
     /// caches would stay hidden.
-    pub fn is_varied(&self) -> bool {
+    pub(crate) fn is_varied(&self) -> bool {
         let kinds = |drawn: &Vec<i32>| drawn.iter().collect::<BTreeSet<_>>().len();
         self.drawn.values().all(|drawn| kinds(drawn) >= 8) && self.drawn[&0] != self.drawn[&1]
     }
