@@ -160,6 +160,19 @@ impl ApiError {
         }
     }
 
+    /// 503: `model` waits for machines or memory.
+    pub(crate) fn waiting(model: &str, reason: &str) -> Self {
+        Self {
+            retry_after_s: Some(RETRY_AFTER_S),
+            ..Self::new(
+                StatusCode::SERVICE_UNAVAILABLE,
+                "server_error",
+                Some("model_waiting"),
+                format!("the model `{model}` waits: {reason}"),
+            )
+        }
+    }
+
     /// 429: more changes of the membership than are carried out at a time.
     pub(crate) fn too_many_orders() -> Self {
         Self {

@@ -109,10 +109,17 @@ impl App {
             let wanted = model.to_lowercase();
             let stem = wanted.strip_suffix(".gguf").unwrap_or(&wanted);
             for known in &snapshot.models {
-                if let ModelState::Loading { progress } = known.state
-                    && (any || known.name.to_lowercase() == stem || known.name == *model)
-                {
-                    return ApiError::loading(&known.name, progress);
+                if !(any || known.name.to_lowercase() == stem || known.name == *model) {
+                    continue;
+                }
+                match &known.state {
+                    ModelState::Loading { progress } => {
+                        return ApiError::loading(&known.name, *progress);
+                    }
+                    ModelState::Waiting { reason } => {
+                        return ApiError::waiting(&known.name, reason);
+                    }
+                    _ => {}
                 }
             }
         }

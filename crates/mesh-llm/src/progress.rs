@@ -17,7 +17,11 @@ pub(crate) async fn show_loading(node: &Node, console: Console) {
         let snapshot = watch.borrow_and_update().clone();
         let is_failed =
             |model: &node::ModelStatus| matches!(model.state, ModelState::Failed { .. });
-        if snapshot.is_ready() || snapshot.models.iter().any(is_failed) {
+        // What waits for other machines is not loaded here.
+        let waits = |model: &node::ModelStatus| {
+            matches!(model.state, ModelState::Ready | ModelState::Waiting { .. })
+        };
+        if snapshot.models.iter().all(waits) || snapshot.models.iter().any(is_failed) {
             break;
         }
         let loading = snapshot.models.iter().find_map(|model| match model.state {

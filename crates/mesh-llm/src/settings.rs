@@ -179,6 +179,7 @@ pub(crate) fn resolve(
     let layer = flags.over(variables).over(file);
     let places = Places {
         models_dirs: default_models_dirs(user_home.as_deref(), environment),
+        cache_dir: cache_dir(user_home.as_deref(), environment),
         user_home,
         home,
         host_name: environment.host_name.clone(),
@@ -191,6 +192,7 @@ struct Places {
     home: PathBuf,
     user_home: Option<PathBuf>,
     models_dirs: Vec<PathBuf>,
+    cache_dir: Option<PathBuf>,
     host_name: Option<String>,
 }
 
@@ -233,6 +235,8 @@ fn settings(layer: Layer, places: Places) -> Result<Settings, SettingsError> {
             queue_max: server.queue,
             models_dirs,
             memory_bytes_max: models.max_vram.map(mesh::bytes_of_gigabytes),
+            split: mesh::split(&mesh_flags, &way),
+            cache_dir: places.cache_dir,
             mesh: mesh::settings(mesh_flags, network, &way, &home, places.host_name),
         },
         way,
@@ -297,6 +301,19 @@ fn expand_home(path: PathBuf, user_home: Option<&Path>) -> PathBuf {
         (Ok(rest), Some(home)) => home.join(rest),
         _ => path,
     }
+}
+
+/// Where things are kept that can be made again.
+fn cache_dir(user_home: Option<&Path>, environment: &Environment) -> Option<PathBuf> {
+    let usual = if cfg!(target_os = "macos") {
+        "Library/Caches"
+    } else {
+        ".cache"
+    };
+    let folder = environment
+        .path("XDG_CACHE_HOME")
+        .or_else(|| Some(user_home?.join(usual)))?;
+    Some(folder.join("mesh-llm"))
 }
 
 fn default_models_dirs(user_home: Option<&Path>, environment: &Environment) -> Vec<PathBuf> {

@@ -140,6 +140,14 @@ pub struct RoundTrip {
     pub us: u32,
 }
 
+impl RoundTrip {
+    /// Whether it leads to `node`.
+    #[must_use]
+    pub fn is_to(&self, node: NodeId) -> bool {
+        self.peer == node.prefix()
+    }
+}
+
 impl NodeInfo {
     /// Cuts every string and list to its limit, so that what this node says of itself is always
     /// accepted by others.

@@ -31,6 +31,13 @@ impl NodeId {
         &self.0
     }
 
+    /// Its first eight bytes, which tell the members of one mesh apart.
+    pub(crate) fn prefix(&self) -> u64 {
+        let mut first = [0; 8];
+        first.copy_from_slice(&self.as_bytes()[..8]);
+        u64::from_le_bytes(first)
+    }
+
     /// The first ten hex digits, for logs and tables.
     #[must_use]
     pub fn short(&self) -> String {

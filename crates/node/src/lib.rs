@@ -15,6 +15,7 @@ mod error;
 pub mod fuzzing;
 mod ingress;
 mod journal;
+mod layout;
 mod library;
 mod loader;
 mod membership;
@@ -32,15 +33,18 @@ mod snapshot;
 #[cfg(feature = "solo")]
 mod solo;
 mod source;
+#[cfg(feature = "solo")]
+mod split;
 pub mod store;
 mod wire;
 
 pub use answer::{Answer, Computes};
 pub use error::{DropError, MeshRequestError, StartError};
+pub use layout::{Layout, LayoutStage};
 pub use loader::{DraftPlan, Loader, Plan, Progress, Source};
 pub use memory::{ByteSize, available_bytes, disk_free_bytes};
 pub use node::Node;
-pub use settings::{Draft, MeshSettings, ModelSource, Settings};
+pub use settings::{Draft, MeshSettings, ModelSource, Settings, SplitModels};
 pub use snapshot::{
     Demand, Host, HostedModel, Machine, MemberStatus, MeshStatus, ModelState, ModelStatus, Role,
     Snapshot, Target,

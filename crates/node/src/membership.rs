@@ -11,6 +11,8 @@ use engine::{Backend, Error};
 use mesh::net::{Link, MemberStatus, Streams};
 use mesh::proto::View;
 use mesh::{Mesh, Role};
+#[cfg(feature = "solo")]
+use split::station::Station;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 use tokio::time::{MissedTickBehavior, interval, timeout};
@@ -22,6 +24,8 @@ use crate::models::blocking;
 use crate::node::Shared;
 use crate::peer::{self, CALLS, Hosting};
 use crate::promotion::{Fitting, Member, Promoter, Reason, Scene};
+#[cfg(feature = "solo")]
+use crate::split::STAGES;
 use crate::wire::Call;
 use crate::{ModelSource, picture};
 
@@ -34,6 +38,10 @@ const LIBRARY_LOOKS: u64 = 60;
 /// Models that are loaded because the mesh lacks them; one at a time is decided on.
 const LOADS_MAX: usize = 4;
 
+/// How long stages of others may take to end: the step that runs, and freeing memory.
+#[cfg(feature = "solo")]
+const STATION_CLOSE_MAX: Duration = Duration::from_secs(5);
+
 /// Code with which a stream of an unknown kind is ended.
 const CODE_UNKNOWN_KIND: u32 = 2;
 
@@ -43,6 +51,8 @@ pub(crate) struct Membership {
     view: watch::Receiver<Arc<View>>,
     links: watch::Receiver<Vec<Link>>,
     dropped: mpsc::Sender<String>,
+    #[cfg(feature = "solo")]
+    station: Option<Station>,
     _task: AbortOnDropHandle<()>,
 }
 
@@ -58,6 +68,8 @@ struct Keeper {
     looks: u64,
     tasks: JoinSet<Done>,
     loads: usize,
+    #[cfg(feature = "solo")]
+    station: Option<Station>,
 }
 
 /// Finds this node's models for peers.
@@ -90,7 +102,11 @@ impl Membership {
     pub(crate) fn start(shared: &Arc<Shared>, mesh: Mesh, streams: Streams) -> Arc<Self> {
         let (links_sender, links) = watch::channel(Vec::new());
         let (dropped, dropped_receiver) = mpsc::channel(LOADS_MAX * 4);
+        #[cfg(feature = "solo")]
+        let station = crate::split::station(shared, &mesh);
         let keeper = Keeper {
+            #[cfg(feature = "solo")]
+            station: station.clone(),
             shared: Arc::downgrade(shared),
             mesh: mesh.clone(),
             streams,
@@ -107,6 +123,8 @@ impl Membership {
             mesh,
             links,
             dropped,
+            #[cfg(feature = "solo")]
+            station,
             _task: AbortOnDropHandle::new(tokio::spawn(keeper.run())),
         })
     }
@@ -126,6 +144,12 @@ impl Membership {
         self.links.borrow().clone()
     }
 
+    /// This node's part in rings of the mesh, if it takes part.
+    #[cfg(feature = "solo")]
+    pub(crate) fn station(&self) -> Option<Station> {
+        self.station.clone()
+    }
+
     /// Whether this node never computes.
     pub(crate) fn is_client(&self) -> bool {
         self.mesh.role() == Role::Client
@@ -134,6 +158,16 @@ impl Membership {
     /// Whether this node is told of the mesh only when it asks.
     pub(crate) fn pulls(&self) -> bool {
         self.is_client()
+    }
+
+    /// Ends this node's part in rings: what others have leased here is free, and they are told.
+    pub(crate) async fn close(&self) {
+        #[cfg(feature = "solo")]
+        if let Some(station) = &self.station
+            && timeout(STATION_CLOSE_MAX, station.close()).await.is_err()
+        {
+            tracing::warn!("stages of other hosts did not end in time");
+        }
     }
 
     /// Asks for a fresh table; true if one came in time.
@@ -192,6 +226,10 @@ impl Keeper {
                             Done::Call
                         });
                     }
+                    #[cfg(feature = "solo")]
+                    Some(stream) if stream.kind == STAGES && self.station.is_some() => {
+                        self.stage(stream);
+                    }
                     Some(mut stream) => {
                         tracing::debug!(peer = stream.peer.short(), kind = stream.kind.0, "a stream of an unknown kind");
                         stream.send.abort(CODE_UNKNOWN_KIND);
@@ -247,6 +285,7 @@ impl Keeper {
         if let Ok(links) = self.mesh.links().await {
             self.links.send_replace(links);
         }
+        self.offer().await;
         self.announce().await?;
         let shared = self.shared.upgrade()?;
         let scene = self.scene(&shared);
@@ -255,6 +294,34 @@ impl Keeper {
         }
         Some(())
     }
+
+    /// Passes a stream of stages on.
+    #[cfg(feature = "solo")]
+    fn stage(&mut self, stream: mesh::net::IncomingStream) {
+        let Some(station) = self.station.clone() else {
+            return;
+        };
+        self.tasks.spawn(async move {
+            let peer = stream.peer;
+            station.accept(peer, crate::split::duplex(stream)).await;
+            Done::Call
+        });
+    }
+
+    /// What others may lease here: what is free, and what they have leased already.
+    #[cfg(feature = "solo")]
+    async fn offer(&self) {
+        if let (Some(station), Some(shared)) = (&self.station, self.shared.upgrade()) {
+            let free_bytes = shared.models.free_bytes(shared.settings.memory_bytes_max);
+            let leased_bytes = station.usage().await.used_bytes;
+            station
+                .set_budget(free_bytes.saturating_add(leased_bytes))
+                .await;
+        }
+    }
+
+    #[cfg(not(feature = "solo"))]
+    async fn offer(&self) {}
 
     async fn announce(&self) -> Option<()> {
         let shared = self.shared.upgrade()?;

@@ -12,6 +12,7 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 use tokio_util::task::AbortOnDropHandle;
 
+use crate::layout::Layout;
 use crate::loader::{Loader, Plan};
 use crate::plan::{Budget, plan, plan_one};
 use crate::{DropError, ModelSource, ModelState, ModelStatus, Settings, StartError};
@@ -52,10 +53,15 @@ struct Model {
     name: String,
     needed_bytes: u64,
     stage: Stage,
+    /// Of a model that runs on several machines.
+    layout: Option<Arc<Layout>>,
+    is_split: bool,
 }
 
 enum Stage {
     Loading(f32),
+    /// For machines or memory; with a backend that has answered before.
+    Waiting(String, Option<Arc<dyn Backend>>),
     Ready(Arc<dyn Backend>),
     Dropping(Arc<dyn Backend>),
     Failed(StartError),
@@ -75,20 +81,21 @@ pub(crate) struct Models {
 }
 
 impl Models {
-    /// Finds the models of `settings`, checks that they fit, and begins to load them.
+    /// Finds the models of `settings`, checks that they fit, and begins to load them; gives those that
+    /// are to run on several machines.
     pub(crate) async fn start(
         settings: Settings,
         loader: Arc<dyn Loader>,
-    ) -> Result<Arc<Self>, StartError> {
+    ) -> Result<(Arc<Self>, Vec<Plan>), StartError> {
         let planner = Arc::clone(&loader);
         let plans = blocking("planning", move || plan(&settings, planner.as_ref())).await??;
         let models = Self::empty(Some(loader));
-        for (plan, needed_bytes) in plans {
+        for (plan, needed_bytes) in plans.whole {
             models.begin(plan, needed_bytes).await?;
         }
         let table = &models.table;
         table.send_modify(|table| table.first_later_id = table.next_id);
-        Ok(models)
+        Ok((models, plans.split))
     }
 
     /// No models yet. Without a loader there never will be.
@@ -105,6 +112,8 @@ impl Models {
                 name: backend.info().name.clone(),
                 needed_bytes: 0,
                 stage: Stage::Ready(backend),
+                layout: None,
+                is_split: false,
             })
             .collect();
         let table = Table {
@@ -208,6 +217,8 @@ impl Models {
                 name: plan.name.clone(),
                 needed_bytes,
                 stage: Stage::Loading(0.0),
+                layout: None,
+                is_split: false,
             });
             table.next_id += 1;
         });
@@ -218,6 +229,111 @@ impl Models {
             });
         }
         Ok(())
+    }
+
+    /// Puts a model into the table that is to run on several machines; gives its number. `None`: there
+    /// is one of that name, or the node stops.
+    #[cfg(feature = "solo")]
+    pub(crate) fn begin_split(&self, name: &str) -> Option<u64> {
+        let mut id = None;
+        self.table.send_modify(|table| {
+            if table.shutting_down || table.is_taken(name) {
+                return;
+            }
+            id = Some(table.next_id);
+            table.models.push(Model {
+                id: table.next_id,
+                name: name.to_owned(),
+                needed_bytes: 0,
+                stage: Stage::Waiting("other machines are looked for".to_owned(), None),
+                layout: None,
+                is_split: true,
+            });
+            table.next_id += 1;
+        });
+        id
+    }
+
+    /// Whether a split model is wanted still.
+    #[cfg(feature = "solo")]
+    pub(crate) fn is_split(&self, id: u64) -> bool {
+        let table = self.table.borrow();
+        let mut models = table.models.iter();
+        !table.shutting_down
+            && models.any(|model| {
+                let goes = matches!(model.stage, Stage::Dropping(_) | Stage::Failed(_));
+                model.id == id && !goes
+            })
+    }
+
+    /// The part of this machine is loaded to this share.
+    #[cfg(feature = "solo")]
+    pub(crate) fn split_progress(&self, id: u64, share: f32) {
+        self.change_split(id, |model| match model.stage {
+            Stage::Loading(before) if share < before + PROGRESS_STEP => false,
+            _ => {
+                model.stage = Stage::Loading(share.clamp(0.0, 1.0));
+                true
+            }
+        });
+    }
+
+    /// A split model waits for machines or memory.
+    #[cfg(feature = "solo")]
+    pub(crate) fn split_waits(&self, id: u64, reason: String) {
+        self.change_split(id, |model| {
+            if matches!(&model.stage, Stage::Waiting(before, _) if *before == reason) {
+                return false;
+            }
+            let backend = model.running().cloned();
+            if let Some(layout) = &mut model.layout {
+                Arc::make_mut(layout).waiting = Some(reason.clone());
+            }
+            model.stage = Stage::Waiting(reason, backend);
+            true
+        });
+    }
+
+    /// A split model has lost a machine; its streams pause until others step in.
+    #[cfg(feature = "solo")]
+    pub(crate) fn split_pauses(&self, id: u64, reason: String) {
+        self.change_split(id, |model| {
+            if let Some(layout) = &mut model.layout {
+                Arc::make_mut(layout).waiting = Some(reason);
+            }
+            true
+        });
+    }
+
+    /// A split model runs.
+    #[cfg(feature = "solo")]
+    pub(crate) fn split_runs(&self, id: u64, backend: Arc<dyn Backend>, layout: Layout) {
+        self.change_split(id, |model| {
+            model.layout = Some(Arc::new(layout));
+            model.stage = Stage::Ready(backend);
+            true
+        });
+    }
+
+    /// A model can't be split at all.
+    #[cfg(feature = "solo")]
+    pub(crate) fn split_failed(&self, id: u64, error: StartError) {
+        tracing::error!(%error, "a model can't be split");
+        self.change_split(id, |model| {
+            model.stage = Stage::Failed(error);
+            true
+        });
+    }
+
+    #[cfg(feature = "solo")]
+    fn change_split(&self, id: u64, change: impl FnOnce(&mut Model) -> bool) {
+        self.table.send_if_modified(|table| {
+            let mut models = table.models.iter_mut();
+            let model = models.find(|model| {
+                model.id == id && !matches!(model.stage, Stage::Dropping(_) | Stage::Failed(_))
+            });
+            model.is_some_and(change)
+        });
     }
 
     /// Takes no new requests for a model and lets it go once the running ones have ended.
@@ -243,8 +359,13 @@ impl Models {
                     entry.stage = Stage::Dropping(Arc::clone(backend));
                 }
                 Stage::Dropping(_) => {}
+                Stage::Waiting(_, Some(backend)) => {
+                    let backend = Arc::clone(backend);
+                    ending = Some((entry.id, Arc::clone(&backend)));
+                    entry.stage = Stage::Dropping(backend);
+                }
                 // What is being loaded is let go when it is ready: its id is gone by then.
-                Stage::Loading(_) | Stage::Failed(_) => {
+                Stage::Loading(_) | Stage::Failed(_) | Stage::Waiting(_, None) => {
                     table.models.remove(index);
                 }
             }
@@ -348,6 +469,9 @@ impl Table {
                     return format!("`{}` is still loading ({percent:.0} %)", known.name);
                 }
                 Stage::Failed(error) if known.name == model => return error.to_string(),
+                Stage::Waiting(reason, _) if known.name == model || self.models.len() == 1 => {
+                    return format!("`{}` waits: {reason}", known.name);
+                }
                 _ => {}
             }
         }
@@ -430,8 +554,10 @@ impl Model {
     /// The backend whose answers may still run.
     fn running(&self) -> Option<&Arc<dyn Backend>> {
         match &self.stage {
-            Stage::Ready(backend) | Stage::Dropping(backend) => Some(backend),
-            Stage::Loading(_) | Stage::Failed(_) => None,
+            Stage::Ready(backend) | Stage::Dropping(backend) | Stage::Waiting(_, Some(backend)) => {
+                Some(backend)
+            }
+            Stage::Loading(_) | Stage::Failed(_) | Stage::Waiting(_, None) => None,
         }
     }
 
@@ -439,8 +565,9 @@ impl Model {
         matches!(self.stage, Stage::Failed(_))
     }
 
+    /// Nothing more comes of waiting for it; other machines may take for ever to come.
     fn is_settled(&self) -> bool {
-        self.running().is_some()
+        self.is_split || self.running().is_some()
     }
 
     fn status(&self) -> ModelStatus {
@@ -449,6 +576,10 @@ impl Model {
             Stage::Loading(progress) => {
                 let progress = *progress;
                 (ModelState::Loading { progress }, (None, Load::default()))
+            }
+            Stage::Waiting(reason, _) => {
+                let reason = reason.clone();
+                (ModelState::Waiting { reason }, (None, Load::default()))
             }
             Stage::Ready(backend) => (ModelState::Ready, of(backend)),
             Stage::Dropping(backend) => (ModelState::Dropping, of(backend)),
@@ -462,6 +593,7 @@ impl Model {
             state,
             info,
             load,
+            layout: self.layout.clone(),
         }
     }
 }

@@ -8,14 +8,16 @@ use futures::future::join_all;
 use mesh::announcement::MODEL_NAME_BYTES_MAX;
 use mesh::proto::View;
 use mesh::{Mesh, NodeId};
+use tokio::runtime::Handle;
 use tokio::sync::{Mutex, watch};
+use tokio::task::JoinHandle;
 use tokio::time::timeout;
 use tokio_util::task::AbortOnDropHandle;
 
 use crate::answer::{self, Answer, Computes};
 use crate::directory::{self, Found};
 use crate::ingress::Ingress;
-use crate::loader::{Loader, default_loader};
+use crate::loader::{Loader, Plan, default_loader};
 use crate::membership::Membership;
 use crate::models::{Models, Purpose, is_auto, is_called};
 use crate::peer::Calls;
@@ -42,7 +44,7 @@ const DESCRIBE_MAX: Duration = Duration::from_secs(2);
 #[derive(Clone)]
 pub struct Node {
     pub(crate) shared: Arc<Shared>,
-    _work: Arc<OnceLock<AbortOnDropHandle<()>>>,
+    _work: Arc<OnceLock<Vec<AbortOnDropHandle<()>>>>,
 }
 
 /// What the parts of a node share. Each part owns its own state.
@@ -69,7 +71,9 @@ impl Node {
     pub async fn start(settings: Settings) -> Result<Self, StartError> {
         match default_loader() {
             Some(loader) => Self::start_with(settings, loader).await,
-            None if settings.models.is_empty() => Ok(Self::with(settings, Models::empty(None))),
+            None if settings.models.is_empty() => {
+                Ok(Self::with(settings, Models::empty(None), Vec::new()))
+            }
             None => Err(StartError::NoEngine),
         }
     }
@@ -82,8 +86,8 @@ impl Node {
         settings: Settings,
         loader: Arc<dyn Loader>,
     ) -> Result<Self, StartError> {
-        let models = Models::start(settings.clone(), loader).await?;
-        Ok(Self::with(settings, models))
+        let (models, split) = Models::start(settings.clone(), loader).await?;
+        Ok(Self::with(settings, models, split))
     }
 
     /// A node that serves `backends`, all ready.
@@ -95,10 +99,10 @@ impl Node {
     /// [`Node::from_backends`] with settings; their models are ignored.
     #[must_use]
     pub fn from_backends_with(settings: Settings, backends: Vec<Arc<dyn Backend>>) -> Self {
-        Self::with(settings, Models::of_backends(backends))
+        Self::with(settings, Models::of_backends(backends), Vec::new())
     }
 
-    fn with(settings: Settings, models: Arc<Models>) -> Self {
+    fn with(settings: Settings, models: Arc<Models>, split: Vec<Plan>) -> Self {
         let started_unix_s = SystemTime::now()
             .duration_since(UNIX_EPOCH)
             .map_or(0, |since| since.as_secs());
@@ -120,9 +124,10 @@ impl Node {
         });
         let work = OnceLock::new();
         if let Ok(runtime) = tokio::runtime::Handle::try_current() {
-            let task = runtime.spawn(look(Arc::downgrade(&shared)));
+            let mut tasks = vec![runtime.spawn(look(Arc::downgrade(&shared)))];
+            tasks.extend(keep_split(&runtime, &shared, split));
             // The cell is empty: nobody else has this node yet.
-            let _ = work.set(AbortOnDropHandle::new(task));
+            let _ = work.set(tasks.into_iter().map(AbortOnDropHandle::new).collect());
         }
         Self {
             shared,
@@ -268,6 +273,22 @@ impl Node {
         self.shared.end_membership().await;
         drop(entering);
     }
+}
+
+/// Begins to keep models on several machines.
+#[cfg(feature = "solo")]
+fn keep_split(runtime: &Handle, shared: &Arc<Shared>, models: Vec<Plan>) -> Vec<JoinHandle<()>> {
+    let begun = models.into_iter().filter_map(|plan| {
+        let id = shared.models.begin_split(&plan.name)?;
+        Some(runtime.spawn(crate::split::keep(Arc::downgrade(shared), id, plan)))
+    });
+    begun.collect()
+}
+
+/// Without an engine there is nothing to begin.
+#[cfg(not(feature = "solo"))]
+fn keep_split(_: &Handle, _: &Arc<Shared>, _: Vec<Plan>) -> Vec<JoinHandle<()>> {
+    Vec::new()
 }
 
 /// Looks at what changes by itself until the node is gone.

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use crate::loader::{DraftPlan, Loader, Plan, Source};
 use crate::memory::ByteSize;
 use crate::source::{Search, first_part, name_of};
-use crate::{Draft, ModelSource, Settings, StartError};
+use crate::{Draft, ModelSource, Settings, SplitModels, StartError};
 
 /// Memory for models at one moment, bytes.
 #[derive(Debug, Clone, Copy)]
@@ -34,20 +34,28 @@ impl Budget {
     }
 }
 
-/// Makes the plans of all models of `settings`, with the memory of each, or says why they can't be
-/// loaded together.
-pub(crate) fn plan(
-    settings: &Settings,
-    loader: &dyn Loader,
-) -> Result<Vec<(Plan, u64)>, StartError> {
+/// What to load here, with the memory of each, and what to split over several machines.
+pub(crate) struct Plans {
+    pub(crate) whole: Vec<(Plan, u64)>,
+    pub(crate) split: Vec<Plan>,
+}
+
+/// Makes the plans of all models of `settings`, or says why they can't be loaded together.
+pub(crate) fn plan(settings: &Settings, loader: &dyn Loader) -> Result<Plans, StartError> {
     let mut plans: Vec<(Plan, u64)> = Vec::new();
+    let mut split: Vec<Plan> = Vec::new();
     for source in &settings.models {
         let plan = plan_one(source, settings)?;
-        if plans.iter().any(|(known, _)| known.name == plan.name) {
+        let whole = plans.iter().map(|(plan, _)| plan);
+        if whole.chain(&split).any(|known| known.name == plan.name) {
             return Err(StartError::Duplicate { name: plan.name });
         }
-        let needed_bytes = needed(&plan, loader)?;
-        plans.push((plan, needed_bytes));
+        if settings.split == SplitModels::Always {
+            split.push(plan);
+        } else {
+            let needed_bytes = needed(&plan, loader)?;
+            plans.push((plan, needed_bytes));
+        }
     }
     let needs: Vec<_> = plans
         .iter()
@@ -59,8 +67,25 @@ pub(crate) fn plan(
         loaded_bytes: 0,
         bytes_max: settings.memory_bytes_max,
     };
-    check_fits(&needs, budget.free_bytes())?;
-    Ok(plans)
+    let mut fits = check_fits(&needs, budget.free_bytes());
+    while fits.is_err() && settings.split == SplitModels::IfNeeded {
+        // The largest first: most of the others may fit without it.
+        let sizes = plans.iter().map(|(_, bytes)| *bytes).enumerate();
+        let Some((largest, _)) = sizes.max_by_key(|(_, bytes)| *bytes) else {
+            break;
+        };
+        split.push(plans.remove(largest).0);
+        let needs: Vec<_> = plans
+            .iter()
+            .map(|(plan, bytes)| (plan.name.clone(), *bytes))
+            .collect();
+        fits = check_fits(&needs, budget.free_bytes());
+    }
+    fits?;
+    Ok(Plans {
+        whole: plans,
+        split,
+    })
 }
 
 /// Memory that a model will take, bytes.

@@ -30,8 +30,24 @@ pub struct Settings {
     pub models_dirs: Vec<PathBuf>,
     /// Most memory that models may use together, bytes; `None`: what the machine has.
     pub memory_bytes_max: Option<u64>,
+    /// Which models run on several machines of the mesh.
+    pub split: SplitModels,
+    /// Folder for what can be made again, such as slices of models; `None`: among the node's files.
+    pub cache_dir: Option<PathBuf>,
     /// What the node is in a mesh, and how it gets there.
     pub mesh: MeshSettings,
+}
+
+/// Which models run on several machines.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum SplitModels {
+    /// None: what does not fit is refused.
+    #[default]
+    Never,
+    /// Those that do not fit here.
+    IfNeeded,
+    /// All.
+    Always,
 }
 
 /// How a node takes part in a mesh. Nothing here makes it join one: that is asked of a running

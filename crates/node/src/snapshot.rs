@@ -1,5 +1,6 @@
 //! The node's state as front ends see it: immutable, complete, cheap to clone.
 
+use crate::layout::Layout;
 use std::sync::Arc;
 
 use engine::{Load, ModelInfo};
@@ -49,6 +50,8 @@ pub struct ModelStatus {
     pub info: Option<Arc<ModelInfo>>,
     /// What it does; zeros until ready.
     pub load: Load,
+    /// How it lies over several machines, if it does.
+    pub layout: Option<Arc<Layout>>,
 }
 
 /// How far a model is.
@@ -61,6 +64,11 @@ pub enum ModelState {
     },
     /// It answers requests.
     Ready,
+    /// It waits for machines, or for memory.
+    Waiting {
+        /// Why.
+        reason: String,
+    },
     /// It takes no new requests; running ones may finish.
     Dropping,
     /// It could not be loaded.

@@ -34,7 +34,8 @@ impl Loader for InProcess {
     }
 }
 
-fn options(plan: &Plan) -> LoadOptions {
+/// What the engine is to do for a plan.
+pub(crate) fn options(plan: &Plan) -> LoadOptions {
     let source = match &plan.source {
         Source::File(path) => engine::ModelSource::Path(path.clone()),
         Source::Embedded(bytes) => engine::ModelSource::Bytes(bytes),

@@ -121,6 +121,36 @@ pub struct Model {
     pub waiting: u32,
     /// Tokens that it generated since it was loaded.
     pub generated_tokens: u64,
+    /// How it lies over several machines; absent for a model that runs here alone.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub split: Option<Split>,
+}
+
+/// A model over several machines.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct Split {
+    /// The machines in the order of their layers; the last one is the host.
+    pub stages: Vec<SplitStage>,
+    /// What the plan expects of one stream, tokens per second.
+    pub predicted_tokens_per_second: f64,
+    /// Why it pauses, if it does.
+    #[schema(required)]
+    pub waiting: Option<String>,
+    /// All of it in one line.
+    pub summary: String,
+}
+
+/// One machine's share of a model.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct SplitStage {
+    /// The machine's public key.
+    pub id: String,
+    /// What people call it.
+    pub name: String,
+    /// Its first layer.
+    pub first_layer: u32,
+    /// Its last layer.
+    pub last_layer: u32,
 }
 
 /// How far a model is.
@@ -131,6 +161,8 @@ pub enum ModelPhase {
     Loading,
     /// It answers requests.
     Ready,
+    /// It waits for machines, or for memory; `reason` says for which.
+    Waiting,
     /// It takes no new requests; running ones may finish.
     Dropping,
     /// It could not be loaded.
@@ -382,6 +414,9 @@ impl From<&node::ModelStatus> for Model {
         let (state, progress, reason) = match &model.state {
             node::ModelState::Loading { progress } => (ModelPhase::Loading, *progress, None),
             node::ModelState::Ready => (ModelPhase::Ready, 1.0, None),
+            node::ModelState::Waiting { reason } => {
+                (ModelPhase::Waiting, 0.0, Some(reason.clone()))
+            }
             node::ModelState::Dropping => (ModelPhase::Dropping, 1.0, None),
             node::ModelState::Failed { reason } => (ModelPhase::Failed, 0.0, Some(reason.clone())),
         };
@@ -398,6 +433,24 @@ impl From<&node::ModelStatus> for Model {
             running: model.load.running,
             waiting: model.load.waiting,
             generated_tokens: model.load.generated_tokens_total,
+            split: model.layout.as_deref().map(Split::from),
+        }
+    }
+}
+
+impl From<&node::Layout> for Split {
+    fn from(layout: &node::Layout) -> Self {
+        let stages = layout.stages.iter().map(|stage| SplitStage {
+            id: stage.node.to_string(),
+            name: stage.name.clone(),
+            first_layer: stage.first_layer,
+            last_layer: stage.last_layer,
+        });
+        Self {
+            stages: stages.collect(),
+            predicted_tokens_per_second: layout.predicted_tokens_per_second,
+            waiting: layout.waiting.clone(),
+            summary: layout.to_string(),
         }
     }
 }

@@ -342,8 +342,16 @@ impl DecodeLoop {
                     self.apply_all(&ops);
                 }
             }
+            // Whoever waits goes on waiting: the rows are evaluated again when there is somebody to do it.
+            Err(ForwardError::Waiting) => self.forget(),
             Err(error) => self.recover(&error.to_string()),
         }
+    }
+
+    fn forget(&mut self) {
+        self.forward.clear();
+        self.drafter.clear();
+        self.scheduler.forget_all();
     }
 
     /// After a failed evaluation the KV cache is not to be trusted: forget it and evaluate again;
@@ -351,9 +359,7 @@ impl DecodeLoop {
     fn recover(&mut self, reason: &str) {
         self.state.failures += 1;
         tracing::error!(reason, "a step failed");
-        self.forward.clear();
-        self.drafter.clear();
-        self.scheduler.forget_all();
+        self.forget();
         if self.state.failures >= FAILURES_MAX {
             self.state.failures = 0;
             self.fail_all(&Error::Inference(reason.to_owned()));

@@ -8,6 +8,9 @@ pub(crate) enum ForwardError {
     /// No room in the KV cache, which is as before the step.
     #[error("no room in the KV cache")]
     NoRoom,
+    /// Nobody can evaluate at the moment, which is no failure; the KV cache is gone.
+    #[error("the model waits for its other machines")]
+    Waiting,
     /// Anything else: the KV cache is not to be trusted any more.
     #[error("{0}")]
     Failed(String),

@@ -73,6 +73,9 @@ pub enum StageError {
     /// llama.cpp's fault, or ours. The memory is not to be trusted any more.
     #[error("the evaluation failed: {0}")]
     Failed(String),
+    /// There are no machines for the other parts at the moment; they are looked for.
+    #[error("the model waits for its other machines")]
+    Waiting,
     /// The machine that has the part is gone, or breaks the protocol.
     #[error("{0}")]
     Lost(String),

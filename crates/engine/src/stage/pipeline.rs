@@ -188,6 +188,7 @@ impl Forward for Pipeline {
         )
         .map_err(|error| match error {
             StageError::NoRoom => ForwardError::NoRoom,
+            StageError::Waiting => ForwardError::Waiting,
             error => ForwardError::Failed(error.to_string()),
         })
     }

@@ -104,6 +104,15 @@ pub(crate) struct MeshFlags {
         hide_possible_values = true
     )]
     pub(crate) standby: Option<bool>,
+    /// Run the models on several machines of the mesh, even those that fit on this one.
+    #[arg(
+        long,
+        num_args = 0,
+        default_missing_value = "true",
+        hide_possible_values = true,
+        conflicts_with_all = ["client", "no_mesh"]
+    )]
+    pub(crate) split: Option<bool>,
     /// Let a client keep its key, so that it can come back without a ticket.
     #[arg(
         long,
@@ -318,6 +327,7 @@ impl MeshFlags {
             no_mesh: self.no_mesh.or(lower_way.no_mesh),
             client: self.client.or(lower.client),
             standby: self.standby.or(lower.standby),
+            split: self.split.or(lower.split),
             keep_key: self.keep_key.or(lower.keep_key),
             node_name: self.node_name.or(lower.node_name),
             region: self.region.or(lower.region),

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use mesh::Role;
 use mesh::net::{Network, Relays};
 use mesh::ticket::Ticket;
-use node::MeshSettings;
+use node::{MeshSettings, SplitModels};
 
 use super::SettingsError;
 use crate::cli::{MeshFlags, NetworkFlags};
@@ -60,6 +60,16 @@ pub(super) fn way(flags: &MeshFlags, has_models: bool) -> Result<Way, SettingsEr
 /// Reads the ticket that a user pasted.
 pub(crate) fn read_ticket(text: &str) -> Result<Ticket, SettingsError> {
     Ok(text.parse()?)
+}
+
+/// Which models run on several machines. Whoever joins others may hope for their help; a node that is alone
+/// says at once what does not fit.
+pub(super) fn split(flags: &MeshFlags, way: &Way) -> SplitModels {
+    match (flags.split, way) {
+        (Some(true), _) => SplitModels::Always,
+        (None, Way::Join(_) | Way::Rejoin) => SplitModels::IfNeeded,
+        _ => SplitModels::Never,
+    }
 }
 
 /// How the node takes part in a mesh.

@@ -267,7 +267,14 @@ fn model_row(model: &Model, status: &Status) -> [String; 7] {
 fn state(model: &Model) -> String {
     match model.state {
         ModelPhase::Loading => format!("loading {:.0} %", model.progress * 100.0),
-        ModelPhase::Ready => "ready".to_owned(),
+        ModelPhase::Ready => match &model.split {
+            Some(split) => format!("ready, {}", plain(&split.summary)),
+            None => "ready".to_owned(),
+        },
+        ModelPhase::Waiting => {
+            let reason = model.reason.as_deref().map(plain).unwrap_or_default();
+            format!("waiting: {reason}")
+        }
         ModelPhase::Dropping => "dropping".to_owned(),
         ModelPhase::Failed => {
             let reason = model.reason.as_deref().map(plain).unwrap_or_default();

@@ -41,9 +41,7 @@ pub(super) fn weight(me: NodeId, other: NodeId) -> u64 {
 
 /// The first eight bytes of a key.
 pub(super) fn prefix(node: NodeId) -> u64 {
-    let mut first = [0; 8];
-    first.copy_from_slice(&node.as_bytes()[..8]);
-    u64::from_le_bytes(first)
+    node.prefix()
 }
 
 /// The finaliser of SplitMix64.

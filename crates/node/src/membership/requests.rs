@@ -241,6 +241,7 @@ impl Shared {
         let Some(membership) = self.membership.send_replace(None) else {
             return false;
         };
+        membership.close().await;
         membership.mesh().leave().await;
         drop(membership);
         self.publish();

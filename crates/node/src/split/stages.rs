@@ -1,0 +1,148 @@
+//! The layers of other machines, as the decode thread uses them: each call goes round the ring. While
+//! there is no ring, calls wait for a moment and then give the thread back, so that it goes on to look at
+//! cancelled requests and at the end.
+
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use engine::stage::{StageBatch, StageError, Stages};
+use split::layers::Rows;
+use split::ring::{Ring, RingError};
+use tokio::runtime::Handle;
+use tokio::sync::Notify;
+use tokio::time::timeout;
+
+/// How long a step waits for a ring before it gives the thread back.
+const PAUSE: Duration = Duration::from_millis(100);
+
+/// What the host's task tells the decode thread.
+pub(super) enum Word {
+    /// Go on with this.
+    Ring(Box<Ring>),
+    /// There will be none soon: tell those who wait.
+    Down(String),
+}
+
+/// Holds the newest word until it is taken. An older one means nothing any more.
+#[derive(Default)]
+pub(super) struct Slot {
+    word: Mutex<Option<Word>>,
+    said: Notify,
+}
+
+impl Slot {
+    pub(super) fn say(&self, word: Word) {
+        *self.word.lock().unwrap_or_else(PoisonError::into_inner) = Some(word);
+        self.said.notify_one();
+    }
+
+    async fn take(&self) -> Word {
+        loop {
+            let word = self
+                .word
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner)
+                .take();
+            match word {
+                Some(word) => return word,
+                None => self.said.notified().await,
+            }
+        }
+    }
+}
+
+/// Stands where the first layers of the model would.
+pub(super) struct RemoteStages {
+    runtime: Handle,
+    words: Arc<Slot>,
+    ring: Option<Ring>,
+    down: Option<String>,
+}
+
+impl RemoteStages {
+    pub(super) fn new(runtime: Handle, words: Arc<Slot>) -> Self {
+        Self {
+            runtime,
+            words,
+            ring: None,
+            down: None,
+        }
+    }
+
+    /// Takes in what was said; waits for a ring if there is none.
+    fn look(&mut self) -> Result<(), StageError> {
+        while self.ring.is_none() {
+            let word = self.runtime.block_on(timeout(PAUSE, self.words.take()));
+            match word {
+                Ok(Word::Ring(ring)) => {
+                    self.down = None;
+                    self.ring = Some(*ring);
+                }
+                Ok(Word::Down(text)) => self.down = Some(text),
+                Err(_) => {
+                    return Err(match &self.down {
+                        Some(text) => StageError::Lost(text.clone()),
+                        None => StageError::Waiting,
+                    });
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Does something with the ring; a ring that is lost is let go.
+    fn with<T>(
+        &mut self,
+        work: impl AsyncFnOnce(&mut Ring) -> Result<T, RingError>,
+    ) -> Result<T, StageError> {
+        let Some(ring) = &mut self.ring else {
+            return Err(StageError::Waiting);
+        };
+        let done = self.runtime.block_on(work(ring));
+        done.map_err(|error| match error {
+            RingError::NoRoom => StageError::NoRoom,
+            RingError::Cut { sequence, from } => StageError::Cut { sequence, from },
+            RingError::Lost(loss) => {
+                self.ring = None;
+                StageError::Lost(loss.to_string())
+            }
+            error @ (RingError::Input(_) | RingError::Full { .. }) => {
+                StageError::Failed(error.to_string())
+            }
+        })
+    }
+}
+
+impl Stages for RemoteStages {
+    fn run(&mut self, batch: &StageBatch<'_>, hidden: &mut Vec<f32>) -> Result<(), StageError> {
+        self.look()?;
+        let rows = Rows {
+            hidden: batch.hidden,
+            positions: batch.positions,
+            sequences: batch.sequences,
+        };
+        self.with(async |ring| ring.run(&rows, hidden).await)
+    }
+
+    /// Without a ring there is nothing to copy: the next one begins empty, and so does the scheduler.
+    fn copy(&mut self, from: u32, to: u32, tokens: u32) -> Result<(), StageError> {
+        if self.ring.is_none() {
+            return Ok(());
+        }
+        self.with(async |ring| ring.copy(from, to, tokens).await)
+    }
+
+    fn cut(&mut self, sequence: u32, from: u32) -> Result<(), StageError> {
+        if self.ring.is_none() {
+            return Ok(());
+        }
+        self.with(async |ring| ring.cut(sequence, from).await)
+    }
+
+    fn clear(&mut self) -> Result<(), StageError> {
+        if self.ring.is_none() {
+            return Ok(());
+        }
+        self.with(async |ring| ring.clear().await)
+    }
+}
