@@ -1,8 +1,10 @@
-//! GGUF files: reading headers from a file, from bytes or through a byte-range source, and writing.
+//! GGUF files: reading headers from a file, from bytes or through a byte-range source, writing,
+//! and cutting models into slices of layers.
 //!
 //! - [`Model`] opens a model of one or several files; [`Header`] is one file's header.
 //! - [`Metadata`] answers what the keys say; [`TensorInfo`] and [`Tensor`] say where weights lie.
 //! - [`Plan`] and [`Writer`] write a file, streaming tensor data with bounded memory.
+//! - [`LayerMap`] and [`SlicePlan`] cut a model; [`SplitArchitecture`] says which ones.
 //!
 //! ```
 //! use gguf::{GgmlType, Metadata, Model, Plan};
@@ -40,6 +42,7 @@ mod metadata;
 mod model;
 mod part_name;
 mod shape;
+mod slice;
 mod source;
 mod tensor;
 mod value;
@@ -54,6 +57,10 @@ pub use metadata::{Metadata, optional};
 pub use model::{KEY_SPLIT_COUNT, KEY_SPLIT_NO, KEY_SPLIT_TENSORS, Model, Part, Tensor};
 pub use part_name::PartName;
 pub use shape::Pooling;
+pub use slice::{
+    EmbeddingScale, FileRange, LayerMap, Origin, Period, Piece, SliceError, SliceOrigin, SlicePlan,
+    SliceRole, SplitArchitecture, slice,
+};
 pub use source::{ByteSource, FileSource, Prefix};
 pub use tensor::TensorInfo;
 pub use value::{Array, StringArray, Value, ValueType};

@@ -45,6 +45,10 @@ pub const PARTS_MAX: u32 = 1_024;
 /// Most layers for which per-layer values are expanded. llama.cpp itself stops at 512.
 pub const LAYERS_MAX: u32 = 4_096;
 
+/// Widest hidden state of a model that is sliced, in elements. The widest known models stay under
+/// 32,768; this keeps the rows that are made up for a stage small, whatever a header says.
+pub const WIDTH_MAX: u32 = 1 << 20;
+
 /// Bytes that a source is asked for at once unless it names another size. Large enough that a
 /// request over a network pays, small enough that a tiny header wastes little.
 pub const BLOCK_BYTES_DEFAULT: usize = 256 * 1024;

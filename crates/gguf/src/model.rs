@@ -196,6 +196,20 @@ impl Model {
         )
     }
 
+    /// Opens all files of a model that was opened by path, in order, for copying weights.
+    ///
+    /// # Errors
+    /// [`ReadError`] when a file is gone or cannot be opened.
+    pub fn open_sources(&self) -> Result<Vec<FileSource>, ReadError> {
+        self.parts
+            .iter()
+            .map(|p| {
+                FileSource::open(&p.name)
+                    .map_err(|e| ReadError::from(e).in_file(&p.name.display().to_string()))
+            })
+            .collect()
+    }
+
     /// Identity of the model's content.
     #[must_use]
     pub fn fingerprint(&self) -> Fingerprint {

@@ -239,6 +239,24 @@ impl Array {
         }
         cut!(U8 I8 U16 I16 U32 I32 F32 Bool Array U64 I64 F64)
     }
+
+    /// The elements at these places, in this order, as a new array; `None` when one is outside.
+    #[must_use]
+    pub fn pick(&self, places: &[usize]) -> Option<Self> {
+        macro_rules! pick {
+            ($($variant:ident)*) => {
+                match self {
+                    $(Self::$variant(v) => Some(Self::$variant(
+                        places.iter().map(|&i| v.get(i).cloned()).collect::<Option<_>>()?,
+                    )),)*
+                    Self::String(v) => Some(Self::String(
+                        places.iter().map(|&i| v.bytes(i)).collect::<Option<_>>()?,
+                    )),
+                }
+            };
+        }
+        pick!(U8 I8 U16 I16 U32 I32 F32 Bool Array U64 I64 F64)
+    }
 }
 
 /// Many strings in one buffer. Token lists have hundreds of thousands of entries of a few bytes.

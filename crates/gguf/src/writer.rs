@@ -240,12 +240,26 @@ impl<W: Write> Writer<W> {
         offset: u64,
     ) -> Result<(), WriteError> {
         let size = self.expect(name)?;
+        let len = usize::try_from(size).map_or(COPY_BYTES, |size| size.min(COPY_BYTES));
+        self.copy_through(name, source, offset, &mut vec![0; len], &mut |_| true)?;
+        Ok(())
+    }
+
+    /// As [`Writer::copy`], through a buffer that lives longer. `progress` is told how many
+    /// bytes each step wrote; when it returns false, nothing more is written and the result is false.
+    pub(crate) fn copy_through<S: ByteSource + ?Sized>(
+        &mut self,
+        name: &str,
+        source: &S,
+        offset: u64,
+        buf: &mut [u8],
+        progress: &mut dyn FnMut(u64) -> bool,
+    ) -> Result<bool, WriteError> {
+        let size = self.expect(name)?;
         let from = |source| WriteError::Source {
             tensor: name.to_owned(),
             source,
         };
-        let mut buf =
-            vec![0; usize::try_from(size).map_or(COPY_BYTES, |size| size.min(COPY_BYTES))];
         let mut done = 0u64;
         while done < size {
             let want = usize::try_from(size - done).map_or(buf.len(), |left| left.min(buf.len()));
@@ -258,8 +272,12 @@ impl<W: Write> Writer<W> {
             }
             self.sink.write_all(&buf[..got])?;
             done += got as u64;
+            if !progress(got as u64) {
+                return Ok(false);
+            }
         }
-        self.pad(size)
+        self.pad(size)?;
+        Ok(true)
     }
 
     /// Checks that every tensor is written, flushes, and gives the sink back.

@@ -31,6 +31,8 @@ pub struct ModelSpec {
     pub name: String,
     /// Number of layers.
     pub layers: u32,
+    /// Layers behind those that only draft tokens (MTP); used by the architectures that have them.
+    pub draft_layers: u32,
     /// Width of the hidden state, in elements.
     pub width: u32,
     /// Attention heads.
@@ -79,6 +81,7 @@ impl ModelSpec {
             // Not the architecture: llama.cpp asks some names ("phi3") for tokens of their own.
             name: "tiny".to_owned(),
             layers: 4,
+            draft_layers: 0,
             width: 64,
             heads: 4,
             kv_heads: if architecture.is_bert() { 4 } else { 2 },

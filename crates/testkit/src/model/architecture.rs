@@ -16,6 +16,10 @@ pub enum Architecture {
     Qwen3,
     /// `qwen3moe`: every layer with experts.
     Qwen3Moe,
+    /// `qwen35`: linear attention, full attention in every other layer here.
+    Qwen35,
+    /// `qwen35moe`: as qwen35, every layer with experts and a shared one.
+    Qwen35Moe,
     /// `gemma2`: scaled embeddings, soft caps, sliding window in every other layer.
     Gemma2,
     /// `gemma3`: as gemma2 with norms on queries and keys; window in every other layer here.
@@ -24,6 +28,10 @@ pub enum Architecture {
     Phi3,
     /// `glm4`: norms after each half layer, rotary positions on half of each head.
     Glm4,
+    /// `glm4moe`: a leading dense layer, then experts with a shared one, chosen with a bias.
+    Glm4Moe,
+    /// `mistral3`: attention that grows sharper with the position.
+    Mistral3,
     /// `deepseek2`: compressed attention, a leading dense layer, then experts with a shared one.
     Deepseek2,
     /// `gpt-oss`: attention sinks, biases everywhere, window in every other layer.
@@ -44,10 +52,14 @@ impl Architecture {
         Self::Qwen2,
         Self::Qwen3,
         Self::Qwen3Moe,
+        Self::Qwen35,
+        Self::Qwen35Moe,
         Self::Gemma2,
         Self::Gemma3,
         Self::Phi3,
         Self::Glm4,
+        Self::Glm4Moe,
+        Self::Mistral3,
         Self::Deepseek2,
         Self::GptOss,
         Self::Qwen3Embedding,
@@ -63,10 +75,14 @@ impl Architecture {
             Self::Qwen2 => "qwen2",
             Self::Qwen3 | Self::Qwen3Embedding => "qwen3",
             Self::Qwen3Moe => "qwen3moe",
+            Self::Qwen35 => "qwen35",
+            Self::Qwen35Moe => "qwen35moe",
             Self::Gemma2 => "gemma2",
             Self::Gemma3 => "gemma3",
             Self::Phi3 => "phi3",
             Self::Glm4 => "glm4",
+            Self::Glm4Moe => "glm4moe",
+            Self::Mistral3 => "mistral3",
             Self::Deepseek2 => "deepseek2",
             Self::GptOss => "gpt-oss",
             Self::Bert => "bert",
@@ -101,7 +117,27 @@ impl Architecture {
     pub fn has_experts(self) -> bool {
         matches!(
             self,
-            Self::LlamaExperts | Self::Qwen3Moe | Self::Deepseek2 | Self::GptOss
+            Self::LlamaExperts
+                | Self::Qwen3Moe
+                | Self::Qwen35Moe
+                | Self::Glm4Moe
+                | Self::Deepseek2
+                | Self::GptOss
+        )
+    }
+
+    /// True when most layers keep a state of fixed size instead of a KV cache.
+    #[must_use]
+    pub fn has_linear_attention(self) -> bool {
+        matches!(self, Self::Qwen35 | Self::Qwen35Moe)
+    }
+
+    /// True when there may be layers that only draft tokens.
+    #[must_use]
+    pub fn may_draft(self) -> bool {
+        matches!(
+            self,
+            Self::Qwen35 | Self::Qwen35Moe | Self::Glm4 | Self::Glm4Moe | Self::Deepseek2
         )
     }
 

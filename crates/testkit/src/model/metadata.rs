@@ -4,11 +4,13 @@ use gguf::{Metadata, Value};
 
 use super::ModelSpec;
 use super::architecture::Architecture;
-use super::tensors::{COMPRESSED, LEADING_DENSE};
+use super::tensors::{COMPRESSED, FULL_ATTENTION_INTERVAL, LEADING_DENSE, LINEAR, drafting};
 use super::tokenizer;
 
 /// Layers of which one in so many sees everything and the others a window.
 const WINDOW_PERIOD: u32 = 2;
+/// How `expert_gating_func` names a sigmoid.
+const GATING_SIGMOID: u32 = 2;
 /// Pooling types as llama.cpp numbers them.
 const POOLING_MEAN: u32 = 1;
 const POOLING_LAST: u32 = 3;
@@ -35,7 +37,11 @@ fn add_shape(spec: &ModelSpec, m: &mut Metadata) {
     set(spec, m, "vocab_size", spec.vocab);
     set(spec, m, "context_length", spec.context);
     set(spec, m, "embedding_length", spec.width);
-    set(spec, m, "block_count", spec.layers);
+    let drafting = drafting(spec);
+    set(spec, m, "block_count", spec.layers + drafting);
+    if drafting > 0 {
+        set(spec, m, "nextn_predict_layers", drafting);
+    }
     set(spec, m, "feed_forward_length", spec.feed_forward);
     set(spec, m, "attention.head_count", spec.heads);
     // Compressed attention caches one head for all.
@@ -57,8 +63,11 @@ fn add_shape(spec: &ModelSpec, m: &mut Metadata) {
     } else {
         set(spec, m, "attention.key_length", spec.head_length);
         set(spec, m, "attention.value_length", spec.head_length);
-        let glm = spec.architecture == Architecture::Glm4;
-        let rotary = if glm {
+        let half = matches!(
+            spec.architecture,
+            Architecture::Glm4 | Architecture::Glm4Moe
+        );
+        let rotary = if half {
             spec.head_length / 2
         } else {
             spec.head_length
@@ -77,6 +86,25 @@ fn add_compressed(spec: &ModelSpec, m: &mut Metadata) {
     set(spec, m, "attention.key_length_mla", c.plain + c.rotary);
     set(spec, m, "attention.value_length_mla", c.value);
     set(spec, m, "rope.dimension_count", c.rotary);
+}
+
+fn add_linear(spec: &ModelSpec, m: &mut Metadata) {
+    let l = LINEAR;
+    set(spec, m, "full_attention_interval", FULL_ATTENTION_INTERVAL);
+    set(spec, m, "ssm.conv_kernel", l.conv_kernel);
+    set(spec, m, "ssm.state_size", l.head_length);
+    set(spec, m, "ssm.group_count", l.key_heads);
+    set(spec, m, "ssm.time_step_rank", l.value_heads);
+    set(spec, m, "ssm.inner_size", l.head_length * l.value_heads);
+    // Rotary pairs that follow time, height and width of an image; in text all three are one.
+    let pairs = (spec.head_length / 2) as i32;
+    let third = (pairs + 2) / 3;
+    set(
+        spec,
+        m,
+        "rope.dimension_sections",
+        vec![third, third, pairs - 2 * third, 0],
+    );
 }
 
 /// Keys of experts, windows, soft caps and pooling.
@@ -110,6 +138,25 @@ fn add_specials(spec: &ModelSpec, m: &mut Metadata) {
             set(spec, m, "leading_dense_block_count", LEADING_DENSE);
             set(spec, m, "expert_shared_count", 1u32);
             set(spec, m, "expert_weights_scale", 1.0f32);
+        }
+        Architecture::Qwen35 => add_linear(spec, m),
+        Architecture::Qwen35Moe => {
+            add_linear(spec, m);
+            let shared = spec.experts.feed_forward;
+            set(spec, m, "expert_shared_feed_forward_length", shared);
+        }
+        Architecture::Glm4Moe => {
+            set(spec, m, "leading_dense_block_count", LEADING_DENSE);
+            set(spec, m, "expert_shared_count", 1u32);
+            set(spec, m, "expert_weights_scale", 1.0f32);
+            set(spec, m, "expert_weights_norm", true);
+            set(spec, m, "expert_gating_func", GATING_SIGMOID);
+        }
+        Architecture::Mistral3 => {
+            set(spec, m, "attention.temperature_scale", 0.1f32);
+            // The temperature takes a step every so many tokens.
+            let step = spec.window;
+            set(spec, m, "rope.scaling.original_context_length", step);
         }
         Architecture::Qwen3Embedding => set(spec, m, "pooling_type", POOLING_LAST),
         _ => {}

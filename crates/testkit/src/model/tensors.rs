@@ -9,8 +9,11 @@ use super::weights::WeightType;
 
 /// Token types that a BERT model knows.
 pub(crate) const TOKEN_TYPES: u32 = 2;
-/// Layers of a `deepseek2` model before the first one with experts.
+/// Layers of a `deepseek2` or `glm4moe` model before the first one with experts.
 pub(crate) const LEADING_DENSE: u32 = 1;
+/// Layers of a hybrid model of which the last has full attention and the others a linear one.
+/// Real ones have 4; with 2 a model of four layers has a place to be cut.
+pub(crate) const FULL_ATTENTION_INTERVAL: u32 = 2;
 
 /// Sizes of compressed attention, in elements. Real ones are 16 times as large; these are the
 /// smallest whose rows Q8_0 can hold.
@@ -31,6 +34,24 @@ pub(crate) const COMPRESSED: Compressed = Compressed {
     value: 32,
 };
 
+/// Sizes of linear attention (gated delta net), in elements or heads.
+pub(crate) struct Linear {
+    /// Elements of a head's query, key and value.
+    pub(crate) head_length: u32,
+    /// Heads of queries and keys; divides the heads of values.
+    pub(crate) key_heads: u32,
+    pub(crate) value_heads: u32,
+    /// Tokens that the convolution in front of it looks at.
+    pub(crate) conv_kernel: u32,
+}
+
+pub(crate) const LINEAR: Linear = Linear {
+    head_length: 32,
+    key_heads: 2,
+    value_heads: 4,
+    conv_kernel: 4,
+};
+
 /// What a tensor's values look like.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Kind {
@@ -44,6 +65,8 @@ pub(crate) enum Kind {
     Norm,
     /// Close to zero, F32 (also matrices that llama.cpp wants in F32).
     Bias,
+    /// Close to minus one, F32: how fast a state fades.
+    Decay,
 }
 
 /// One tensor to be.
@@ -62,7 +85,7 @@ impl TensorSpec {
         let wanted = weights.ggml_type();
         let row = self.dims.first().copied().unwrap_or(1);
         match self.kind {
-            Kind::FloatMatrix | Kind::Norm | Kind::Bias => GgmlType::F32,
+            Kind::FloatMatrix | Kind::Norm | Kind::Bias | Kind::Decay => GgmlType::F32,
             _ if wanted.block().is_none_or(|b| row % b.elements != 0) => GgmlType::F16,
             Kind::Matrix | Kind::Embedding => wanted,
         }
@@ -124,14 +147,17 @@ pub(crate) fn of(spec: &ModelSpec) -> Vec<TensorSpec> {
         }
         table.full_norm("token_embd_norm", spec.width);
     }
-    for layer in 0..spec.layers {
+    for layer in 0..spec.layers + drafting(spec) {
         table.prefix = format!("blk.{layer}.");
         if spec.architecture.is_bert() {
             add_bert_layer(spec, &mut table);
         } else {
             table.norm("attn_norm", spec.width);
-            add_attention(spec, &mut table);
+            add_attention(spec, layer, &mut table);
             add_feed_forward(spec, layer, &mut table);
+            if layer >= spec.layers {
+                add_drafting(spec.width, &mut table);
+            }
         }
     }
     table.prefix.clear();
@@ -142,6 +168,23 @@ pub(crate) fn of(spec: &ModelSpec) -> Vec<TensorSpec> {
         }
     }
     table.tensors
+}
+
+/// How many layers only draft.
+pub(crate) fn drafting(spec: &ModelSpec) -> u32 {
+    if spec.architecture.may_draft() {
+        spec.draft_layers
+    } else {
+        0
+    }
+}
+
+/// What turns a hidden state and a token into the input of a layer that drafts.
+fn add_drafting(width: u32, table: &mut Table) {
+    table.matrix("nextn.eh_proj", &[2 * width, width]);
+    table.norm("nextn.enorm", width);
+    table.norm("nextn.hnorm", width);
+    table.norm("nextn.shared_head_norm", width);
 }
 
 fn add_bert_layer(spec: &ModelSpec, table: &mut Table) {
@@ -165,39 +208,81 @@ fn add_bert_layer(spec: &ModelSpec, table: &mut Table) {
     table.full_norm("layer_output_norm", width);
 }
 
-fn add_attention(spec: &ModelSpec, table: &mut Table) {
+fn add_attention(spec: &ModelSpec, layer: u32, table: &mut Table) {
     use Architecture::{
-        Deepseek2, Gemma2, Gemma3, Glm4, GptOss, Phi3, Qwen2, Qwen3, Qwen3Embedding, Qwen3Moe,
+        Deepseek2, Gemma2, Gemma3, Glm4, Glm4Moe, GptOss, Qwen3, Qwen3Embedding, Qwen3Moe, Qwen35,
+        Qwen35Moe,
     };
     let (width, arch) = (spec.width, spec.architecture);
-    let q = spec.heads * spec.head_length;
-    let kv = spec.kv_heads * spec.head_length;
-    match arch {
-        Deepseek2 => return add_compressed_attention(spec, table),
-        Phi3 => table.matrix("attn_qkv", &[width, q + 2 * kv]),
-        _ => {
-            table.matrix("attn_q", &[width, q]);
-            table.matrix("attn_k", &[width, kv]);
-            table.matrix("attn_v", &[width, kv]);
-        }
+    if matches!(
+        arch,
+        Gemma2 | Gemma3 | Glm4 | Glm4Moe | GptOss | Qwen35 | Qwen35Moe
+    ) {
+        table.norm("post_attention_norm", width);
     }
-    if matches!(arch, Qwen2 | Glm4 | GptOss) {
-        table.bias("attn_q", &[q]);
-        table.bias("attn_k", &[kv]);
-        table.bias("attn_v", &[kv]);
+    // Layers that draft have full attention.
+    let linear = arch.has_linear_attention() && layer < spec.layers;
+    if linear && !(layer + 1).is_multiple_of(FULL_ATTENTION_INTERVAL) {
+        return add_linear_attention(width, table);
     }
-    if matches!(arch, Qwen3 | Qwen3Embedding | Qwen3Moe | Gemma3) {
+    if arch == Deepseek2 {
+        return add_compressed_attention(spec, table);
+    }
+    add_projections(spec, table);
+    if matches!(
+        arch,
+        Qwen3 | Qwen3Embedding | Qwen3Moe | Qwen35 | Qwen35Moe | Gemma3 | Glm4Moe
+    ) {
         table.norm("attn_q_norm", spec.head_length);
         table.norm("attn_k_norm", spec.head_length);
     }
-    table.matrix("attn_output", &[q, width]);
+    table.matrix("attn_output", &[spec.heads * spec.head_length, width]);
     if arch == GptOss {
         table.bias("attn_output", &[width]);
         table.add("attn_sinks.weight", &[spec.heads], Kind::Bias);
     }
-    if matches!(arch, Gemma2 | Gemma3 | Glm4 | GptOss) {
-        table.norm("post_attention_norm", width);
+}
+
+/// Queries, keys and values.
+fn add_projections(spec: &ModelSpec, table: &mut Table) {
+    use Architecture::{Glm4, Glm4Moe, GptOss, Phi3, Qwen2};
+    let (width, arch) = (spec.width, spec.architecture);
+    let q = spec.heads * spec.head_length;
+    let kv = spec.kv_heads * spec.head_length;
+    if arch == Phi3 {
+        table.matrix("attn_qkv", &[width, q + 2 * kv]);
+        return;
     }
+    // Beside linear attention, each query comes with a gate of the same size.
+    let gates = if arch.has_linear_attention() { q } else { 0 };
+    table.matrix("attn_q", &[width, q + gates]);
+    table.matrix("attn_k", &[width, kv]);
+    table.matrix("attn_v", &[width, kv]);
+    if matches!(arch, Qwen2 | Glm4 | Glm4Moe | GptOss) {
+        table.bias("attn_q", &[q]);
+        table.bias("attn_k", &[kv]);
+        table.bias("attn_v", &[kv]);
+    }
+}
+
+fn add_linear_attention(width: u32, table: &mut Table) {
+    let l = LINEAR;
+    let (keys, values) = (l.key_heads * l.head_length, l.value_heads * l.head_length);
+    let mixed = 2 * keys + values;
+    table.matrix("attn_qkv", &[width, mixed]);
+    table.matrix("attn_gate", &[width, values]);
+    // llama.cpp's convolution reads F32 only.
+    table.add(
+        "ssm_conv1d.weight",
+        &[l.conv_kernel, mixed],
+        Kind::FloatMatrix,
+    );
+    table.bias("ssm_dt", &[l.value_heads]);
+    table.add("ssm_a", &[l.value_heads], Kind::Decay);
+    table.matrix("ssm_alpha", &[width, l.value_heads]);
+    table.matrix("ssm_beta", &[width, l.value_heads]);
+    table.norm("ssm_norm", l.head_length);
+    table.matrix("ssm_out", &[values, width]);
 }
 
 fn add_compressed_attention(spec: &ModelSpec, table: &mut Table) {
@@ -224,11 +309,19 @@ fn add_compressed_attention(spec: &ModelSpec, table: &mut Table) {
 
 fn add_feed_forward(spec: &ModelSpec, layer: u32, table: &mut Table) {
     let (width, ff, arch) = (spec.width, spec.feed_forward, spec.architecture);
-    // Here the norm after attention is the norm before the feed-forward layer.
-    if arch != Architecture::GptOss {
+    // In these the norm after attention is the norm before the feed-forward layer.
+    let one_norm = matches!(
+        arch,
+        Architecture::GptOss
+            | Architecture::Qwen35
+            | Architecture::Qwen35Moe
+            | Architecture::Glm4Moe
+    );
+    if !one_norm {
         table.norm("ffn_norm", width);
     }
-    let leading = arch == Architecture::Deepseek2 && layer < LEADING_DENSE;
+    let leading =
+        matches!(arch, Architecture::Deepseek2 | Architecture::Glm4Moe) && layer < LEADING_DENSE;
     match arch {
         _ if arch.has_experts() && !leading => add_experts(spec, table),
         Architecture::Phi3 | Architecture::Glm4 => {
@@ -268,7 +361,16 @@ fn add_experts(spec: &ModelSpec, table: &mut Table) {
         table.bias("ffn_up_exps", &[ff, count]);
         table.bias("ffn_down_exps", &[width, count]);
     }
-    if arch == Architecture::Deepseek2 {
+    if arch == Architecture::Glm4Moe {
+        table.bias("exp_probs_b", &[count]);
+    }
+    if arch == Architecture::Qwen35Moe {
+        table.add("ffn_gate_inp_shexp.weight", &[width], Kind::Bias);
+    }
+    if matches!(
+        arch,
+        Architecture::Deepseek2 | Architecture::Glm4Moe | Architecture::Qwen35Moe
+    ) {
         table.matrix("ffn_gate_shexp", &[width, ff]);
         table.matrix("ffn_up_shexp", &[width, ff]);
         table.matrix("ffn_down_shexp", &[ff, width]);

@@ -100,6 +100,7 @@ pub(crate) fn write(
         Kind::Embedding => (0.0, 0.05),
         Kind::Norm => (1.0, 0.2),
         Kind::Bias => (0.0, 0.1),
+        Kind::Decay => (-1.0, 0.2),
     };
     let ggml_type = tensor.ggml_type(weights);
     let mut left: u64 = tensor.dims.iter().product();

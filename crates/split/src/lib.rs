@@ -1,0 +1,13 @@
+//! Splitting one model by layers over several machines.
+//!
+//! - [`plan`] decides, without input or output, which machines run which layers and predicts how fast
+//!   that will be.
+//! - [`published`] holds the shapes of a few large models, so that they can be planned before
+//!   anybody has downloaded them.
+//!
+//! The crate never samples, speaks no HTTP and opens no connection.
+
+#![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used))]
+
+pub mod plan;
+pub mod published;
