@@ -4,10 +4,29 @@
 //!   that will be.
 //! - [`published`] holds the shapes of a few large models, so that they can be planned before
 //!   anybody has downloaded them.
+//! - [`station`] is one machine's part in rings: it leases stages to hosts (`worker`, [`lease`]) and
+//!   raises rings of its own ([`ring`]). [`wire`] is what travels between them, over whatever
+//!   [`transport`] gives; [`layers`] is what computes.
+//! - [`recovery`] decides what happens when a machine of a ring is lost.
 //!
 //! The crate never samples, speaks no HTTP and opens no connection.
 
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used))]
 
+mod dock;
+pub mod fault;
+#[cfg(any(test, feature = "fuzzing"))]
+pub mod fuzzing;
+pub mod layers;
+pub mod lease;
 pub mod plan;
 pub mod published;
+pub mod recovery;
+pub mod ring;
+pub mod spec;
+pub mod station;
+pub mod transport;
+pub mod wire;
+mod worker;
+
+pub use worker::Usage;

@@ -1,0 +1,177 @@
+//! The state machine by itself, and thousands of bad days in `world`.
+
+use super::*;
+
+mod world;
+
+fn seconds(seconds: u64) -> Duration {
+    Duration::from_secs(seconds)
+}
+
+fn lost(epoch: u32, suspect: Option<u8>) -> Event<u8> {
+    Event::Lost {
+        epoch,
+        suspect,
+        accuser: None,
+        text: "gone".into(),
+    }
+}
+
+fn planned(epoch: u32, workers: &[u8]) -> Event<u8> {
+    Event::Planned {
+        epoch,
+        workers: workers.to_vec(),
+    }
+}
+
+fn plan(epoch: u32, without: &[u8]) -> Effect<u8> {
+    Effect::Plan {
+        epoch,
+        without: without.iter().copied().collect(),
+    }
+}
+
+fn raise(epoch: u32, workers: &[u8]) -> Effect<u8> {
+    Effect::Raise {
+        epoch,
+        workers: workers.to_vec(),
+    }
+}
+
+fn suspend() -> Effect<u8> {
+    Effect::Suspend {
+        text: "gone".into(),
+    }
+}
+
+fn waiting(text: &str) -> Effect<u8> {
+    Effect::Waiting { text: text.into() }
+}
+
+/// Each step: second, event, effects.
+#[track_caller]
+fn check(steps: Vec<(u64, Event<u8>, Vec<Effect<u8>>)>) -> Recovery<u8> {
+    let mut recovery = Recovery::new(0, seconds(600));
+    for (number, (at, event, wanted)) in steps.into_iter().enumerate() {
+        let got = recovery.handle(event, seconds(at));
+        assert_eq!(got, wanted, "step {number}");
+    }
+    recovery
+}
+
+#[test]
+fn a_lost_machine_is_left_out_and_the_rest_goes_on() {
+    let recovery = check(vec![
+        (0, Event::Begin, vec![plan(1, &[])]),
+        (1, planned(1, &[1, 2]), vec![raise(1, &[1, 2])]),
+        (
+            2,
+            Event::Raised { epoch: 1 },
+            vec![Effect::Resume { epoch: 1 }],
+        ),
+        (
+            9,
+            lost(1, Some(2)),
+            vec![Effect::Release { epoch: 1 }, suspend(), plan(2, &[2])],
+        ),
+        // Late news of the old ring.
+        (9, lost(1, Some(1)), vec![]),
+        (9, planned(1, &[1]), vec![]),
+        (10, planned(2, &[1, 3]), vec![raise(2, &[1, 3])]),
+        (
+            11,
+            Event::Raised { epoch: 1 },
+            vec![Effect::Release { epoch: 1 }],
+        ),
+        (
+            12,
+            Event::Raised { epoch: 2 },
+            vec![Effect::Resume { epoch: 2 }],
+        ),
+        (13, Event::Raised { epoch: 2 }, vec![]),
+    ]);
+    assert_eq!(recovery.next_wake(), None);
+}
+
+#[test]
+fn without_a_plan_streams_wait_until_patience_ends() {
+    let none = |epoch| Event::NoPlan {
+        epoch,
+        text: "too large".into(),
+    };
+    check(vec![
+        (0, Event::Begin, vec![plan(1, &[])]),
+        (0, Event::Waits, vec![]),
+        (0, none(1), vec![waiting("too large")]),
+        (29, Event::Time, vec![]),
+        (30, Event::Time, vec![plan(2, &[])]),
+        (31, none(2), vec![waiting("too large")]),
+        (40, Event::Changed, vec![plan(3, &[])]),
+        (41, none(3), vec![waiting("too large")]),
+        (
+            180,
+            Event::Time,
+            vec![
+                Effect::Fail {
+                    text: "the model's machines are lost: too large".into(),
+                },
+                plan(4, &[]),
+            ],
+        ),
+        (181, planned(4, &[1]), vec![raise(4, &[1])]),
+        (
+            182,
+            Event::Stop,
+            vec![
+                Effect::Release { epoch: 4 },
+                Effect::Fail {
+                    text: "the model is no longer served here".into(),
+                },
+            ],
+        ),
+        (
+            183,
+            Event::Raised { epoch: 4 },
+            vec![Effect::Release { epoch: 4 }],
+        ),
+        (184, Event::Begin, vec![]),
+    ]);
+}
+
+#[test]
+fn attempts_that_fail_without_a_culprit_wait_longer_each_time() {
+    let mut recovery = Recovery::<u8>::new(0, seconds(600));
+    let mut now = seconds(0);
+    recovery.handle(Event::Begin, now);
+    let mut pauses = Vec::new();
+    for epoch in 1..=7 {
+        recovery.handle(planned(epoch, &[1]), now);
+        let effects = recovery.handle(lost(epoch, None), now);
+        assert_eq!(effects, [Effect::Release { epoch }, waiting("gone")]);
+        let wake = recovery.next_wake().unwrap();
+        pauses.push((wake - now).as_secs());
+        now = wake;
+        let next = epoch + 1;
+        assert_eq!(recovery.handle(Event::Time, now), [plan(next, &[])]);
+    }
+    assert_eq!(pauses, [2, 4, 8, 16, 30, 30, 30]);
+}
+
+#[test]
+fn planning_and_raising_have_an_end() {
+    check(vec![
+        (0, Event::Begin, vec![plan(1, &[])]),
+        (60, Event::Time, vec![waiting("no plan was made in time")]),
+        (61, Event::Time, vec![plan(2, &[])]),
+        (62, planned(2, &[1]), vec![raise(2, &[1])]),
+        (
+            662,
+            Event::Time,
+            vec![
+                Effect::Release { epoch: 2 },
+                waiting("the ring did not stand in time"),
+            ],
+        ),
+        (664, Event::Returned(1), vec![plan(3, &[])]),
+    ]);
+}

@@ -1,0 +1,364 @@
+//! The ring as the decode thread uses it: operations and rows go in, rows come out.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use mesh::NodeId;
+use tokio::sync::{mpsc, watch};
+use tokio_util::sync::{CancellationToken, DropGuard};
+
+use super::RingPlan;
+use super::control::Counters;
+use super::pump::Outgoing;
+use crate::fault::Loss;
+use crate::layers::Rows;
+use crate::wire::{CacheOp, Frame, OPS_MAX, Outcome, encode_frame};
+
+/// Why the ring did not do what was asked.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum RingError {
+    /// A stage had no room in its KV cache. Those before it hold the rows, it and those behind it do not:
+    /// cut the sequences back.
+    #[error("no room in the KV cache")]
+    NoRoom,
+    /// The ring is broken for good.
+    #[error("the model's other machines are lost: {0}")]
+    Lost(Loss),
+    /// The caller's rows can't be sent; nothing has changed.
+    #[error("{0}")]
+    Input(String),
+    /// The memory of recurrent layers can be forgotten only as a whole; nothing has changed.
+    #[error("sequence {sequence} can't be cut at {from}; hint: at 0, or at its end")]
+    Cut {
+        /// Which sequence.
+        sequence: u32,
+        /// Where it was to be cut.
+        from: u32,
+    },
+    /// As many frames are in flight as may be: receive one first.
+    #[error("{frames} frames are in flight")]
+    Full {
+        /// How many.
+        frames: usize,
+    },
+}
+
+/// What one worker has done, as it says itself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct WorkerStatus {
+    /// Who.
+    pub node: NodeId,
+    /// Frames that it has received.
+    pub received: u64,
+    /// Frames that it has passed on.
+    pub sent: u64,
+    /// Time that it has spent computing.
+    pub busy: Duration,
+}
+
+/// Sees how a ring fares. Cheap to clone; holds nothing up.
+#[derive(Debug, Clone)]
+pub struct RingWatch {
+    lost: watch::Receiver<Option<Loss>>,
+    workers: Vec<(NodeId, Arc<Counters>)>,
+}
+
+impl RingWatch {
+    /// Waits until the ring is broken; `None` if it was let go before.
+    pub async fn lost(&mut self) -> Option<Loss> {
+        let lost = self.lost.wait_for(Option::is_some).await;
+        lost.ok().and_then(|loss| loss.clone())
+    }
+
+    /// The workers in the order of the ring.
+    #[must_use]
+    pub fn workers(&self) -> Vec<WorkerStatus> {
+        let status = self.workers.iter().map(|(node, counters)| {
+            let progress = counters.progress();
+            WorkerStatus {
+                node: *node,
+                received: progress.received,
+                sent: progress.sent,
+                busy: counters.busy(),
+            }
+        });
+        status.collect()
+    }
+}
+
+/// What a ring is made of once it stands.
+pub(crate) struct Opened {
+    pub(super) plan: RingPlan,
+    pub(super) kv_tokens: u32,
+    pub(super) is_recurrent: bool,
+    pub(super) counters: Vec<Arc<Counters>>,
+    pub(super) frames_max: usize,
+    pub(super) outgoing: mpsc::Sender<Outgoing>,
+    pub(super) returned: mpsc::Receiver<Frame>,
+    pub(super) lost: watch::Receiver<Option<Loss>>,
+    pub(super) release: CancellationToken,
+}
+
+/// Stages on other machines, in their order. Dropping it tells the workers that they are free.
+///
+/// Frames may follow each other before the first is back: [`submit`](Self::submit) and
+/// [`receive`](Self::receive), at most [`frames_max`](Self::frames_max) at a time.
+pub struct Ring {
+    plan: RingPlan,
+    kv_tokens: u32,
+    frames_max: usize,
+    watch: RingWatch,
+    outgoing: mpsc::Sender<Outgoing>,
+    returned: mpsc::Receiver<Frame>,
+    /// What happens to the KV caches before the next rows.
+    ops: Vec<CacheOp>,
+    /// Positions that each sequence holds, where layers can't be cut back.
+    recurrent: Option<Vec<u32>>,
+    number: u64,
+    /// Frames in flight, those without rows among them.
+    in_flight: usize,
+    _release: DropGuard,
+}
+
+impl std::fmt::Debug for Ring {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Ring")
+            .field("plan", &self.plan)
+            .field("number", &self.number)
+            .field("in_flight", &self.in_flight)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Ring {
+    pub(crate) fn new(opened: Opened) -> Self {
+        let nodes = opened.plan.workers.iter().map(|seat| seat.node);
+        let watch = RingWatch {
+            lost: opened.lost,
+            workers: nodes.zip(opened.counters).collect(),
+        };
+        let sequences = opened.plan.sequences as usize;
+        Self {
+            kv_tokens: opened.kv_tokens,
+            frames_max: opened.frames_max,
+            watch,
+            outgoing: opened.outgoing,
+            returned: opened.returned,
+            ops: Vec::new(),
+            recurrent: opened.is_recurrent.then(|| vec![0; sequences]),
+            number: 0,
+            in_flight: 0,
+            _release: opened.release.drop_guard(),
+            plan: opened.plan,
+        }
+    }
+
+    /// What was asked for.
+    #[must_use]
+    pub fn plan(&self) -> &RingPlan {
+        &self.plan
+    }
+
+    /// KV cells of the stage that has the fewest.
+    #[must_use]
+    pub fn kv_tokens(&self) -> u32 {
+        self.kv_tokens
+    }
+
+    /// Most frames in flight: two for each stage, the host's among them.
+    #[must_use]
+    pub fn frames_max(&self) -> usize {
+        self.frames_max
+    }
+
+    /// How the ring fares, for others to see.
+    #[must_use]
+    pub fn watch(&self) -> RingWatch {
+        self.watch.clone()
+    }
+
+    /// Sends rows on their way, and what has happened to the KV cache since the last ones.
+    ///
+    /// # Errors
+    /// [`RingError::Input`], [`RingError::Full`], [`RingError::Lost`].
+    pub async fn submit(&mut self, rows: &Rows<'_>) -> Result<(), RingError> {
+        self.check(rows)?;
+        let positions = rows.positions.to_vec();
+        if let Some(held) = &mut self.recurrent {
+            for (&sequence, &position) in rows.sequences.iter().zip(&positions) {
+                held[sequence as usize] = position.unsigned_abs() + 1;
+            }
+        }
+        self.send(positions, rows.sequences.to_vec(), rows.hidden.to_vec())
+            .await
+    }
+
+    /// Waits for the oldest rows in flight; `out` is replaced by what the last stage made of them.
+    ///
+    /// # Errors
+    /// [`RingError::NoRoom`], [`RingError::Lost`]; [`RingError::Input`] if there are none.
+    pub async fn receive(&mut self, out: &mut Vec<f32>) -> Result<(), RingError> {
+        loop {
+            if self.in_flight == 0 {
+                return Err(RingError::Input("no rows are in flight".to_owned()));
+            }
+            let Some(frame) = self.returned.recv().await else {
+                return Err(self.loss().await);
+            };
+            self.in_flight -= 1;
+            match frame.outcome {
+                Outcome::NoRoom => return Err(RingError::NoRoom),
+                // Operations that went alone.
+                Outcome::Rows if frame.positions.is_empty() => {}
+                Outcome::Rows => {
+                    *out = frame.hidden;
+                    return Ok(());
+                }
+            }
+        }
+    }
+
+    /// Sends rows round the ring and waits for them, when nothing else is in flight.
+    ///
+    /// # Errors
+    /// As [`submit`](Self::submit) and [`receive`](Self::receive).
+    pub async fn run(&mut self, rows: &Rows<'_>, out: &mut Vec<f32>) -> Result<(), RingError> {
+        self.submit(rows).await?;
+        self.receive(out).await
+    }
+
+    /// Makes the first `tokens` positions of `from` also those of `to`, in all stages, before the next
+    /// rows.
+    ///
+    /// # Errors
+    /// [`RingError::Input`], [`RingError::Full`], [`RingError::Lost`].
+    pub async fn copy(&mut self, from: u32, to: u32, tokens: u32) -> Result<(), RingError> {
+        self.known(from.into())?;
+        self.known(to.into())?;
+        if from == to {
+            return Ok(());
+        }
+        if let Some(held) = &mut self.recurrent {
+            held[to as usize] = held[from as usize].min(tokens);
+        }
+        self.op(CacheOp::Copy { from, to, tokens }).await
+    }
+
+    /// Makes all stages forget a sequence from position `from` on, before the next rows.
+    ///
+    /// # Errors
+    /// As [`copy`](Self::copy), and [`RingError::Cut`].
+    pub async fn cut(&mut self, sequence: u32, from: u32) -> Result<(), RingError> {
+        self.known(sequence.into())?;
+        if let Some(held) = &mut self.recurrent {
+            let held = &mut held[sequence as usize];
+            if from != 0 && from < *held {
+                return Err(RingError::Cut { sequence, from });
+            }
+            *held = from.min(*held);
+        }
+        self.op(CacheOp::Cut { sequence, from }).await
+    }
+
+    /// Makes all stages forget everything, before the next rows.
+    ///
+    /// # Errors
+    /// [`RingError::Lost`], if that is known already.
+    pub async fn clear(&mut self) -> Result<(), RingError> {
+        // Whatever was to happen before does not matter any more.
+        self.ops.clear();
+        if let Some(held) = &mut self.recurrent {
+            held.fill(0);
+        }
+        self.op(CacheOp::Clear).await
+    }
+
+    async fn op(&mut self, op: CacheOp) -> Result<(), RingError> {
+        if self.outgoing.is_closed() {
+            return Err(self.loss().await);
+        }
+        if self.ops.len() >= OPS_MAX as usize {
+            self.send(Vec::new(), Vec::new(), Vec::new()).await?;
+        }
+        self.ops.push(op);
+        Ok(())
+    }
+
+    async fn send(
+        &mut self,
+        positions: Vec<i32>,
+        sequences: Vec<i32>,
+        hidden: Vec<f32>,
+    ) -> Result<(), RingError> {
+        if self.in_flight >= self.frames_max {
+            let frames = self.in_flight;
+            return Err(RingError::Full { frames });
+        }
+        let rows = u32::try_from(positions.len()).unwrap_or(u32::MAX);
+        let number = self.number;
+        let frame = Frame {
+            epoch: self.plan.epoch,
+            number,
+            ops: std::mem::take(&mut self.ops),
+            outcome: Outcome::Rows,
+            positions,
+            sequences,
+            hidden,
+        };
+        let bytes = encode_frame(&frame, self.plan.width, self.plan.precision);
+        let outgoing = Outgoing {
+            number,
+            rows,
+            bytes,
+        };
+        if self.outgoing.send(outgoing).await.is_err() {
+            return Err(self.loss().await);
+        }
+        self.number += 1;
+        self.in_flight += 1;
+        Ok(())
+    }
+
+    /// Why the ring is broken; known shortly after it broke.
+    async fn loss(&mut self) -> RingError {
+        let loss = self.watch.lost().await;
+        RingError::Lost(loss.unwrap_or_else(|| Loss {
+            suspect: None,
+            accuser: None,
+            text: "this node stops".to_owned(),
+        }))
+    }
+
+    fn check(&self, rows: &Rows<'_>) -> Result<(), RingError> {
+        let count = rows.positions.len();
+        let input = |text: String| Err(RingError::Input(text));
+        if count == 0 || count > self.plan.rows_max as usize {
+            return input(format!("{count} rows; hint: from 1 to {}", self.plan.rows_max));
+        }
+        if rows.sequences.len() != count {
+            let sequences = rows.sequences.len();
+            return input(format!("{sequences} sequences for {count} rows"));
+        }
+        if rows.hidden.len() != count * self.plan.width as usize {
+            let values = rows.hidden.len();
+            return input(format!("{values} values for {count} rows"));
+        }
+        if rows.positions.iter().any(|position| *position < 0) {
+            return input("a position is negative".to_owned());
+        }
+        rows.sequences
+            .iter()
+            .try_for_each(|sequence| self.known((*sequence).into()))?;
+        match crate::worker::is_finite(rows.hidden) {
+            true => Ok(()),
+            false => input("rows hold values that are no numbers".to_owned()),
+        }
+    }
+
+    fn known(&self, sequence: i64) -> Result<(), RingError> {
+        match (0..i64::from(self.plan.sequences)).contains(&sequence) {
+            true => Ok(()),
+            false => Err(RingError::Input(format!("there is no sequence {sequence}"))),
+        }
+    }
+}

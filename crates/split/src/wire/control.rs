@@ -1,0 +1,369 @@
+//! CBOR messages of a control stream: leases, and what a worker says about its stage.
+
+use std::time::Duration;
+
+use gguf::Fingerprint;
+use mesh::NodeId;
+use mesh::codec::{self, Fixed};
+use serde::{Deserialize, Serialize};
+
+use super::{MESSAGE_BYTES_MAX, WireError, range, shortened};
+use crate::fault::{Fault, Refusal};
+use crate::spec::{Precision, RingId, StageSpec};
+
+/// A host asks for a stage.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Lease {
+    /// Which ring.
+    pub ring: RingId,
+    /// Which life of it.
+    pub epoch: u32,
+    /// What is to be loaded.
+    pub spec: StageSpec,
+    /// How rows travel from here on.
+    pub precision: Precision,
+    /// How long the lease holds unless it is renewed.
+    pub lease: Duration,
+    /// Place in the ring, from 0.
+    pub place: u32,
+    /// Whom rows come from: the host, or the worker before.
+    pub previous: NodeId,
+    /// Whom rows go to: the next worker, or the host.
+    pub next: NodeId,
+}
+
+/// From the host to a worker.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ToWorker {
+    /// The first one, once.
+    Lease(Box<Lease>),
+    /// The lease begins anew.
+    Renew,
+    /// Every stage is ready: connect to the next one.
+    Start,
+    /// The stage is no longer wanted.
+    Release,
+}
+
+/// A stage is loaded.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Ready {
+    /// Bytes that it takes.
+    pub memory_bytes: u64,
+    /// KV cells that it has, at least as many as were asked for.
+    pub kv_tokens: u32,
+    /// Elements of its rows.
+    pub width: u32,
+    /// Whether sequences can't be cut back.
+    pub is_recurrent: bool,
+}
+
+/// From a worker to the host.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum FromWorker {
+    /// It is at it; also a sign of life.
+    Loading {
+        /// Thousandths that are done.
+        permille: u16,
+    },
+    /// See [`Ready`].
+    Ready(Ready),
+    /// The connection to the next stage stands.
+    Joined,
+    /// A sign of life.
+    Alive {
+        /// Frames that have come.
+        received: u64,
+        /// Frames that were passed on.
+        sent: u64,
+        /// Time spent computing.
+        busy: Duration,
+    },
+    /// There will be no stage.
+    Refused(Refusal),
+    /// The stage ends.
+    Failed {
+        /// Whose fault it is, as the worker sees it.
+        fault: Fault,
+        /// What went wrong.
+        text: String,
+    },
+}
+
+#[derive(Serialize, Deserialize)]
+struct LeaseWire {
+    ring: Fixed<16>,
+    epoch: u32,
+    model: Fixed<32>,
+    layer_first: u32,
+    layer_end: u32,
+    width: u32,
+    kv_tokens: u32,
+    sequences: u32,
+    rows_max: u32,
+    #[serde(default)]
+    f16: bool,
+    lease_ms: u64,
+    place: u32,
+    previous: Fixed<32>,
+    next: Fixed<32>,
+}
+
+#[derive(Serialize, Deserialize)]
+enum ToWorkerWire {
+    Lease(Box<LeaseWire>),
+    Renew,
+    Start,
+    Release,
+}
+
+#[derive(Serialize, Deserialize)]
+enum FromWorkerWire {
+    Loading {
+        permille: u16,
+    },
+    Ready {
+        memory_bytes: u64,
+        kv_tokens: u32,
+        width: u32,
+        #[serde(default)]
+        recurrent: bool,
+    },
+    Joined,
+    Alive {
+        received: u64,
+        sent: u64,
+        #[serde(default)]
+        busy_us: u64,
+    },
+    Refused(RefusalWire),
+    Failed {
+        fault: FaultWire,
+        text: String,
+    },
+}
+
+#[derive(Serialize, Deserialize)]
+enum RefusalWire {
+    NoMemory { needed_bytes: u64, free_bytes: u64 },
+    Full,
+    Taken,
+    OldEpoch { epoch: u32 },
+    OutOfRange { text: String },
+    NoModel { text: String },
+    Replaced,
+}
+
+#[derive(Serialize, Deserialize)]
+enum FaultWire {
+    Own,
+    Previous,
+    Next,
+    Ended,
+}
+
+/// Longest lease that is read. What a worker grants is its own decision.
+const LEASE_MS_MAX: u64 = 86_400_000;
+
+impl From<&Lease> for LeaseWire {
+    fn from(lease: &Lease) -> Self {
+        let spec = &lease.spec;
+        Self {
+            ring: Fixed(lease.ring.0),
+            epoch: lease.epoch,
+            model: Fixed(spec.model.0),
+            layer_first: spec.layers.start,
+            layer_end: spec.layers.end,
+            width: spec.width,
+            kv_tokens: spec.kv_tokens,
+            sequences: spec.sequences,
+            rows_max: spec.rows_max,
+            f16: lease.precision == Precision::F16,
+            lease_ms: u64::try_from(lease.lease.as_millis()).unwrap_or(LEASE_MS_MAX),
+            place: lease.place,
+            previous: lease.previous.into(),
+            next: lease.next.into(),
+        }
+    }
+}
+
+impl TryFrom<LeaseWire> for Lease {
+    type Error = WireError;
+
+    fn try_from(wire: LeaseWire) -> Result<Self, WireError> {
+        range("lease in milliseconds", wire.lease_ms, LEASE_MS_MAX)?;
+        Ok(Self {
+            ring: RingId(wire.ring.0),
+            epoch: wire.epoch,
+            spec: StageSpec {
+                model: Fingerprint(wire.model.0),
+                layers: wire.layer_first..wire.layer_end,
+                width: wire.width,
+                kv_tokens: wire.kv_tokens,
+                sequences: wire.sequences,
+                rows_max: wire.rows_max,
+            },
+            precision: match wire.f16 {
+                true => Precision::F16,
+                false => Precision::F32,
+            },
+            lease: Duration::from_millis(wire.lease_ms),
+            place: wire.place,
+            previous: wire.previous.into(),
+            next: wire.next.into(),
+        })
+    }
+}
+
+impl ToWorker {
+    /// Its bytes.
+    #[must_use]
+    pub fn to_bytes(&self) -> Vec<u8> {
+        codec::encode(&match self {
+            Self::Lease(lease) => ToWorkerWire::Lease(Box::new(lease.as_ref().into())),
+            Self::Renew => ToWorkerWire::Renew,
+            Self::Start => ToWorkerWire::Start,
+            Self::Release => ToWorkerWire::Release,
+        })
+    }
+}
+
+/// Reads a [`ToWorker`].
+///
+/// # Errors
+/// [`WireError`].
+pub fn read_to_worker(bytes: &[u8]) -> Result<ToWorker, WireError> {
+    Ok(match codec::decode(bytes, MESSAGE_BYTES_MAX)? {
+        ToWorkerWire::Lease(lease) => ToWorker::Lease(Box::new((*lease).try_into()?)),
+        ToWorkerWire::Renew => ToWorker::Renew,
+        ToWorkerWire::Start => ToWorker::Start,
+        ToWorkerWire::Release => ToWorker::Release,
+    })
+}
+
+impl FromWorker {
+    /// Its bytes.
+    #[must_use]
+    pub fn to_bytes(&self) -> Vec<u8> {
+        codec::encode(&match self {
+            Self::Loading { permille } => FromWorkerWire::Loading {
+                permille: *permille,
+            },
+            Self::Ready(ready) => FromWorkerWire::Ready {
+                memory_bytes: ready.memory_bytes,
+                kv_tokens: ready.kv_tokens,
+                width: ready.width,
+                recurrent: ready.is_recurrent,
+            },
+            Self::Joined => FromWorkerWire::Joined,
+            Self::Alive {
+                received,
+                sent,
+                busy,
+            } => FromWorkerWire::Alive {
+                received: *received,
+                sent: *sent,
+                busy_us: u64::try_from(busy.as_micros()).unwrap_or(u64::MAX),
+            },
+            Self::Refused(refusal) => FromWorkerWire::Refused(refusal.into()),
+            Self::Failed { fault, text } => FromWorkerWire::Failed {
+                fault: match fault {
+                    Fault::Own => FaultWire::Own,
+                    Fault::Previous => FaultWire::Previous,
+                    Fault::Next => FaultWire::Next,
+                    Fault::Ended => FaultWire::Ended,
+                },
+                text: shortened(text),
+            },
+        })
+    }
+}
+
+/// Reads a [`FromWorker`].
+///
+/// # Errors
+/// [`WireError`].
+pub fn read_from_worker(bytes: &[u8]) -> Result<FromWorker, WireError> {
+    Ok(match codec::decode(bytes, MESSAGE_BYTES_MAX)? {
+        FromWorkerWire::Loading { permille } => FromWorker::Loading { permille },
+        FromWorkerWire::Ready {
+            memory_bytes,
+            kv_tokens,
+            width,
+            recurrent,
+        } => FromWorker::Ready(Ready {
+            memory_bytes,
+            kv_tokens,
+            width,
+            is_recurrent: recurrent,
+        }),
+        FromWorkerWire::Joined => FromWorker::Joined,
+        FromWorkerWire::Alive {
+            received,
+            sent,
+            busy_us,
+        } => FromWorker::Alive {
+            received,
+            sent,
+            busy: Duration::from_micros(busy_us),
+        },
+        FromWorkerWire::Refused(refusal) => FromWorker::Refused(refusal.into()),
+        FromWorkerWire::Failed { fault, text } => FromWorker::Failed {
+            fault: match fault {
+                FaultWire::Own => Fault::Own,
+                FaultWire::Previous => Fault::Previous,
+                FaultWire::Next => Fault::Next,
+                FaultWire::Ended => Fault::Ended,
+            },
+            text: shortened(&text),
+        },
+    })
+}
+
+impl From<&Refusal> for RefusalWire {
+    fn from(refusal: &Refusal) -> Self {
+        match refusal {
+            Refusal::NoMemory {
+                needed_bytes,
+                free_bytes,
+            } => Self::NoMemory {
+                needed_bytes: *needed_bytes,
+                free_bytes: *free_bytes,
+            },
+            Refusal::Full => Self::Full,
+            Refusal::Taken => Self::Taken,
+            Refusal::OldEpoch { epoch } => Self::OldEpoch { epoch: *epoch },
+            Refusal::OutOfRange { text } => Self::OutOfRange {
+                text: shortened(text),
+            },
+            Refusal::NoModel { text } => Self::NoModel {
+                text: shortened(text),
+            },
+            Refusal::Replaced => Self::Replaced,
+        }
+    }
+}
+
+impl From<RefusalWire> for Refusal {
+    fn from(wire: RefusalWire) -> Self {
+        match wire {
+            RefusalWire::NoMemory {
+                needed_bytes,
+                free_bytes,
+            } => Self::NoMemory {
+                needed_bytes,
+                free_bytes,
+            },
+            RefusalWire::Full => Self::Full,
+            RefusalWire::Taken => Self::Taken,
+            RefusalWire::OldEpoch { epoch } => Self::OldEpoch { epoch },
+            RefusalWire::OutOfRange { text } => Self::OutOfRange {
+                text: shortened(&text),
+            },
+            RefusalWire::NoModel { text } => Self::NoModel {
+                text: shortened(&text),
+            },
+            RefusalWire::Replaced => Self::Replaced,
+        }
+    }
+}

@@ -1,0 +1,326 @@
+//! Data frames. All numbers are little-endian.
+//!
+//! | bytes | what |
+//! |---|---|
+//! | 0..2 | `SM` |
+//! | 2 | version of the layout |
+//! | 3 | bits 0 and 1: how rows travel (0 as f32, 1 as f16); bit 2: a stage had no room |
+//! | 4..8 | epoch |
+//! | 8..16 | number of the frame in its epoch, from 0 |
+//! | 16..20 | operations |
+//! | 20..24 | rows |
+//! | 24..28 | elements of a row |
+//! | 28..32 | 0 |
+//! | then | operations of 16 bytes; positions; sequences; rows |
+//!
+//! Operations travel with the rows, so that every stage applies them in the order in which the host
+//! asked for them, and without a trip of their own.
+
+use half::slice::HalfFloatSliceExt;
+
+use super::{OPS_MAX, WireError, range};
+use crate::spec::{Precision, StageSpec};
+
+/// Bytes of a header.
+pub(super) const HEADER_BYTES: usize = 32;
+
+const MAGIC: [u8; 2] = *b"SM";
+const VERSION: u8 = 1;
+const FLAG_F16: u8 = 1;
+const FLAG_NO_ROOM: u8 = 4;
+const OP_BYTES: usize = 16;
+const OP_COPY: u32 = 1;
+const OP_CUT: u32 = 2;
+const OP_CLEAR: u32 = 3;
+
+/// Something that happens to the KV cache of all stages.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum CacheOp {
+    /// The first `tokens` positions of `from` become those of `to` too.
+    Copy {
+        /// Which sequence has them.
+        from: u32,
+        /// Which gets them.
+        to: u32,
+        /// How many.
+        tokens: u32,
+    },
+    /// A sequence forgets its positions from `from` on.
+    Cut {
+        /// Which.
+        sequence: u32,
+        /// First position that is forgotten.
+        from: u32,
+    },
+    /// Everything is forgotten.
+    Clear,
+}
+
+/// What became of a frame's rows so far.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Outcome {
+    /// They are there.
+    Rows,
+    /// A stage had no room for them in its KV cache: the rest of the ring skips them.
+    NoRoom,
+}
+
+/// Rows of one call on their way, and what happens to the KV cache before it.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Frame {
+    /// Which life of the ring it belongs to.
+    pub epoch: u32,
+    /// Its number in that life.
+    pub number: u64,
+    /// Applied in this order, before the rows.
+    pub ops: Vec<CacheOp>,
+    /// Whether there are rows.
+    pub outcome: Outcome,
+    /// Position of each row in its sequence.
+    pub positions: Vec<i32>,
+    /// Sequence of each row.
+    pub sequences: Vec<i32>,
+    /// The rows, one after the other.
+    pub hidden: Vec<f32>,
+}
+
+/// What the frames of one ring have in common.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct FrameFormat {
+    /// Elements of a row.
+    pub width: u32,
+    /// Most rows.
+    pub rows_max: u32,
+}
+
+impl From<&StageSpec> for FrameFormat {
+    fn from(spec: &StageSpec) -> Self {
+        Self {
+            width: spec.width,
+            rows_max: spec.rows_max,
+        }
+    }
+}
+
+impl Frame {
+    /// Takes the rows out, because a stage has no room for them.
+    pub fn refuse_rows(&mut self) {
+        self.outcome = Outcome::NoRoom;
+        self.positions.clear();
+        self.sequences.clear();
+        self.hidden.clear();
+    }
+}
+
+/// A header that keeps all limits.
+#[derive(Debug)]
+pub(super) struct Header {
+    precision: Precision,
+    outcome: Outcome,
+    epoch: u32,
+    number: u64,
+    ops: u32,
+    rows: u32,
+    width: u32,
+}
+
+fn u32_at(bytes: &[u8], at: usize) -> u32 {
+    let mut out = [0; 4];
+    if let Some(found) = bytes.get(at..at + 4) {
+        out.copy_from_slice(found);
+    }
+    u32::from_le_bytes(out)
+}
+
+impl Header {
+    pub(super) fn read(
+        bytes: &[u8; HEADER_BYTES],
+        format: &FrameFormat,
+    ) -> Result<Self, WireError> {
+        let [m0, m1, version, flags, ..] = *bytes;
+        if [m0, m1] != MAGIC || version != VERSION || flags & !(FLAG_F16 | FLAG_NO_ROOM) != 0 {
+            return Err(WireError::Magic);
+        }
+        let number = u64::from(u32_at(bytes, 8)) | u64::from(u32_at(bytes, 12)) << 32;
+        let header = Self {
+            precision: match flags & FLAG_F16 {
+                0 => Precision::F32,
+                _ => Precision::F16,
+            },
+            outcome: match flags & FLAG_NO_ROOM {
+                0 => Outcome::Rows,
+                _ => Outcome::NoRoom,
+            },
+            epoch: u32_at(bytes, 4),
+            number,
+            ops: u32_at(bytes, 16),
+            rows: u32_at(bytes, 20),
+            width: u32_at(bytes, 24),
+        };
+        range("number of operations", header.ops.into(), OPS_MAX.into())?;
+        let rows_max = match header.outcome {
+            Outcome::Rows => format.rows_max,
+            Outcome::NoRoom => 0,
+        };
+        range("number of rows", header.rows.into(), rows_max.into())?;
+        if header.width != format.width {
+            return Err(WireError::Range {
+                what: "width",
+                value: header.width.into(),
+                value_max: format.width.into(),
+            });
+        }
+        Ok(header)
+    }
+
+    /// Bytes that follow.
+    pub(super) fn body_bytes(&self) -> u64 {
+        let element = match self.precision {
+            Precision::F32 => 4,
+            Precision::F16 => 2,
+        };
+        let row = 8 + u64::from(self.width) * element;
+        u64::from(self.ops) * OP_BYTES as u64 + u64::from(self.rows) * row
+    }
+
+    pub(super) fn frame(&self, body: &[u8]) -> Result<Frame, WireError> {
+        let (got, wanted) = (body.len() as u64, self.body_bytes());
+        if got != wanted {
+            return Err(WireError::Length { got, wanted });
+        }
+        let rows = self.rows as usize;
+        // The lengths add up to the body's, which was just compared.
+        let (ops, rest) = body.split_at(self.ops as usize * OP_BYTES);
+        let (positions, rest) = rest.split_at(rows * 4);
+        let (sequences, hidden) = rest.split_at(rows * 4);
+        let ops = ops.as_chunks::<OP_BYTES>().0;
+        Ok(Frame {
+            epoch: self.epoch,
+            number: self.number,
+            ops: ops.iter().map(read_op).collect::<Result<_, _>>()?,
+            outcome: self.outcome,
+            positions: integers(positions),
+            sequences: integers(sequences),
+            hidden: match self.precision {
+                Precision::F32 => {
+                    let values = hidden.as_chunks::<4>().0;
+                    values.iter().map(|v| f32::from_le_bytes(*v)).collect()
+                }
+                Precision::F16 => {
+                    let values = hidden.as_chunks::<2>().0;
+                    let values: Vec<_> =
+                        values.iter().map(|v| half::f16::from_le_bytes(*v)).collect();
+                    values.to_f32_vec()
+                }
+            },
+        })
+    }
+}
+
+fn integers(bytes: &[u8]) -> Vec<i32> {
+    let values = bytes.as_chunks::<4>().0;
+    values.iter().map(|v| i32::from_le_bytes(*v)).collect()
+}
+
+fn read_op(bytes: &[u8; OP_BYTES]) -> Result<CacheOp, WireError> {
+    let [code, a, b, c] = [0, 4, 8, 12].map(|at| u32_at(bytes, at));
+    Ok(match code {
+        OP_COPY => CacheOp::Copy {
+            from: a,
+            to: b,
+            tokens: c,
+        },
+        OP_CUT => CacheOp::Cut {
+            sequence: a,
+            from: b,
+        },
+        OP_CLEAR => CacheOp::Clear,
+        code => {
+            return Err(WireError::Range {
+                what: "code of an operation",
+                value: code.into(),
+                value_max: OP_CLEAR.into(),
+            });
+        }
+    })
+}
+
+/// The rows as 16-bit floats; `None` if one of them is too large for that.
+fn halves(hidden: &[f32]) -> Option<Vec<half::f16>> {
+    let most = f32::from(half::f16::MAX);
+    let fits = hidden.iter().all(|value| value.abs() <= most);
+    fits.then(|| {
+        let mut out = vec![half::f16::ZERO; hidden.len()];
+        out.convert_from_f32_slice(hidden);
+        out
+    })
+}
+
+/// The bytes of a frame. With [`Precision::F16`] a frame with a value that does not fit goes as f32.
+///
+/// # Panics
+/// Never for frames that keep the limits of [`FrameFormat`], which is what this process makes.
+#[must_use]
+pub fn encode_frame(frame: &Frame, width: u32, precision: Precision) -> Vec<u8> {
+    let halves = match precision {
+        Precision::F32 => None,
+        Precision::F16 => halves(&frame.hidden),
+    };
+    let mut flags = 0;
+    if halves.is_some() {
+        flags |= FLAG_F16;
+    }
+    if frame.outcome == Outcome::NoRoom {
+        flags |= FLAG_NO_ROOM;
+    }
+    let rows = frame.positions.len();
+    let room = HEADER_BYTES + frame.ops.len() * OP_BYTES + rows * 8 + frame.hidden.len() * 4;
+    let mut bytes = Vec::with_capacity(room);
+    let count = |count: usize| u32::try_from(count).unwrap_or(u32::MAX);
+    bytes.extend_from_slice(&MAGIC);
+    bytes.extend_from_slice(&[VERSION, flags]);
+    bytes.extend_from_slice(&frame.epoch.to_le_bytes());
+    bytes.extend_from_slice(&frame.number.to_le_bytes());
+    for number in [count(frame.ops.len()), count(rows), width, 0] {
+        bytes.extend_from_slice(&number.to_le_bytes());
+    }
+    for op in &frame.ops {
+        let numbers = match *op {
+            CacheOp::Copy { from, to, tokens } => [OP_COPY, from, to, tokens],
+            CacheOp::Cut { sequence, from } => [OP_CUT, sequence, from, 0],
+            CacheOp::Clear => [OP_CLEAR, 0, 0, 0],
+        };
+        bytes.extend(numbers.iter().flat_map(|number| number.to_le_bytes()));
+    }
+    append(&mut bytes, &frame.positions, i32::to_le_bytes);
+    append(&mut bytes, &frame.sequences, i32::to_le_bytes);
+    match halves {
+        Some(halves) => append(&mut bytes, &halves, half::f16::to_le_bytes),
+        None => append(&mut bytes, &frame.hidden, f32::to_le_bytes),
+    }
+    bytes
+}
+
+/// Appends values; written so that the compiler makes one copy of it.
+fn append<T: Copy, const N: usize>(bytes: &mut Vec<u8>, values: &[T], each: fn(T) -> [u8; N]) {
+    let start = bytes.len();
+    bytes.resize(start + values.len() * N, 0);
+    let places = bytes[start..].as_chunks_mut::<N>().0;
+    for (place, value) in places.iter_mut().zip(values) {
+        *place = each(*value);
+    }
+}
+
+/// Reads one frame that fills `bytes`.
+///
+/// # Errors
+/// [`WireError`].
+pub fn decode_frame(bytes: &[u8], format: &FrameFormat) -> Result<Frame, WireError> {
+    let Some((header, body)) = bytes.split_first_chunk() else {
+        return Err(WireError::Length {
+            got: bytes.len() as u64,
+            wanted: HEADER_BYTES as u64,
+        });
+    };
+    Header::read(header, format)?.frame(body)
+}

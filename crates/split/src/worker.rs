@@ -1,0 +1,140 @@
+//! The worker's side: stages that hosts have leased.
+//!
+//! One task, the keeper, owns the [table of leases](crate::lease) and the layers that wait for their
+//! host to come back. A session a host (`session`) loads, connects and reports; `flow` passes frames on.
+
+mod flow;
+mod keeper;
+mod session;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use mesh::NodeId;
+use tokio::sync::{mpsc, oneshot};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::dock::Dock;
+use crate::fault::Refusal;
+use crate::layers::{LayerSource, Layers};
+use crate::lease::Ask;
+use crate::spec::{RingId, StageSpec};
+use crate::transport::{Duplex, Transport};
+use keeper::Command;
+pub(crate) use flow::{FRAMES_HELD_MAX, is_finite, send};
+pub use keeper::Usage;
+
+/// Hosts that a worker talks to at a time, those that wait among them.
+const SESSIONS_MAX: usize = 64;
+
+/// Sessions of one host: an old one that ends, a new one, and some other rings.
+const SESSIONS_PER_HOST_MAX: usize = 8;
+
+/// Commands on their way to the keeper. Each session keeps a place for its last one.
+const COMMANDS_MAX: usize = 2 * SESSIONS_MAX;
+
+/// A worker says so often that it lives. Several fit into the host's patience.
+pub(crate) const ALIVE_INTERVAL: Duration = Duration::from_secs(1);
+
+/// What a worker needs of its machine.
+#[derive(Clone)]
+pub(crate) struct Machine {
+    pub(crate) transport: Arc<dyn Transport>,
+    pub(crate) source: Arc<dyn LayerSource>,
+    pub(crate) dock: Arc<Dock>,
+    pub(crate) stop: CancellationToken,
+}
+
+/// A handle on the worker of this process.
+#[derive(Clone)]
+pub(crate) struct Worker {
+    machine: Machine,
+    commands: mpsc::Sender<Command>,
+    sessions: Arc<session::Count>,
+}
+
+/// A lease that was granted. The keeper gets the layers back when this is dropped.
+pub(crate) struct Granted {
+    ring: RingId,
+    epoch: u32,
+    /// Says that the lease has ended.
+    end: CancellationToken,
+    /// Those of the epoch before, if the same are wanted; then those that were loaded.
+    layers: Option<Box<dyn Layers>>,
+    back: Option<mpsc::OwnedPermit<Command>>,
+}
+
+impl Drop for Granted {
+    fn drop(&mut self) {
+        if let Some(permit) = self.back.take() {
+            permit.send(Command::Back {
+                ring: self.ring,
+                epoch: self.epoch,
+                layers: self.layers.take(),
+            });
+        }
+    }
+}
+
+impl Worker {
+    /// Starts the keeper.
+    pub(crate) fn start(machine: Machine, budget_bytes: u64, tasks: &TaskTracker) -> Self {
+        let (commands, receiver) = mpsc::channel(COMMANDS_MAX);
+        let stop = machine.stop.clone();
+        tasks.spawn(keeper::run(receiver, budget_bytes, stop));
+        Self {
+            machine,
+            commands,
+            sessions: Arc::default(),
+        }
+    }
+
+    /// Talks to a host until its stage ends.
+    pub(crate) async fn serve(&self, host: NodeId, stream: Duplex) {
+        session::run(self, host, stream).await;
+    }
+
+    /// Changes how much memory is given.
+    pub(crate) async fn set_budget(&self, budget_bytes: u64) {
+        // Fails only when the worker has stopped, and then nothing is given anyway.
+        let _ = self.commands.send(Command::Budget(budget_bytes)).await;
+    }
+
+    /// What is leased.
+    pub(crate) async fn usage(&self) -> Usage {
+        let (sender, receiver) = oneshot::channel();
+        let _ = self.commands.send(Command::Usage(sender)).await;
+        receiver.await.unwrap_or_default()
+    }
+
+    async fn renew(&self, ring: RingId, epoch: u32) {
+        // As above.
+        let _ = self.commands.send(Command::Renew(ring, epoch)).await;
+    }
+
+    async fn release(&self, ring: RingId, epoch: u32) {
+        // As above.
+        let _ = self.commands.send(Command::Release(ring, epoch)).await;
+    }
+
+    async fn ask(&self, ask: Ask<NodeId>, spec: StageSpec) -> Result<Granted, Refusal> {
+        let stopped = || Refusal::NoModel {
+            text: "the machine leaves".to_owned(),
+        };
+        let back = self.commands.clone().reserve_owned().await;
+        let back = back.map_err(|_| stopped())?;
+        let (granted, receiver) = oneshot::channel();
+        let command = Command::Ask {
+            ask,
+            spec,
+            back,
+            granted,
+        };
+        self.commands
+            .send(command)
+            .await
+            .map_err(|_| stopped())?;
+        receiver.await.map_err(|_| stopped())?
+    }
+}

@@ -1,0 +1,232 @@
+//! Frames through one stage: read, compute, pass on; each on a task of its own, with short queues
+//! between, so that a stage that computes also receives and sends.
+
+use std::future::Future;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+use tokio::io::AsyncWriteExt;
+use tokio::sync::mpsc;
+use tokio::task::JoinSet;
+use tokio::time::timeout;
+
+use super::session::Counters;
+use crate::fault::Fault;
+use crate::layers::{Layers, LayersError, Rows};
+use crate::spec::Precision;
+use crate::transport::{Duplex, Reading, Writing};
+use crate::wire::{CacheOp, Frame, FrameFormat, Lease, Outcome, encode_frame, read_frame};
+
+/// Frames that wait on either side of the computation: one is computed, one waits. What more comes
+/// stays in the streams' windows and then with whoever sends.
+const QUEUE_FRAMES: usize = 1;
+
+/// Frames that a stage holds at most: read, queued, computed (in and out), queued, written.
+pub(crate) const FRAMES_HELD_MAX: u64 = 2 * QUEUE_FRAMES as u64 + 4;
+
+/// How long the next stage may take nothing. It may be at its first, slowest step; the host has less
+/// patience, this is for when it is gone as well.
+const WRITE_MAX: Duration = Duration::from_secs(180);
+
+/// Whose fault, and what happened.
+type Breach = (Fault, String);
+
+/// What frames of one stage in one epoch must look like.
+pub(super) struct Flow {
+    format: FrameFormat,
+    epoch: u32,
+    sequences: u32,
+    precision: Precision,
+    counters: Arc<Counters>,
+}
+
+impl Flow {
+    pub(super) fn new(lease: &Lease, counters: Arc<Counters>) -> Self {
+        Self {
+            format: FrameFormat::from(&lease.spec),
+            epoch: lease.epoch,
+            sequences: lease.spec.sequences,
+            precision: lease.precision,
+            counters,
+        }
+    }
+
+    /// Passes frames on until `over`, or until something breaks. Gives the layers back unless they
+    /// broke.
+    pub(super) async fn run(
+        self,
+        mut layers: Box<dyn Layers>,
+        from: Duplex,
+        to: Duplex,
+        over: impl Future<Output = ()>,
+    ) -> (Option<Box<dyn Layers>>, Option<Breach>) {
+        let mut tasks = JoinSet::new();
+        let (arrived, mut queue) = mpsc::channel(QUEUE_FRAMES);
+        let (leaving, departing) = mpsc::channel(QUEUE_FRAMES);
+        let flow = Arc::new(self);
+        tasks.spawn(Arc::clone(&flow).read(from, arrived));
+        tasks.spawn(Arc::clone(&flow).write(to, departing));
+        let mut over = std::pin::pin!(over);
+        loop {
+            let mut frame = tokio::select! {
+                () = &mut over => return (Some(layers), None),
+                Some(ended) = tasks.join_next() => return (Some(layers), Some(breach(ended))),
+                Some(frame) = queue.recv() => frame,
+            };
+            let began = Instant::now();
+            let flow_here = Arc::clone(&flow);
+            let computed = tokio::task::spawn_blocking(move || {
+                let bytes = flow_here.compute(layers.as_mut(), &mut frame);
+                (layers, bytes)
+            });
+            let (back, bytes) = match computed.await {
+                Ok(computed) => computed,
+                Err(error) => return (None, Some((Fault::Own, error.to_string()))),
+            };
+            layers = back;
+            let busy = u64::try_from(began.elapsed().as_micros()).unwrap_or(u64::MAX);
+            flow.counters.busy_us.fetch_add(busy, Ordering::Relaxed);
+            let bytes = match bytes {
+                Ok(bytes) => bytes,
+                Err((Fault::Own, text)) => {
+                    let _ = tokio::task::spawn_blocking(move || drop(layers)).await;
+                    return (None, Some((Fault::Own, text)));
+                }
+                Err(breach) => return (Some(layers), Some(breach)),
+            };
+            tokio::select! {
+                () = &mut over => return (Some(layers), None),
+                Some(ended) = tasks.join_next() => return (Some(layers), Some(breach(ended))),
+                // Fails only if the writer has ended, which the next turn tells.
+                _ = leaving.send(bytes) => {}
+            }
+        }
+    }
+
+    async fn read(self: Arc<Self>, mut from: Duplex, arrived: mpsc::Sender<Frame>) -> Breach {
+        let mut number = 0;
+        loop {
+            let frame = match self.next(&mut from.read).await {
+                Ok(Some(frame)) => frame,
+                Ok(None) => continue,
+                Err(text) => return (Fault::Previous, text),
+            };
+            if frame.number != number {
+                let text = format!("frame {} came where {number} belongs", frame.number);
+                return (Fault::Previous, text);
+            }
+            number += 1;
+            self.counters.received.store(number, Ordering::Relaxed);
+            if arrived.send(frame).await.is_err() {
+                return (Fault::Own, "the stage has ended".to_owned());
+            }
+        }
+    }
+
+    /// The next frame, checked; `None` for one of an old epoch.
+    async fn next(&self, read: &mut Reading) -> Result<Option<Frame>, String> {
+        let frame = read_frame(read, &self.format).await;
+        let frame = frame.map_err(|error| format!("the previous stage: {error}"))?;
+        let frame = frame.ok_or("the previous stage ended its stream")?;
+        if frame.epoch < self.epoch {
+            return Ok(None);
+        }
+        if frame.epoch > self.epoch {
+            return Err(format!("a frame of epoch {}, not {}", frame.epoch, self.epoch));
+        }
+        let mut sequences = frame.sequences.iter();
+        let is_known = |s: &i32| u32::try_from(*s).is_ok_and(|s| s < self.sequences);
+        if let Some(sequence) = sequences.find(|s| !is_known(s)) {
+            return Err(format!("a row of sequence {sequence}, which there is not"));
+        }
+        match is_finite(&frame.hidden) {
+            true => Ok(Some(frame)),
+            false => Err("the previous stage sent values that are no numbers".to_owned()),
+        }
+    }
+
+    /// Applies operations, evaluates rows, and gives the bytes of the frame for the next stage.
+    fn compute(&self, layers: &mut dyn Layers, frame: &mut Frame) -> Result<Vec<u8>, Breach> {
+        for op in &frame.ops {
+            let done = match *op {
+                CacheOp::Copy { from, to, tokens } => layers.copy(from, to, tokens),
+                CacheOp::Cut { sequence, from } => layers.cut(sequence, from),
+                CacheOp::Clear => {
+                    layers.clear();
+                    Ok(())
+                }
+            };
+            // The host asks for nothing that can't be done, so somebody between changed it, or the
+            // layers here are not what they should be.
+            done.map_err(|error| breach_of(&error))?;
+        }
+        if !frame.positions.is_empty() {
+            let rows = Rows {
+                hidden: &frame.hidden,
+                positions: &frame.positions,
+                sequences: &frame.sequences,
+            };
+            let mut out = Vec::with_capacity(frame.hidden.len());
+            match layers.run(&rows, &mut out) {
+                Ok(()) => {}
+                Err(LayersError::NoRoom) => frame.refuse_rows(),
+                Err(error) => return Err(breach_of(&error)),
+            }
+            if frame.outcome == Outcome::Rows {
+                check(&out, frame.hidden.len())?;
+                frame.hidden = out;
+            }
+        }
+        Ok(encode_frame(frame, self.format.width, self.precision))
+    }
+
+    async fn write(self: Arc<Self>, mut to: Duplex, mut departing: mpsc::Receiver<Vec<u8>>) -> Breach {
+        while let Some(bytes) = departing.recv().await {
+            match timeout(WRITE_MAX, send(&mut to.write, &bytes)).await {
+                Ok(Ok(())) => self.counters.sent.fetch_add(1, Ordering::Relaxed),
+                Ok(Err(error)) => return (Fault::Next, format!("the next stage: {error}")),
+                Err(_) => return (Fault::Next, "the next stage takes nothing".to_owned()),
+            };
+        }
+        (Fault::Own, "the stage has ended".to_owned())
+    }
+}
+
+/// What a task of the flow ended with.
+fn breach(ended: Result<Breach, tokio::task::JoinError>) -> Breach {
+    ended.unwrap_or_else(|error| (Fault::Own, error.to_string()))
+}
+
+fn breach_of(error: &LayersError) -> Breach {
+    let fault = match error {
+        LayersError::Input(_) => Fault::Previous,
+        LayersError::NoRoom | LayersError::Failed(_) => Fault::Own,
+    };
+    (fault, error.to_string())
+}
+
+fn check(out: &[f32], wanted: usize) -> Result<(), Breach> {
+    if out.len() != wanted {
+        let text = format!("the layers gave {} values for {wanted}", out.len());
+        return Err((Fault::Own, text));
+    }
+    match is_finite(out) {
+        true => Ok(()),
+        false => Err((Fault::Own, "the layers gave values that are no numbers".to_owned())),
+    }
+}
+
+/// Written without a branch inside, so that it costs little beside copying the values.
+pub(crate) fn is_finite(values: &[f32]) -> bool {
+    let chunks = values.chunks(1_024);
+    chunks.into_iter().all(|chunk| {
+        let bad = chunk.iter().filter(|value| !value.is_finite()).count();
+        bad == 0
+    })
+}
+
+pub(crate) async fn send(write: &mut Writing, bytes: &[u8]) -> std::io::Result<()> {
+    write.write_all(bytes).await?;
+    write.flush().await
+}

@@ -1,0 +1,259 @@
+//! The task that owns the leases of this machine, and layers that no session uses at the moment.
+
+use std::collections::{BTreeMap, VecDeque};
+
+use mesh::NodeId;
+use tokio::sync::{mpsc, oneshot};
+use tokio::time::{Instant, sleep_until};
+use tokio_util::sync::CancellationToken;
+
+use super::Granted;
+use crate::fault::Refusal;
+use crate::layers::Layers;
+use crate::lease::{Ask, Effect, Event, LEASE_MAX, Table};
+use crate::spec::{RingId, StageSpec};
+
+/// What sessions want of the keeper.
+pub(super) enum Command {
+    Ask {
+        ask: Ask<NodeId>,
+        spec: StageSpec,
+        /// For when the session is over.
+        back: mpsc::OwnedPermit<Command>,
+        granted: oneshot::Sender<Result<Granted, Refusal>>,
+    },
+    Renew(RingId, u32),
+    Release(RingId, u32),
+    /// A session is over. Without layers there is nothing left of it.
+    Back {
+        ring: RingId,
+        epoch: u32,
+        layers: Option<Box<dyn Layers>>,
+    },
+    Budget(u64),
+    Usage(oneshot::Sender<Usage>),
+}
+
+/// What is leased.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Usage {
+    /// Rings that have something here.
+    pub rings: usize,
+    /// Bytes that they take.
+    pub used_bytes: u64,
+    /// Bytes that nobody has leased.
+    pub free_bytes: u64,
+}
+
+enum State {
+    Asking {
+        back: mpsc::OwnedPermit<Command>,
+        granted: oneshot::Sender<Result<Granted, Refusal>>,
+    },
+    Running(CancellationToken),
+    /// The session is over, the lease is not: the host may come back with a newer epoch.
+    Parked(Box<dyn Layers>),
+    /// The lease is over, the session is not.
+    Ending,
+}
+
+struct Stage {
+    spec: StageSpec,
+    state: State,
+}
+
+struct Keeper {
+    table: Table<NodeId>,
+    stages: BTreeMap<(RingId, u32), Stage>,
+    /// Layers of an epoch that has just ended, for the next one.
+    spare: Option<(RingId, StageSpec, Box<dyn Layers>)>,
+    began: Instant,
+}
+
+pub(super) async fn run(
+    mut commands: mpsc::Receiver<Command>,
+    budget_bytes: u64,
+    stop: CancellationToken,
+) {
+    let mut keeper = Keeper {
+        table: Table::new(budget_bytes),
+        stages: BTreeMap::new(),
+        spare: None,
+        began: Instant::now(),
+    };
+    loop {
+        let end = keeper.table.next_end().unwrap_or(LEASE_MAX + keeper.now());
+        let event = tokio::select! {
+            () = stop.cancelled() => break,
+            () = sleep_until(keeper.began + end) => Some(Event::Time),
+            command = commands.recv() => match command {
+                None => break,
+                Some(command) => keeper.command(command).await,
+            },
+        };
+        if let Some(event) = event {
+            keeper.handle(event).await;
+        }
+    }
+    commands.close();
+    // Sessions end by `stop` themselves; layers go with the keeper, off the runtime's threads.
+    let _ = tokio::task::spawn_blocking(move || drop(keeper)).await;
+}
+
+impl Keeper {
+    fn now(&self) -> std::time::Duration {
+        self.began.elapsed()
+    }
+
+    async fn command(&mut self, command: Command) -> Option<Event<NodeId>> {
+        match command {
+            Command::Ask {
+                ask,
+                spec,
+                back,
+                granted,
+            } => {
+                let key = (ask.ring, ask.epoch);
+                if self.stages.contains_key(&key) {
+                    let refusal = Refusal::OldEpoch { epoch: ask.epoch };
+                    // Nobody hears it if the session has ended.
+                    let _ = granted.send(Err(refusal));
+                    return None;
+                }
+                let state = State::Asking { back, granted };
+                self.stages.insert(key, Stage { spec, state });
+                Some(Event::Ask(ask))
+            }
+            Command::Renew(ring, epoch) => Some(Event::Renew(ring, epoch)),
+            Command::Release(ring, epoch) => Some(Event::Release(ring, epoch)),
+            Command::Back {
+                ring,
+                epoch,
+                layers,
+            } => self.back(ring, epoch, layers).await,
+            Command::Budget(bytes) => {
+                self.table.set_budget(bytes);
+                None
+            }
+            Command::Usage(sender) => {
+                let _ = sender.send(Usage {
+                    rings: self.table.rings(),
+                    used_bytes: self.table.used_bytes(),
+                    free_bytes: self.table.free_bytes(),
+                });
+                None
+            }
+        }
+    }
+
+    async fn back(
+        &mut self,
+        ring: RingId,
+        epoch: u32,
+        layers: Option<Box<dyn Layers>>,
+    ) -> Option<Event<NodeId>> {
+        let stage = self.stages.get_mut(&(ring, epoch))?;
+        let goes_on = matches!(stage.state, State::Running(_));
+        match layers {
+            Some(layers) if goes_on => {
+                stage.state = State::Parked(layers);
+                return None;
+            }
+            Some(layers) => {
+                let spec = self.stages.remove(&(ring, epoch))?.spec;
+                self.retire(ring, spec, layers).await;
+            }
+            None => {
+                self.stages.remove(&(ring, epoch));
+            }
+        }
+        Some(Event::Gone(ring, epoch))
+    }
+
+    async fn handle(&mut self, event: Event<NodeId>) {
+        let mut events = VecDeque::from([event]);
+        // Each event ends or begins a stage, of which there are few.
+        while let Some(event) = events.pop_front() {
+            for effect in self.table.handle(event, self.now()) {
+                match effect {
+                    Effect::Grant(ring, epoch) => events.extend(self.grant(ring, epoch)),
+                    Effect::Refuse(ring, epoch, refusal) => self.refuse(ring, epoch, refusal),
+                    Effect::End(ring, epoch, _) => events.extend(self.end(ring, epoch).await),
+                }
+            }
+        }
+        if let Some((_, _, layers)) = self.spare.take() {
+            free(layers).await;
+        }
+    }
+
+    fn grant(&mut self, ring: RingId, epoch: u32) -> Option<Event<NodeId>> {
+        let stage = self.stages.remove(&(ring, epoch))?;
+        let State::Asking { back, granted } = stage.state else {
+            return None;
+        };
+        let spare = self.spare.take_if(|(r, spec, _)| *r == ring && *spec == stage.spec);
+        let end = CancellationToken::new();
+        let state = State::Running(end.clone());
+        let spec = stage.spec;
+        self.stages.insert((ring, epoch), Stage { spec, state });
+        // Should the session have ended, this comes straight back.
+        let _ = granted.send(Ok(Granted {
+            ring,
+            epoch,
+            end,
+            layers: spare.map(|(_, _, layers)| layers),
+            back: Some(back),
+        }));
+        None
+    }
+
+    fn refuse(&mut self, ring: RingId, epoch: u32, refusal: Refusal) {
+        if let Some(Stage {
+            state: State::Asking { granted, .. },
+            ..
+        }) = self.stages.remove(&(ring, epoch))
+        {
+            let _ = granted.send(Err(refusal));
+        }
+    }
+
+    async fn end(&mut self, ring: RingId, epoch: u32) -> Option<Event<NodeId>> {
+        let stage = self.stages.get_mut(&(ring, epoch))?;
+        match std::mem::replace(&mut stage.state, State::Ending) {
+            State::Running(end) => {
+                end.cancel();
+                None
+            }
+            State::Parked(layers) => {
+                let spec = self.stages.remove(&(ring, epoch))?.spec;
+                self.retire(ring, spec, layers).await;
+                Some(Event::Gone(ring, epoch))
+            }
+            state => {
+                stage.state = state;
+                None
+            }
+        }
+    }
+
+    /// Keeps layers for a newer epoch that waits for the same ones; frees them else.
+    async fn retire(&mut self, ring: RingId, spec: StageSpec, layers: Box<dyn Layers>) {
+        match self.is_wanted(ring, &spec) {
+            true => self.spare = Some((ring, spec, layers)),
+            false => free(layers).await,
+        }
+    }
+
+    /// Whether a newer epoch of the ring waits for such layers.
+    fn is_wanted(&self, ring: RingId, spec: &StageSpec) -> bool {
+        let mut stages = self.stages.iter().filter(|((r, _), _)| *r == ring);
+        stages.any(|(_, s)| s.spec == *spec && matches!(s.state, State::Asking { .. }))
+    }
+}
+
+/// Frees layers where that may take its time. Their memory counts as used until then.
+async fn free(layers: Box<dyn Layers>) {
+    // Fails only if dropping them panics, and then they are gone too.
+    let _ = tokio::task::spawn_blocking(move || drop(layers)).await;
+}

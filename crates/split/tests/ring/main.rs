@@ -1,0 +1,10 @@
+//! Rings over pipes, with layers that are arithmetic.
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
+mod course;
+mod evil;
+mod fake;
+mod leases;
+mod loss;
+mod net;
+mod rig;
