@@ -8,6 +8,7 @@
 mod backend;
 mod host;
 mod pool;
+mod runner;
 mod slices;
 mod stages;
 mod streams;

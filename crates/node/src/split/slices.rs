@@ -12,6 +12,7 @@ use split::fault::Refusal;
 use split::layers::{LayerSource, Layers};
 use split::spec::StageSpec;
 
+use super::runner::Runner;
 use super::slices_folder;
 use crate::library::Library;
 use crate::loader::Loader;
@@ -106,7 +107,7 @@ impl LayerSource for Slices {
             device: self.settings.device.clone(),
         };
         let runner = StageRunner::open(&path, &options).map_err(|error| error.to_string())?;
-        Ok(Box::new(runner))
+        Ok(Box::new(Runner(runner)))
     }
 }
 
