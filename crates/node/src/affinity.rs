@@ -16,6 +16,18 @@ const BEGINNINGS_MAX: usize = 64;
 /// Text is compared in pieces of so many bytes, tokens in pieces of a quarter: about 250 tokens.
 const PIECE_BYTES: usize = 1_024;
 
+/// Bytes of text that a token stands for, about.
+const TOKEN_BYTES: usize = 4;
+
+/// A beginning of a request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Beginning {
+    /// Stands for all of it.
+    hash: u64,
+    /// Its length; tokens count as four bytes.
+    bytes: usize,
+}
+
 /// Remembers where requests went.
 #[derive(Debug)]
 pub(crate) struct Affinity<H> {
@@ -32,22 +44,21 @@ impl<H> Default for Affinity<H> {
 }
 
 impl<H: Clone + PartialEq> Affinity<H> {
-    /// The host that last had the longest known beginning of a request, and how many of the
-    /// request's pieces that is.
-    pub(crate) fn find(&self, beginnings: &[u64]) -> Option<(H, usize)> {
-        (1..=beginnings.len()).rev().find_map(|pieces| {
-            let beginning = beginnings[pieces - 1];
-            let known = self.known.iter().rev().find(|(b, _)| *b == beginning);
-            known.map(|(_, host)| (host.clone(), pieces))
+    /// The host that last had the longest known beginning of a request, and how many bytes that is.
+    pub(crate) fn find(&self, beginnings: &[Beginning]) -> Option<(H, usize)> {
+        beginnings.iter().rev().find_map(|beginning| {
+            let known = self.known.iter().rev();
+            let host = known.clone().find(|(hash, _)| *hash == beginning.hash);
+            host.map(|(_, host)| (host.clone(), beginning.bytes))
         })
     }
 
     /// Notes that `host` got a request.
-    pub(crate) fn note(&mut self, beginnings: &[u64], host: &H) {
+    pub(crate) fn note(&mut self, beginnings: &[Beginning], host: &H) {
         self.known
-            .retain(|(beginning, _)| !beginnings.contains(beginning));
+            .retain(|(hash, _)| !beginnings.iter().any(|beginning| beginning.hash == *hash));
         for beginning in beginnings {
-            self.known.push_back((*beginning, host.clone()));
+            self.known.push_back((beginning.hash, host.clone()));
         }
         while self.known.len() > KNOWN_MAX {
             self.known.pop_front();
@@ -62,7 +73,7 @@ impl<H: Clone + PartialEq> Affinity<H> {
 
 /// Numbers that stand for ever longer beginnings of a request: equal ones mean that the beginnings
 /// are equal, tools and settings of the template included.
-pub(crate) fn beginnings(request: &Request) -> Vec<u64> {
+pub(crate) fn beginnings(request: &Request) -> Vec<Beginning> {
     let mut hasher = DefaultHasher::new();
     request.model.to_lowercase().hash(&mut hasher);
     let mut found = Vec::new();
@@ -75,32 +86,37 @@ pub(crate) fn beginnings(request: &Request) -> Vec<u64> {
             }
             for message in &chat.messages {
                 (message.role as u8).hash(&mut hasher);
-                pieces(
-                    message.content.as_bytes(),
-                    PIECE_BYTES,
-                    &mut hasher,
-                    &mut found,
-                );
+                pieces(message.content.as_bytes(), 1, &mut hasher, &mut found);
                 message.tool_call_id.hash(&mut hasher);
                 for call in &message.tool_calls {
                     (&call.name, &call.arguments).hash(&mut hasher);
                 }
             }
         }
-        Input::Text(text) => pieces(text.as_bytes(), PIECE_BYTES, &mut hasher, &mut found),
-        Input::Tokens(tokens) => pieces(tokens, PIECE_BYTES / 4, &mut hasher, &mut found),
+        Input::Text(text) => pieces(text.as_bytes(), 1, &mut hasher, &mut found),
+        Input::Tokens(tokens) => pieces(tokens, TOKEN_BYTES, &mut hasher, &mut found),
     }
     found.truncate(BEGINNINGS_MAX);
     found
 }
 
-fn pieces<T: Hash>(all: &[T], length: usize, hasher: &mut DefaultHasher, found: &mut Vec<u64>) {
-    for piece in all.chunks(length) {
+/// `bytes_each`: what one of `all` counts as.
+fn pieces<T: Hash>(
+    all: &[T],
+    bytes_each: usize,
+    hasher: &mut DefaultHasher,
+    found: &mut Vec<Beginning>,
+) {
+    for piece in all.chunks(PIECE_BYTES / bytes_each) {
         if found.len() >= BEGINNINGS_MAX {
             return;
         }
         piece.hash(hasher);
-        found.push(hasher.finish());
+        let before = found.last().map_or(0, |beginning| beginning.bytes);
+        found.push(Beginning {
+            hash: hasher.finish(),
+            bytes: before + piece.len() * bytes_each,
+        });
     }
 }
 
@@ -110,7 +126,7 @@ mod tests {
 
     use super::*;
 
-    fn chat(texts: &[&str]) -> Vec<u64> {
+    fn chat(texts: &[&str]) -> Vec<Beginning> {
         let messages = texts.iter().map(|text| Message::user(*text)).collect();
         beginnings(&Request::new(
             "m",
@@ -128,10 +144,10 @@ mod tests {
         affinity.note(&chat(&["system", "two"]), &2);
         assert_eq!(
             affinity.find(&chat(&["system", "one", "more"])),
-            Some((1, 2))
+            Some((1, 9))
         );
         // The shorter one was last seen at the second host.
-        assert_eq!(affinity.find(&chat(&["system", "three"])), Some((2, 1)));
+        assert_eq!(affinity.find(&chat(&["system", "three"])), Some((2, 6)));
         assert_eq!(affinity.find(&chat(&["other"])), None);
         affinity.forget(&2);
         assert_eq!(affinity.find(&chat(&["system", "two"])), None);
@@ -145,7 +161,7 @@ mod tests {
         }
         assert_eq!(affinity.known.len(), KNOWN_MAX);
         assert!(chat(&["long text "; 3_000]).len() <= BEGINNINGS_MAX);
-        assert_eq!(affinity.find(&chat(&["4999", "x"])), Some((4999, 2)));
+        assert_eq!(affinity.find(&chat(&["4999", "x"])), Some((4999, 5)));
     }
 
     #[test]
@@ -158,6 +174,9 @@ mod tests {
             (one.len(), one[0] == other[0], one[1] == other[1]),
             (2, true, false)
         );
+        let tokens = beginnings(&Request::new("m", Input::Tokens(vec![1; 300])));
+        let bytes: Vec<_> = tokens.iter().map(|beginning| beginning.bytes).collect();
+        assert_eq!(bytes, [1_024, 1_200]);
         let of_other_model = beginnings(&Request::new("n", Input::Text("a".into())));
         assert_ne!(of_other_model, text("a"));
     }

@@ -7,7 +7,7 @@ use engine::{Error, Event, EventStream, Request};
 use futures::StreamExt;
 use mesh::NodeId;
 
-use crate::affinity::beginnings;
+use crate::affinity::{Beginning, beginnings};
 use crate::ingress::AtPeer;
 use crate::journal::Journal;
 use crate::models::Purpose;
@@ -38,7 +38,7 @@ struct Search {
     shared: Arc<Shared>,
     journal: Journal,
     model: String,
-    beginnings: Vec<u64>,
+    beginnings: Vec<Beginning>,
     /// Who failed already; each is asked once.
     tried: BTreeSet<Place>,
     /// Content of the model that the answer began with.

@@ -8,7 +8,7 @@ use std::time::Instant;
 use engine::ModelInfo;
 use mesh::NodeId;
 
-use crate::affinity::Affinity;
+use crate::affinity::{Affinity, Beginning};
 use crate::demand::DemandCounter;
 use crate::route::Place;
 
@@ -63,13 +63,13 @@ impl Ingress {
         self.lock().demand.rates(now_ms)
     }
 
-    /// Who has the longest beginning of a request, and how many pieces of it.
-    pub(crate) fn warm(&self, beginnings: &[u64]) -> Option<(Place, usize)> {
+    /// Who has the longest beginning of a request, and how many bytes of it.
+    pub(crate) fn warm(&self, beginnings: &[Beginning]) -> Option<(Place, usize)> {
         self.lock().affinity.find(beginnings)
     }
 
     /// Notes that `place` got a request.
-    pub(crate) fn warmed(&self, beginnings: &[u64], place: Place) {
+    pub(crate) fn warmed(&self, beginnings: &[Beginning], place: Place) {
         self.lock().affinity.note(beginnings, &place);
     }
 

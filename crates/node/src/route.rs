@@ -10,9 +10,14 @@ const TURN_MS: f64 = 2_000.0;
 /// round trip within a city.
 const NEIGHBOUR_MS: f64 = 60.0;
 
-/// Evaluating a piece of a prompt takes about so long, ms (250 tokens at 2,500 a second); a host
-/// that has it already is so much nearer.
-const PIECE_MS: f64 = 100.0;
+/// Evaluating a byte of a prompt takes about so long, ms (2,500 tokens a second); a host that has it
+/// already is so much nearer.
+const BYTE_MS: f64 = 0.1;
+
+/// So much further are others than this machine, ms, beside the way to them: what a request costs here
+/// it does not take from somebody else's users, and a short beginning that is warm there is no reason to
+/// leave a model that is loaded here.
+const ELSEWHERE_MS: f64 = 20.0;
 
 /// A host that somebody hears nothing from may be gone: noticing that takes seconds.
 const SUSPECT_MS: f64 = 5_000.0;
@@ -52,11 +57,11 @@ pub(crate) struct Candidate {
 }
 
 /// Orders hosts, the best first. `warm`: which of them has the beginning of the request, and how
-/// many pieces of it.
+/// many bytes of it.
 pub(crate) fn rank(mut candidates: Vec<Candidate>, warm: Option<(Place, usize)>) -> Vec<Candidate> {
     let cost = |candidate: &Candidate| {
         let saved = match warm {
-            Some((place, pieces)) if place == candidate.place => pieces as f64 * PIECE_MS,
+            Some((place, bytes)) if place == candidate.place => bytes as f64 * BYTE_MS,
             _ => 0.0,
         };
         cost_ms(candidate) - saved
@@ -72,12 +77,17 @@ fn cost_ms(candidate: &Candidate) -> f64 {
         (Place::Peer(_), Some(us)) => f64::from(us) / 1000.0,
         (Place::Peer(_), None) => UNKNOWN_ROUND_TRIP_MS,
     };
+    let elsewhere = match candidate.place {
+        Place::Here => 0.0,
+        Place::Peer(_) => ELSEWHERE_MS,
+    };
     let slots = candidate.slots.max(1);
     let running = candidate.busy.min(slots);
     let ahead =
         candidate.queued + candidate.busy.saturating_sub(slots) + u32::from(running >= slots);
     let suspicion = if candidate.suspect { SUSPECT_MS } else { 0.0 };
     round_trip * ROUND_TRIPS
+        + elsewhere
         + f64::from(running) * NEIGHBOUR_MS
         + f64::from(ahead) * TURN_MS / f64::from(slots)
         + suspicion
@@ -124,10 +134,16 @@ mod tests {
         // No slot free here: even far away is sooner.
         check(vec![idle(a, 150), candidate(Place::Here, 4, 2, 0)], None, a);
         // Where the beginning is, unless there is a queue.
-        check(vec![idle(Place::Here, 0), idle(a, 20)], Some((a, 1)), a);
+        check(vec![idle(Place::Here, 0), idle(a, 20)], Some((a, 1_000)), a);
+        // A few words that are warm elsewhere are no reason to go there.
+        check(
+            vec![idle(Place::Here, 0), idle(a, 1)],
+            Some((a, 100)),
+            Place::Here,
+        );
         check(
             vec![idle(Place::Here, 0), candidate(a, 4, 9, 20)],
-            Some((a, 5)),
+            Some((a, 5_000)),
             Place::Here,
         );
         let suspect = Candidate {

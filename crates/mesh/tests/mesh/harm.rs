@@ -292,7 +292,7 @@ async fn a_member_that_opens_streams_without_end_is_cut_off() {
 /// Accepts one connection and answers its hello with `answer`.
 async fn answer_hello(endpoint: &Endpoint, answer: &[u8]) {
     let incoming = within(endpoint.accept()).await.unwrap();
-    let connection = within(incoming).await.unwrap();
+    let connection = within(incoming.into_future()).await.unwrap();
     let (mut send, _recv) = within(connection.accept_bi()).await.unwrap();
     let length = u32::try_from(answer.len()).unwrap();
     send.write_all(&frame(length, answer)).await.unwrap();
