@@ -60,7 +60,7 @@ fn judge(model: &Model, progress: &mut Progress) -> Option<Result<(), Failure>> 
             None
         }
         ModelPhase::Dropping => Some(gone(&model.name)),
-        ModelPhase::Other => None,
+        ModelPhase::Waiting | ModelPhase::Other => None,
     }
 }
 

@@ -75,7 +75,7 @@ fn write(model: &Model, plan: &SlicePlan, out: &Path, console: Console) -> Resul
     let failed = |error: &dyn std::fmt::Display| {
         Failure::other(format!("can't write {}: {error}", out.display()))
     };
-    if model.parts().iter().any(|part| same_file(&part.path, out)) {
+    if model.parts().iter().any(|part| same_file(&part.name, out)) {
         return Err(failed(
             &"it is the model itself; hint: name another file with --output",
         ));

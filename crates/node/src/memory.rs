@@ -48,7 +48,8 @@ impl fmt::Display for ByteSize {
 #[must_use]
 pub fn disk_free_bytes(folder: &Path) -> Option<u64> {
     let folder = folder.canonicalize().ok()?;
-    let disks = Disks::new_with_refreshed_list_specifics(DiskRefreshKind::nothing().with_storage());
+    let looked = DiskRefreshKind::nothing().with_storage();
+    let disks = Disks::new_with_refreshed_list_specifics(looked).ok()?;
     let holding = disks
         .iter()
         .filter(|disk| folder.starts_with(disk.mount_point()));

@@ -72,7 +72,9 @@ impl RemoteStages {
     /// Takes in what was said; waits for a ring if there is none.
     fn look(&mut self) -> Result<(), StageError> {
         while self.ring.is_none() {
-            let word = self.runtime.block_on(timeout(PAUSE, self.words.take()));
+            // The timer belongs to the runtime, so it is made inside.
+            let waiting = async { timeout(PAUSE, self.words.take()).await };
+            let word = self.runtime.block_on(waiting);
             match word {
                 Ok(Word::Ring(ring)) => {
                     self.down = None;

@@ -133,7 +133,10 @@ impl Flow {
             return Ok(None);
         }
         if frame.epoch > self.epoch {
-            return Err(format!("a frame of epoch {}, not {}", frame.epoch, self.epoch));
+            return Err(format!(
+                "a frame of epoch {}, not {}",
+                frame.epoch, self.epoch
+            ));
         }
         let mut sequences = frame.sequences.iter();
         let is_known = |s: &i32| u32::try_from(*s).is_ok_and(|s| s < self.sequences);
@@ -181,7 +184,11 @@ impl Flow {
         Ok(encode_frame(frame, self.format.width, self.precision))
     }
 
-    async fn write(self: Arc<Self>, mut to: Duplex, mut departing: mpsc::Receiver<Vec<u8>>) -> Breach {
+    async fn write(
+        self: Arc<Self>,
+        mut to: Duplex,
+        mut departing: mpsc::Receiver<Vec<u8>>,
+    ) -> Breach {
         while let Some(bytes) = departing.recv().await {
             match timeout(WRITE_MAX, send(&mut to.write, &bytes)).await {
                 Ok(Ok(())) => self.counters.sent.fetch_add(1, Ordering::Relaxed),
@@ -213,7 +220,10 @@ fn check(out: &[f32], wanted: usize) -> Result<(), Breach> {
     }
     match is_finite(out) {
         true => Ok(()),
-        false => Err((Fault::Own, "the layers gave values that are no numbers".to_owned())),
+        false => Err((
+            Fault::Own,
+            "the layers gave values that are no numbers".to_owned(),
+        )),
     }
 }
 
