@@ -33,8 +33,8 @@ fn long_answer() -> String {
 }
 
 /// A node that is ready.
-struct Node {
-    running: Running,
+pub(crate) struct Node {
+    pub(crate) running: Running,
     ready: Value,
     client: Client,
 }
@@ -53,11 +53,11 @@ impl Node {
         }
     }
 
-    fn start(arguments: &[&str]) -> Self {
+    pub(crate) fn start(arguments: &[&str]) -> Self {
         Self::of(program(arguments).start())
     }
 
-    fn join(ticket: &str, arguments: &[&str]) -> Self {
+    pub(crate) fn join(ticket: &str, arguments: &[&str]) -> Self {
         Self::start(&[&["--join", ticket][..], arguments].concat())
     }
 
@@ -68,11 +68,11 @@ impl Node {
             .to_owned()
     }
 
-    fn ticket(&self) -> String {
+    pub(crate) fn ticket(&self) -> String {
         self.text("ticket")
     }
 
-    async fn status(&self) -> Value {
+    pub(crate) async fn status(&self) -> Value {
         let url = format!("{}/api/status", self.text("console_url"));
         self.client
             .get(url)
@@ -101,7 +101,7 @@ impl Node {
     }
 
     /// Waits until the node knows so many hosts of a model.
-    async fn knows(&self, model: &str, hosts: usize) {
+    pub(crate) async fn knows(&self, model: &str, hosts: usize) {
         self.until(|status| {
             let targets = status["targets"].as_array().unwrap();
             let target = targets.iter().find(|target| target["model"] == model);
@@ -111,7 +111,7 @@ impl Node {
     }
 
     /// Waits until the node's state is as wished.
-    async fn until(&self, wish: impl Fn(&Value) -> bool) {
+    pub(crate) async fn until(&self, wish: impl Fn(&Value) -> bool) {
         let mut status = Value::Null;
         let waited = timeout(WAIT_MAX, async {
             loop {
@@ -127,7 +127,7 @@ impl Node {
         }
     }
 
-    async fn ask(&self, body: &Value) -> Asked {
+    pub(crate) async fn ask(&self, body: &Value) -> Asked {
         let url = format!("{}/chat/completions", self.text("api_url"));
         let response = self.client.post(url).json(body).send().await.unwrap();
         let host = response.headers().get("x-mesh-llm-host");
@@ -141,15 +141,15 @@ impl Node {
 }
 
 /// An answer on its way.
-struct Asked {
-    status: StatusCode,
-    host: Option<String>,
+pub(crate) struct Asked {
+    pub(crate) status: StatusCode,
+    pub(crate) host: Option<String>,
     bytes: futures::stream::BoxStream<'static, reqwest::Result<bytes::Bytes>>,
-    text: String,
+    pub(crate) text: String,
 }
 
 impl Asked {
-    async fn read(&mut self) -> bool {
+    pub(crate) async fn read(&mut self) -> bool {
         match timeout(WAIT_MAX, self.bytes.next())
             .await
             .expect("the stream hangs")
@@ -164,14 +164,14 @@ impl Asked {
     }
 
     /// Reads until so many chunks with content are there.
-    async fn chunks(&mut self, count: usize) {
+    pub(crate) async fn chunks(&mut self, count: usize) {
         while self.text.matches("\"content\":\"").count() < count {
             assert!(self.read().await, "ended early: {}", self.text);
         }
     }
 
     /// What the whole answer says.
-    async fn content(mut self) -> String {
+    pub(crate) async fn content(mut self) -> String {
         while self.read().await {}
         assert_eq!(self.status, StatusCode::OK, "{}", self.text);
         if !self.text.starts_with("data: ") {
@@ -200,7 +200,7 @@ impl Asked {
 }
 
 /// A question with the same answer each time.
-fn question(tokens: u32, stream: bool) -> Value {
+pub(crate) fn question(tokens: u32, stream: bool) -> Value {
     json!({
         "model": "starter",
         "messages": [{ "role": "user", "content": "Count to one hundred." }],
@@ -276,7 +276,7 @@ const LETTERS: std::ops::Range<usize> = 97..113;
 
 /// A model that is sure of what it says: each letter is followed by the next. Random weights are not,
 /// so that rounding, which differs between batches of different shapes, would change their text.
-fn write_alphabet(folder: &Path) -> PathBuf {
+pub(crate) fn write_alphabet(folder: &Path) -> PathBuf {
     let path = write_model(folder, "alphabet");
     let model = gguf::Model::open(&path).unwrap();
     let place = |name: &str| {
@@ -290,7 +290,7 @@ fn write_alphabet(folder: &Path) -> PathBuf {
     // A token's own row outweighs what the layers add to it.
     for value in bytes[embedding].chunks_mut(4) {
         let number = f32::from_le_bytes(value.try_into().unwrap());
-        value.copy_from_slice(&(number * 50.0).to_le_bytes());
+        value.copy_from_slice(&(number * 5_000.0).to_le_bytes());
     }
     // The head has the row of each letter at the place of the next, and nothing else.
     bytes[output.clone()].fill(0);

@@ -33,6 +33,7 @@ pub(crate) fn snapshot() -> Snapshot {
                 generated_tokens_total: 99,
                 ..Load::default()
             },
+            layout: None,
         }],
         shutting_down: false,
         machine: machine("attic"),

@@ -14,6 +14,7 @@ fn snapshot(models: &[(&str, ModelState)], mesh: Option<MeshStatus>) -> Snapshot
                 state: state.clone(),
                 info: None,
                 load: Default::default(),
+                layout: None,
             })
             .collect(),
         shutting_down: false,
