@@ -128,6 +128,15 @@ impl TensorTable {
         (start < size).then(|| start..size.min(start + u64::from(CHUNK_BYTES)))
     }
 
+    /// Where a chunk lies in the model's files.
+    pub(crate) fn origin(&self, id: ChunkId) -> Option<FileRange> {
+        let (row, bytes) = (self.row(id.tensor)?, self.bytes(id)?);
+        Some(FileRange {
+            part: row.part,
+            bytes: row.start + bytes.start..row.start + bytes.end,
+        })
+    }
+
     /// Number of a chunk among all chunks of the model.
     pub(crate) fn index(&self, id: ChunkId) -> Option<u64> {
         self.bytes(id)?;

@@ -15,8 +15,9 @@ use super::cache::{Cache, CacheError, CachedSlice};
 use super::chunk::{Chunk, SliceJob};
 use super::manifest::{Hash, Manifest, describe, matches};
 use super::partial::Partial;
+use super::progress::{Phase, Progress, SourceProgress};
 use super::schedule::{Order, Refused, SOURCES_MAX, Schedule};
-use super::source::{Fault, Sink, Source, Tier};
+use super::source::{Fault, Sink, Source};
 
 /// Bytes of the disk that a fetch leaves free, for whatever else the machine does.
 const DISK_RESERVE_BYTES: u64 = 1 << 30;
@@ -26,32 +27,6 @@ const EVENTS_MAX: usize = 256;
 
 /// Longest sleep. The schedule wakes the fetch before, or an event does.
 const SLEEP_MAX: Duration = Duration::from_secs(60);
-
-/// How far a fetch is.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Progress {
-    /// Bytes of weights that the slice has.
-    pub bytes_total: u64,
-    /// Bytes of weights that are here and checked.
-    pub bytes_done: u64,
-    /// Those of them that were here when the fetch began.
-    pub bytes_resumed: u64,
-    /// Where the others come from.
-    pub sources: Vec<SourceProgress>,
-}
-
-/// What came from one source.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct SourceProgress {
-    /// Its name, for people.
-    pub name: String,
-    /// Where it is.
-    pub tier: Tier,
-    /// Bytes that it gave first.
-    pub bytes: u64,
-    /// Why it is asked no more.
-    pub left_out: Option<String>,
-}
 
 /// Why a slice did not come.
 #[derive(Debug, thiserror::Error)]
@@ -174,6 +149,11 @@ pub async fn fetch(
 ) -> Result<CachedSlice, FetchError> {
     let hashes = manifest.in_job_order(&job).ok_or(FetchError::Manifest)?;
     let mut partial = begin(&job, cache, free_bytes).await?;
+    progress.send_replace(Progress {
+        phase: Phase::Checking,
+        bytes_total: job.chunk_bytes(),
+        ..Progress::default()
+    });
     let resuming = Arc::clone(&job);
     let (partial, hashes, done) = spawn_blocking(move || {
         let done = partial.resume(&resuming, &hashes);
@@ -255,10 +235,14 @@ impl<'a> Fetching<'a> {
         let here = chunks.iter().zip(done).filter(|(_, done)| **done);
         let bytes = here.map(|(chunk, _)| u64::from(chunk.len())).sum();
         progress.send_replace(Progress {
+            phase: Phase::Fetching,
             bytes_total: work.job.chunk_bytes(),
             bytes_done: bytes,
             bytes_resumed: bytes,
-            sources: sources.iter().map(|s| start(s.as_ref())).collect(),
+            sources: sources
+                .iter()
+                .map(|s| SourceProgress::of(s.as_ref()))
+                .collect(),
         });
         Self {
             work,
@@ -380,14 +364,5 @@ impl<'a> Fetching<'a> {
             let own = progress.sources.get_mut(source);
             own.is_some_and(|own| own.left_out.replace(why.to_owned()).is_none())
         });
-    }
-}
-
-fn start(source: &dyn Source) -> SourceProgress {
-    SourceProgress {
-        name: source.name(),
-        tier: source.tier(),
-        bytes: 0,
-        left_out: None,
     }
 }

@@ -1,16 +1,19 @@
 //! Owns the way of chunks over HTTP: ranges of a model's files at a hub, and no other bytes.
 //! Whatever comes is checked against the manifest like everything else.
 
+mod range;
+
 use std::io;
 use std::time::Duration;
 
 use gguf::limits::PARTS_MAX;
 use gguf::{Fingerprint, Header, Model, Prefix, ReadError};
-use reqwest::header::{CONTENT_RANGE, HeaderMap, RANGE};
+use range::{Range, content_range};
+use reqwest::header::RANGE;
 use reqwest::{Client, Response, StatusCode, redirect};
 use tokio::time::{sleep, timeout};
 
-use super::chunk::Chunk;
+use super::chunk::{Chunk, JobError, TensorTable};
 use super::headers::{HEADERS_BYTES_MAX, Headers, HeadersError};
 use super::source::{Fault, Fetching, Sink, Source, Tier};
 
@@ -65,6 +68,8 @@ impl HubFiles {
 pub struct HttpSource {
     files: HubFiles,
     client: Client,
+    /// Where the tensors lie, if not where the job's headers say.
+    layout: Option<TensorTable>,
 }
 
 /// Bytes that follow each other in one file, and the chunks in them.
@@ -89,7 +94,22 @@ impl HttpSource {
             .user_agent(concat!("mesh-llm/", env!("CARGO_PKG_VERSION")))
             .build()
             .map_err(io::Error::other)?;
-        Ok(Self { files, client })
+        Ok(Self {
+            files,
+            client,
+            layout: None,
+        })
+    }
+
+    /// The same source, whose files divide the model as these headers say.
+    ///
+    /// # Errors
+    /// When a tensor's size is not known.
+    pub fn with_layout(self, model: &Model) -> Result<Self, JobError> {
+        Ok(Self {
+            layout: Some(TensorTable::of(model)?),
+            ..self
+        })
     }
 
     /// Reads the headers of all files and checks them against the fingerprint.
@@ -260,7 +280,13 @@ impl Source for HttpSource {
 
     fn fetch<'a>(&'a self, chunks: &'a [Chunk], sink: &'a Sink) -> Fetching<'a> {
         Box::pin(async move {
-            for run in runs(chunks) {
+            let mut chunks = chunks.to_vec();
+            for chunk in &mut chunks {
+                if let Some(origin) = self.layout.as_ref().and_then(|l| l.origin(chunk.id)) {
+                    chunk.origin = origin;
+                }
+            }
+            for run in runs(&chunks) {
                 self.fetch_run(&run, sink).await?;
             }
             Ok(())
@@ -335,59 +361,4 @@ fn why(error: &reqwest::Error) -> String {
         return "the hub cannot be asked".to_owned();
     }
     format!("the hub cannot be asked: {cause}")
-}
-
-/// A range of a file, and its size.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Range {
-    start: u64,
-    end: u64,
-    total: u64,
-}
-
-fn content_range(headers: &HeaderMap) -> Option<Range> {
-    parse_range(headers.get(CONTENT_RANGE)?.to_str().ok()?)
-}
-
-/// Reads `bytes 0-99/1000`.
-fn parse_range(text: &str) -> Option<Range> {
-    let (range, total) = text.strip_prefix("bytes ")?.split_once('/')?;
-    let (start, last) = range.split_once('-')?;
-    let start: u64 = start.parse().ok()?;
-    let end = last.parse::<u64>().ok()?.checked_add(1)?;
-    let total = total.parse().ok()?;
-    (start < end && end <= total).then_some(Range { start, end, total })
-}
-
-#[cfg(test)]
-mod tests {
-    use proptest::prelude::*;
-
-    use super::*;
-
-    #[test]
-    fn ranges_are_read() {
-        let range = |start, end, total| Some(Range { start, end, total });
-        for (text, expected) in [
-            ("bytes 0-0/1", range(0, 1, 1)),
-            ("bytes 5-99/1000", range(5, 100, 1000)),
-            ("bytes 5-99/99", None),
-            ("bytes 9-5/99", None),
-            ("bytes */99", None),
-            ("bytes 0-9/*", None),
-            ("items 0-9/10", None),
-            ("bytes 0-18446744073709551615/18446744073709551615", None),
-        ] {
-            assert_eq!(parse_range(text), expected, "{text}");
-        }
-    }
-
-    proptest! {
-        #[test]
-        fn foreign_ranges_do_no_harm(text in "(bytes )?[0-9*/ -]{0,60}") {
-            if let Some(range) = parse_range(&text) {
-                prop_assert!(range.start < range.end && range.end <= range.total);
-            }
-        }
-    }
 }

@@ -88,13 +88,15 @@ impl Manifest {
             .collect();
         let new = hashes.contains(&UNKNOWN);
         if new {
-            fill(job, &model.open_sources()?, &mut hashes, &mut progress)?;
+            let filled = fill(job, &model.open_sources()?, &mut hashes, &mut progress);
+            // Also of a slice that nobody waited for.
             for (chunk, hash) in job.chunks().iter().zip(&hashes) {
                 known.set(index(chunk.id), *hash);
             }
             if let Err(error) = known.save() {
                 tracing::warn!(%error, "hashes of weights are not kept");
             }
+            filled?;
         }
         let hashes = job.chunks_by_id().map(|(i, _)| hashes[i]).collect();
         Ok(Self { hashes })

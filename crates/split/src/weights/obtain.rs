@@ -14,9 +14,10 @@ use tokio::time::timeout;
 use super::ask::{AskError, Dial, PeerSource, ask_headers, ask_holdings, ask_manifest};
 use super::cache::{Cache, CacheError, CachedSlice};
 use super::chunk::{JobError, SliceJob, SliceKey};
-use super::fetch::{FetchError, Progress, SourceProgress, begin, fetch};
+use super::fetch::{FetchError, begin, fetch};
 use super::headers::HeadersError;
 use super::http::{HttpSource, HubFiles};
+use super::progress::{Phase, Progress, SourceProgress};
 use super::serve::StopOnDrop;
 use super::source::{LocalSource, Source, Tier};
 
@@ -90,6 +91,7 @@ pub async fn obtain<D: Dial>(
     if let Some(slice) = cache.lookup(key)? {
         return Ok(slice);
     }
+    progress.send_replace(Progress::default());
     if let Some(path) = suppliers.own.clone() {
         match cut(key, path, cache, free_bytes, progress).await {
             Ok(Some(slice)) => return Ok(slice),
@@ -99,10 +101,9 @@ pub async fn obtain<D: Dial>(
             Err(error) => return Err(error),
         }
     }
-    let model = headers(key, &suppliers, cache).await?;
+    let model = Arc::new(headers(key, &suppliers, cache).await?);
     let job = Arc::new(SliceJob::of(&model, key.layers.clone(), key.role)?);
-    let (sources, _in_use) = sources(&job, &model, suppliers.peers, suppliers.hub, cache).await?;
-    drop(model);
+    let (sources, _in_use) = sources(&job, model, suppliers.peers, suppliers.hub, cache).await?;
     let manifest = ask_manifest(suppliers.host.as_ref(), &job).await;
     let manifest = manifest.map_err(ObtainError::Manifest)?;
     Ok(fetch(job, &manifest, sources, cache, free_bytes, progress).await?)
@@ -124,6 +125,7 @@ async fn cut(
     let partial = begin(&job, cache, free_bytes).await?;
     let total = job.chunk_bytes();
     progress.send_replace(Progress {
+        phase: Phase::Fetching,
         bytes_total: total,
         sources: vec![SourceProgress {
             name: Tier::Local.to_string(),
@@ -185,19 +187,22 @@ async fn headers<D: Dial>(
 /// Everybody who has some of the slice, and the files of the cache that must stay meanwhile.
 async fn sources<D: Dial>(
     job: &Arc<SliceJob>,
-    model: &Model,
+    model: Arc<Model>,
     peers: Vec<(String, Arc<D>)>,
     hub: Option<HubFiles>,
     cache: &Cache,
 ) -> Result<(Vec<Arc<dyn Source>>, Vec<CachedSlice>), ObtainError> {
     let mut out: Vec<Arc<dyn Source>> = Vec::new();
-    let (holding, in_use) = cache.holding(model)?;
+    let (own, whole) = (cache.clone(), Arc::clone(&model));
+    let (holding, in_use) = spawn_blocking(move || own.holding(&whole)).await??;
     if let Some(holding) = holding {
         out.push(Arc::new(LocalSource::new(Arc::new(holding))));
     }
-    if let Some(hub) = hub {
-        let hub = HttpSource::new(hub).map_err(ObtainError::Hub)?;
-        out.push(Arc::new(hub));
+    if let Some(files) = hub {
+        match hub_source(files, &model).await {
+            Ok(hub) => out.push(Arc::new(hub)),
+            Err(error) => tracing::warn!(%error, "the hub is of no use"),
+        }
     }
     let mut asking = JoinSet::new();
     for (place, (name, dial)) in peers.into_iter().take(PEERS_MAX).enumerate() {
@@ -224,4 +229,16 @@ async fn sources<D: Dial>(
         out.push(Arc::new(source));
     }
     Ok((out, in_use))
+}
+
+/// The hub as a source. Its files are those that the headers describe, or else divide the same
+/// model otherwise, and then its own headers say where the tensors lie.
+async fn hub_source(files: HubFiles, model: &Model) -> Result<HttpSource, ObtainError> {
+    let same = files.files.len() == model.parts().len();
+    let hub = HttpSource::new(files).map_err(ObtainError::Hub)?;
+    if same {
+        return Ok(hub);
+    }
+    let (_, own) = hub.headers(model.fingerprint()).await?;
+    Ok(hub.with_layout(&own)?)
 }

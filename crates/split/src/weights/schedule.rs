@@ -8,8 +8,12 @@
 //! - What fails goes back, and to others. A source rests after a fault, longer each time.
 //! - When nothing is left to ask for, idle sources fetch what slow ones still owe.
 
+mod pool;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
+
+use pool::Pool;
 
 use super::chunk::CHUNK_BYTES;
 use super::source::{Fault, Tier};
@@ -27,17 +31,11 @@ const BATCH_BYTES_MAX: u64 = 16 << 20;
 /// How long a batch should take.
 const BATCH_SECONDS: f64 = 1.0;
 
-/// Copies of one chunk that may be under way.
-const COPIES_MAX: u8 = 2;
-
 /// How long a batch may be quiet before idle sources fetch the same.
 const QUIET_MAX: Duration = Duration::from_secs(2);
 
 /// How long a source may be quiet before farther ones are asked in its place.
 const STALLED_AFTER: Duration = Duration::from_secs(5);
-
-/// How often a chunk is asked again of sources that did not give it, when nobody else has it.
-const TRIES_MAX: u8 = 3;
 
 /// Chunks with wrong bytes after which a source is left out. One may be a disk's mistake.
 const OFFENCES_MAX: u32 = 3;
@@ -47,14 +45,6 @@ const FAULTS_MAX: u32 = 6;
 
 /// Rest after the first fault. Doubles with each.
 const REST_MIN: Duration = Duration::from_millis(500);
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum State {
-    Wanted,
-    /// Under way, so many times.
-    Flying(u8),
-    Done,
-}
 
 #[derive(Debug)]
 struct SourceState {
@@ -100,48 +90,22 @@ pub(crate) enum Refused {
 }
 
 /// All chunks, all sources, and what is under way.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Schedule {
-    sizes: Vec<u32>,
-    states: Vec<State>,
-    /// For each chunk the sources that say they have it.
-    held: Vec<u32>,
-    /// Those of them that may be asked for it.
-    askable: Vec<u32>,
-    tries: Vec<u8>,
-    /// Wanted chunks by the sources that may be asked.
-    wanted: BTreeMap<u32, BTreeSet<u32>>,
+    pool: Pool,
     sources: Vec<SourceState>,
     batches: BTreeMap<u64, Batch>,
     next_batch: u64,
-    left: usize,
 }
 
 impl Schedule {
     /// Chunks of these sizes in bytes, some of which are there already.
     pub(crate) fn new(sizes: Vec<u32>, done: &[bool]) -> Self {
-        let state = |i: usize| match done.get(i) {
-            Some(true) => State::Done,
-            _ => State::Wanted,
-        };
-        let states: Vec<_> = (0..sizes.len()).map(state).collect();
-        let count = sizes.len();
-        let wanted: BTreeSet<_> = (0..count as u32)
-            .filter(|&i| states[i as usize] == State::Wanted)
-            .collect();
         Self {
-            left: wanted.len(),
-            wanted: if wanted.is_empty() {
-                BTreeMap::new()
-            } else {
-                BTreeMap::from([(0, wanted)])
-            },
-            sizes,
-            states,
-            held: vec![0; count],
-            askable: vec![0; count],
-            tries: vec![0; count],
-            ..Self::default()
+            pool: Pool::new(sizes, done),
+            sources: Vec::new(),
+            batches: BTreeMap::new(),
+            next_batch: 0,
         }
     }
 
@@ -162,21 +126,18 @@ impl Schedule {
             batches: 0,
             active: Duration::ZERO,
         });
-        for chunk in (0..self.sizes.len()).filter(|&i| has(i)) {
-            self.held[chunk] |= 1 << number;
-            self.set_askable(chunk as u32, self.askable[chunk] | 1 << number);
-        }
+        self.pool.add_source(number, has);
         Some(number)
     }
 
     /// True when every chunk is there.
     pub(crate) fn is_complete(&self) -> bool {
-        self.left == 0
+        self.pool.is_complete()
     }
 
     /// A chunk that nobody can give any more.
     pub(crate) fn stuck(&self) -> Option<u32> {
-        self.wanted.get(&0).and_then(|c| c.first().copied())
+        self.pool.stuck()
     }
 
     /// Why a source is left out, if it is.
@@ -198,12 +159,7 @@ impl Schedule {
             (!chunks.is_empty()).then_some((source, chunks))
         })?;
         for &chunk in &chunks {
-            let copies = match self.states[chunk as usize] {
-                State::Flying(copies) => copies,
-                _ => 0,
-            };
-            self.leave_wanted(chunk);
-            self.states[chunk as usize] = State::Flying(copies + 1);
+            self.pool.take_off(chunk);
         }
         let batch = self.next_batch;
         self.next_batch += 1;
@@ -231,24 +187,18 @@ impl Schedule {
 
     /// A chunk has come and is what it should be. False if it was there already.
     pub(crate) fn arrived(&mut self, batch: u64, chunk: u32, now: Duration) -> bool {
-        let size = self.sizes[chunk as usize];
+        let size = self.pool.size(chunk);
         if let Some(batch) = self.batches.get_mut(&batch) {
             batch.chunks.remove(&chunk);
             batch.active = now;
-            batch.bytes += u64::from(size);
+            batch.bytes += size;
             let seconds = now.saturating_sub(batch.started).as_secs_f64().max(1e-3);
             let source = &mut self.sources[batch.source];
             source.rate = Some(batch.bytes as f64 / seconds);
             source.active = now;
             source.faults = 0;
         }
-        if self.states[chunk as usize] == State::Done {
-            return false;
-        }
-        self.leave_wanted(chunk);
-        self.states[chunk as usize] = State::Done;
-        self.left -= 1;
-        true
+        self.pool.land(chunk)
     }
 
     /// A chunk did not come, but others may.
@@ -260,11 +210,7 @@ impl Schedule {
             return;
         }
         let source = batch.source;
-        if why == Refused::Missing {
-            self.held[chunk as usize] &= !(1 << source);
-        }
-        self.put_back(chunk);
-        self.set_askable(chunk, self.askable[chunk as usize] & !(1 << source));
+        self.pool.refuse(chunk, source, why == Refused::Missing);
         if why == Refused::Corrupt {
             self.sources[source].offences += 1;
             if self.sources[source].offences >= OFFENCES_MAX {
@@ -280,7 +226,7 @@ impl Schedule {
         };
         self.sources[batch.source].batches -= 1;
         for &chunk in &batch.chunks {
-            self.put_back(chunk);
+            self.pool.put_back(chunk);
         }
         let result = match result {
             Ok(()) if !batch.chunks.is_empty() => {
@@ -344,7 +290,7 @@ impl Schedule {
         let mut left = self.budget(source);
         let mut out = Vec::new();
         for chunk in chunks.take(CHUNKS_PER_ASK) {
-            let size = u64::from(self.sizes[chunk as usize]);
+            let size = self.pool.size(chunk);
             if size > left && !out.is_empty() {
                 break;
             }
@@ -364,7 +310,7 @@ impl Schedule {
         let usable = mask(&|s| self.is_usable(s, now));
         let tier = self.sources[source].tier;
         let nearer = usable & mask(&|s| self.sources[s].tier < tier);
-        let classes = self.wanted.iter();
+        let classes = self.pool.classes().iter();
         classes
             .filter(|(askable, _)| *askable & own != 0 && *askable & nearer == 0)
             .min_by_key(|(askable, _)| ((*askable & usable).count_ones(), **askable))
@@ -374,7 +320,7 @@ impl Schedule {
 
     /// Chunks of the batch that has been quiet for longest, for a source with nothing else to do.
     fn choose_again(&self, source: usize, now: Duration) -> Vec<u32> {
-        let tail = self.wanted.is_empty();
+        let tail = self.pool.classes().is_empty();
         let tier = self.sources[source].tier;
         let mut quiet: Vec<_> = self
             .batches
@@ -383,10 +329,7 @@ impl Schedule {
             .filter(|b| tail || tier <= self.sources[b.source].tier)
             .collect();
         quiet.sort_by_key(|b| b.active);
-        let may = |chunk: &u32| {
-            let few = matches!(self.states[*chunk as usize], State::Flying(n) if n < COPIES_MAX);
-            few && self.askable[*chunk as usize] & 1 << source != 0
-        };
+        let may = |chunk: &u32| self.pool.may_double(*chunk, source);
         let mut all = quiet.iter().map(|b| {
             let chunks = b.chunks.iter().copied().filter(may);
             self.fill(source, chunks)
@@ -394,59 +337,9 @@ impl Schedule {
         all.find(|chunks| !chunks.is_empty()).unwrap_or_default()
     }
 
-    /// One copy of a chunk is no longer under way.
-    fn put_back(&mut self, chunk: u32) {
-        let index = chunk as usize;
-        match self.states[index] {
-            State::Flying(copies) if copies > 1 => self.states[index] = State::Flying(copies - 1),
-            State::Flying(_) => {
-                self.states[index] = State::Wanted;
-                self.enter_wanted(chunk);
-            }
-            State::Wanted | State::Done => {}
-        }
-    }
-
     fn leave_out(&mut self, source: usize, why: String) {
         self.sources[source].out.get_or_insert(why);
-        for chunk in 0..self.sizes.len() {
-            self.held[chunk] &= !(1 << source);
-            if self.askable[chunk] & 1 << source != 0 {
-                self.set_askable(chunk as u32, self.askable[chunk] & !(1 << source));
-            }
-        }
-    }
-
-    fn set_askable(&mut self, chunk: u32, mask: u32) {
-        let wanted = self.states[chunk as usize] == State::Wanted;
-        if wanted {
-            self.leave_wanted(chunk);
-        }
-        self.askable[chunk as usize] = mask;
-        if wanted {
-            self.enter_wanted(chunk);
-        }
-    }
-
-    fn enter_wanted(&mut self, chunk: u32) {
-        let index = chunk as usize;
-        // Nobody is left: those that failed may try again, for their mistakes may be rare.
-        if self.askable[index] == 0 && self.held[index] != 0 && self.tries[index] < TRIES_MAX {
-            self.tries[index] += 1;
-            self.askable[index] = self.held[index];
-        }
-        let class = self.wanted.entry(self.askable[index]).or_default();
-        class.insert(chunk);
-    }
-
-    fn leave_wanted(&mut self, chunk: u32) {
-        let mask = self.askable[chunk as usize];
-        if let Some(class) = self.wanted.get_mut(&mask) {
-            class.remove(&chunk);
-            if class.is_empty() {
-                self.wanted.remove(&mask);
-            }
-        }
+        self.pool.leave_out(source);
     }
 }
 

@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use gguf::{Fingerprint, Model};
-use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
 use tokio::sync::Semaphore;
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
@@ -35,6 +35,10 @@ const ASK_TIME_MAX: Duration = Duration::from_secs(10);
 
 /// How long a peer may take to read one frame: a chunk at 140 kbit/s.
 const WRITE_TIME_MAX: Duration = Duration::from_secs(60);
+
+/// How long a peer may take to read all chunks of one ask. Asks of slow peers are short, because
+/// they ask for about a second's worth.
+const CHUNKS_TIME_MAX: Duration = Duration::from_secs(600);
 
 /// How often a peer that waits for hashes is told that they are being made.
 const ALIVE_INTERVAL: Duration = Duration::from_secs(5);
@@ -144,20 +148,34 @@ impl<P: Ord + Clone + Send + Sync + 'static, K: Keeper<P>> Server<P, K> {
         }
     }
 
-    /// Answers the one ask of a stream. Dropping the future ends it.
+    /// Answers the one ask of a stream and ends its sending half. Dropping the future ends it.
     ///
     /// # Errors
-    /// When the peer breaks the protocol, stalls, or leaves. A refusal is no error.
+    /// When the peer breaks the protocol, stalls, or leaves: the stream should be reset then. A
+    /// refusal is no error.
     pub async fn answer(
         &self,
         peer: &P,
         mut recv: impl AsyncRead + Unpin,
         mut send: impl AsyncWrite + Unpin,
     ) -> Result<(), ServeError> {
+        self.run(peer, &mut recv, &mut send).await?;
+        match timeout(WRITE_TIME_MAX, send.shutdown()).await {
+            Ok(ended) => Ok(ended?),
+            Err(_) => Err(ServeError::Silent),
+        }
+    }
+
+    async fn run(
+        &self,
+        peer: &P,
+        recv: &mut (impl AsyncRead + Unpin),
+        send: &mut (impl AsyncWrite + Unpin),
+    ) -> Result<(), ServeError> {
         let Some(_running) = self.begin(peer) else {
-            return say(&mut send, Answer::Refused(Refusal::Busy)).await;
+            return say(send, Answer::Refused(Refusal::Busy)).await;
         };
-        let frame = match timeout(ASK_TIME_MAX, read_frame(&mut recv, ASK_BYTES_MAX)).await {
+        let frame = match timeout(ASK_TIME_MAX, read_frame(recv, ASK_BYTES_MAX)).await {
             Ok(Ok(Some(frame))) => frame,
             Ok(Ok(None)) => return Err(ServeError::Gone(io::ErrorKind::UnexpectedEof.into())),
             Ok(Err(error)) => return Err(ServeError::Ask(error.to_string())),
@@ -169,16 +187,20 @@ impl<P: Ord + Clone + Send + Sync + 'static, K: Keeper<P>> Server<P, K> {
             Ask::Holdings(_) | Ask::Chunks(..) => Grant::Weights,
         };
         if self.shared.keeper.grant(peer, ask.model()) < needed {
-            return say(&mut send, Answer::Refused(Refusal::Closed)).await;
+            return say(send, Answer::Refused(Refusal::Closed)).await;
         }
         match ask {
-            Ask::Headers(model) => self.headers(model, &mut send).await,
+            Ask::Headers(model) => self.headers(model, send).await,
             Ask::Holdings(model) => match self.shared.keeper.holding(model) {
-                Some(holding) => say_body(&mut send, &pack_bits(holding.tensors())).await,
-                None => say(&mut send, Answer::Refused(Refusal::Unknown)).await,
+                Some(holding) => say_body(send, &pack_bits(holding.tensors())).await,
+                None => say(send, Answer::Refused(Refusal::Unknown)).await,
             },
-            Ask::Manifest(key) => self.manifest(key, &mut send).await,
-            Ask::Chunks(model, ids) => self.chunks(model, ids, &mut send).await,
+            Ask::Manifest(key) => self.manifest(key, send).await,
+            Ask::Chunks(model, ids) => {
+                let giving = self.chunks(model, ids, send);
+                let given = timeout(CHUNKS_TIME_MAX, giving).await;
+                given.map_err(|_| ServeError::Silent)?
+            }
         }
     }
 
@@ -211,7 +233,7 @@ impl<P: Ord + Clone + Send + Sync + 'static, K: Keeper<P>> Server<P, K> {
             let sources = whole.open_sources().map_err(failed)?;
             Headers::of(&whole, &sources).map_err(failed)
         };
-        match run(read, send).await? {
+        match blocking(read, send).await? {
             Ok(headers) => say_body(send, &headers.to_bytes()).await,
             Err(refusal) => say(send, Answer::Refused(refusal)).await,
         }
@@ -240,7 +262,7 @@ impl<P: Ord + Clone + Send + Sync + 'static, K: Keeper<P>> Server<P, K> {
             let go_on = |_| !stopped.load(Ordering::Relaxed);
             Manifest::compute_cached(&job, &model, &folder, go_on).map_err(failed)
         };
-        match run(compute, send).await? {
+        match blocking(compute, send).await? {
             Ok(manifest) => say_body(send, &manifest.to_bytes()).await,
             Err(refusal) => say(send, Answer::Refused(refusal)).await,
         }
@@ -262,7 +284,7 @@ impl<P: Ord + Clone + Send + Sync + 'static, K: Keeper<P>> Server<P, K> {
                 Err(error) if error.kind() == io::ErrorKind::NotFound => Err(Refusal::Unknown),
                 Err(error) => Err(failed(error)),
             };
-            let answer = run(read, send).await?;
+            let answer = blocking(read, send).await?;
             let answer = answer.map_or_else(Answer::Refused, Answer::Data);
             say(send, answer).await?;
         }
@@ -296,7 +318,7 @@ fn failed(error: impl std::fmt::Display) -> Refusal {
 }
 
 /// Runs blocking work, with signs of life meanwhile.
-async fn run<T: Send + 'static>(
+async fn blocking<T: Send + 'static>(
     work: impl FnOnce() -> Result<T, Refusal> + Send + 'static,
     send: &mut (impl AsyncWrite + Unpin),
 ) -> Result<Result<T, Refusal>, ServeError> {

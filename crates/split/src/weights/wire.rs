@@ -10,6 +10,7 @@
 //! | 9 | manifest only: first layer, layer behind the last, role |
 //! | 8 each | chunks only: tensor and number |
 
+use std::borrow::Cow;
 use std::ops::Range;
 
 use gguf::limits::{LAYERS_MAX, TENSORS_MAX};
@@ -187,7 +188,7 @@ fn read_chunks(bytes: &[u8]) -> Result<Vec<ChunkId>, Garbled> {
 
 impl Answer {
     /// The kind, and what stands behind it.
-    fn encode(&self) -> (u8, Vec<u8>) {
+    fn encode(&self) -> (u8, Cow<'_, [u8]>) {
         match self {
             Self::Refused(refusal) => {
                 let code = match refusal {
@@ -196,11 +197,11 @@ impl Answer {
                     Refusal::Busy => 2,
                     Refusal::Failed => 3,
                 };
-                (0, vec![code])
+                (0, vec![code].into())
             }
-            Self::Alive => (1, Vec::new()),
-            Self::Body(bytes) => (2, bytes.to_le_bytes().to_vec()),
-            Self::Data(bytes) => (3, bytes.clone()),
+            Self::Alive => (1, Cow::Borrowed(&[])),
+            Self::Body(bytes) => (2, bytes.to_le_bytes().to_vec().into()),
+            Self::Data(bytes) => (3, bytes.into()),
         }
     }
 
@@ -294,110 +295,4 @@ pub(crate) async fn write_answer(
 }
 
 #[cfg(test)]
-mod tests {
-    use proptest::prelude::*;
-
-    use super::*;
-
-    fn asks() -> impl Strategy<Value = Ask> {
-        let model = any::<[u8; 32]>().prop_map(Fingerprint);
-        let id =
-            (any::<u32>(), any::<u32>()).prop_map(|(tensor, number)| ChunkId { tensor, number });
-        let ids = prop::collection::vec(id, 1..=CHUNKS_PER_ASK);
-        let slice = (0u32..500, 1u32..500, any::<bool>());
-        prop_oneof![
-            model.clone().prop_map(Ask::Headers),
-            model.clone().prop_map(Ask::Holdings),
-            (model.clone(), slice).prop_map(|(model, (first, len, tail))| {
-                let role = if tail {
-                    SliceRole::Tail
-                } else {
-                    SliceRole::Stage
-                };
-                let layers = first..first + len;
-                Ask::Manifest(SliceKey {
-                    model,
-                    layers,
-                    role,
-                })
-            }),
-            (model, ids).prop_map(|(model, ids)| Ask::Chunks(model, ids)),
-        ]
-    }
-
-    fn answers() -> impl Strategy<Value = Answer> {
-        use Refusal::{Busy, Closed, Failed, Unknown};
-        prop_oneof![
-            prop::sample::select(vec![Unknown, Closed, Busy, Failed]).prop_map(Answer::Refused),
-            Just(Answer::Alive),
-            any::<u64>().prop_map(Answer::Body),
-            prop::collection::vec(any::<u8>(), 1..300).prop_map(Answer::Data),
-        ]
-    }
-
-    proptest! {
-        #[test]
-        fn asks_come_back(ask in asks()) {
-            let bytes = ask.to_bytes();
-            prop_assert!(bytes.len() <= ASK_BYTES_MAX);
-            prop_assert_eq!(Ask::from_bytes(&bytes).unwrap(), ask.clone());
-            // With anything missing or more it is another ask, or none.
-            prop_assert_ne!(Ask::from_bytes(&bytes[..bytes.len() - 1]), Ok(ask.clone()));
-            prop_assert_ne!(Ask::from_bytes(&[&bytes[..], &[0]].concat()), Ok(ask));
-        }
-
-        #[test]
-        fn answers_come_back(answer in answers()) {
-            let (kind, payload) = answer.encode();
-            let frame = [&[kind], payload.as_slice()].concat();
-            prop_assert_eq!(Answer::from_bytes(frame).unwrap(), answer);
-        }
-
-        #[test]
-        fn foreign_bytes_do_no_harm(
-            bytes in prop::collection::vec(any::<u8>(), 0..700),
-            kind in 0u8..5,
-        ) {
-            let _ = Ask::from_bytes(&bytes);
-            let _ = Answer::from_bytes(bytes.clone());
-            let mut ask = bytes;
-            if let [version, second, ..] = ask.as_mut_slice() {
-                (*version, *second) = (VERSION, kind);
-            }
-            if let Ok(read) = Ask::from_bytes(&ask) {
-                prop_assert_eq!(read.to_bytes(), ask);
-            }
-        }
-    }
-
-    #[tokio::test]
-    async fn frames_come_back_and_long_ones_are_refused() {
-        let mut stream = Vec::new();
-        let answers = [Answer::Body(7), Answer::Data(vec![1; 7]), Answer::Alive];
-        for answer in &answers {
-            write_answer(&mut stream, answer).await.unwrap();
-        }
-        let mut read = stream.as_slice();
-        for answer in answers {
-            let frame = read_frame(&mut read, ANSWER_BYTES_MAX).await.unwrap();
-            assert_eq!(Answer::from_bytes(frame.unwrap()).unwrap(), answer);
-        }
-        assert!(read_frame(&mut read, 9).await.unwrap().is_none());
-        for (bytes, too_long) in [
-            (&[9, 0, 0, 0, 1][..], false),
-            (&[255; 8], true),
-            (&[1], false),
-        ] {
-            let mut read = bytes;
-            let error = read_frame(&mut read, ANSWER_BYTES_MAX).await.unwrap_err();
-            assert_eq!(matches!(error, FrameError::TooLong { .. }), too_long);
-        }
-    }
-
-    #[test]
-    fn bits_are_packed_from_the_lowest() {
-        let bits = [true, false, false, true, false, false, false, false, true];
-        assert_eq!(pack_bits(bits.into_iter()), [0b1001, 1]);
-        assert!(pack_bits(std::iter::empty()).is_empty());
-    }
-}
+mod tests;

@@ -174,6 +174,22 @@ async fn a_hub_that_does_otherwise_is_left_out() {
 }
 
 #[tokio::test]
+async fn a_hub_may_have_the_model_in_a_file_of_another_order() {
+    let mut world = World::new();
+    let (path, file) = world.reordered();
+    let expected = world.expected();
+    world.file = file;
+    let (_, files) = Hub::start(&world, Manner::Good).await;
+    let model = gguf::Model::open(path).unwrap();
+    let hub = HttpSource::new(files).unwrap().with_layout(&model).unwrap();
+    let (slice, progress) = world
+        .fetch(&world.cache("cache"), vec![Arc::new(hub)])
+        .await;
+    assert_eq!(std::fs::read(slice.unwrap().path()).unwrap(), expected);
+    assert_eq!(progress.sources[0].left_out, None);
+}
+
+#[tokio::test]
 async fn headers_come_in_pieces_and_are_checked() {
     let world = World::new();
     let (hub, files) = Hub::start(&world, Manner::BusyFirst(1)).await;

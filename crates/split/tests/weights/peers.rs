@@ -190,7 +190,11 @@ async fn members_with_slices_give_what_they_have() {
         let holding = Holding::slice(&world.model, &path).unwrap();
         let has: Vec<_> = holding.tensors().collect();
         assert!(has.contains(&true) && has.contains(&false));
-        let member = Member::new(Some(holding), None, world.cache(name));
+        let member = Member::new(
+            Some(holding),
+            None,
+            world.cache(&format!("cache of {name}")),
+        );
         let way = Arc::new(member.way());
         let has = split::weights::ask_holdings(way.as_ref(), &world.job)
             .await
@@ -207,4 +211,27 @@ async fn members_with_slices_give_what_they_have() {
     let given: Vec<_> = progress.sources.iter().map(|s| s.bytes).collect();
     assert!(given.iter().all(|&bytes| bytes > 0), "{given:?}");
     assert!(progress.sources.iter().all(|s| s.left_out.is_none()));
+}
+
+#[tokio::test]
+async fn a_member_may_have_the_model_in_a_file_of_another_order() {
+    let world = World::new();
+    let (path, file) = world.reordered();
+    assert_ne!(file, world.file);
+    let model = gguf::Model::open(&path).unwrap();
+    assert_eq!(model.fingerprint(), world.model.fingerprint());
+    let holding = Holding::whole(&model).unwrap();
+    let member = Member::new(Some(holding), Some(path), world.cache("other"));
+    // Its hashes are the same too.
+    let way = member.way();
+    let manifest = split::weights::ask_manifest(&way, &world.job).await;
+    assert_eq!(manifest.unwrap(), world.manifest);
+    let (slice, progress) = world
+        .fetch(&world.cache("cache"), vec![world.source("a", way)])
+        .await;
+    assert_eq!(
+        std::fs::read(slice.unwrap().path()).unwrap(),
+        world.expected()
+    );
+    assert_eq!(progress.sources[0].left_out, None);
 }

@@ -100,6 +100,27 @@ impl World {
         )
     }
 
+    /// The same model in a file whose tensors stand in another order.
+    pub(crate) fn reordered(&self) -> (PathBuf, Vec<u8>) {
+        let mut plan = gguf::Plan::new(self.model.metadata().clone()).unwrap();
+        let mut tensors: Vec<_> = self.model.tensors().collect();
+        tensors.reverse();
+        for t in &tensors {
+            plan.add(&t.info.name, &t.info.dims, t.info.ggml_type)
+                .unwrap();
+        }
+        let mut writer = plan.start(Vec::new()).unwrap();
+        for t in &tensors {
+            let range = t.file_range().unwrap();
+            let bytes = &self.file[range.start as usize..range.end as usize];
+            writer.tensor(&t.info.name, bytes).unwrap();
+        }
+        let file = writer.finish().unwrap();
+        let path = self.folder.path().join("reordered.gguf");
+        std::fs::write(&path, &file).unwrap();
+        (path, file)
+    }
+
     /// The member as a source of everything.
     pub(crate) fn source(&self, name: &str, way: Way) -> Arc<dyn Source> {
         let all = vec![true; self.model.tensors().count()];
