@@ -136,7 +136,7 @@ async fn without_the_host_nothing_is_believed() {
     assert!(matches!(bytes.unwrap_err(), ObtainError::Manifest(_)));
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn the_hub_is_the_last_to_be_asked() {
     let world = World::of(2..4, SliceRole::Tail);
     let holding = Holding::whole(&Model::open(&world.path).unwrap()).unwrap();

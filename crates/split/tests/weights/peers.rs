@@ -118,12 +118,12 @@ async fn a_fetch_goes_on_where_it_broke_off() {
     let header = world.job.plan().header().unwrap().len();
     bytes[..header].fill(9);
     let chunks = world.job.chunks().iter();
-    let whole = chunks.filter(|c| {
+    let mut whole = chunks.filter(|c| {
         let at = c.target as usize..c.target as usize + c.len() as usize;
         let from = c.origin.bytes.start as usize..c.origin.bytes.end as usize;
         bytes[at] == world.file[from]
     });
-    let lost = whole.last().unwrap();
+    let lost = whole.next_back().unwrap();
     bytes[lost.target as usize] ^= 1;
     let lost_bytes = u64::from(lost.len());
     std::fs::write(&partial, bytes).unwrap();

@@ -119,7 +119,8 @@ impl World {
             }
             at += Duration::from_secs_f64(seconds);
             self.sent[order.source] += 1;
-            let wrong = fake.corrupt_every > 0 && self.sent[order.source] % fake.corrupt_every == 0;
+            let wrong = fake.corrupt_every > 0
+                && self.sent[order.source].is_multiple_of(fake.corrupt_every);
             let what = if wrong {
                 Happening::Corrupt
             } else {
