@@ -8,8 +8,9 @@
 //!   raises rings of its own ([`ring`]). [`wire`] is what travels between them, over whatever
 //!   [`transport`] gives; [`layers`] is what computes.
 //! - [`recovery`] decides what happens when a machine of a ring is lost.
+//! - [`weights`] brings the layers of a slice to the machine that runs them, and nothing else.
 //!
-//! The crate never samples, speaks no HTTP and opens no connection.
+//! The crate never samples and serves no HTTP; streams to other machines are handed to it.
 
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used))]
 
@@ -30,3 +31,4 @@ pub mod wire;
 mod worker;
 
 pub use worker::Usage;
+pub mod weights;
