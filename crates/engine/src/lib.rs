@@ -1,4 +1,4 @@
-//! Runs whole models: requests in, events out.
+//! Runs models, whole or in parts: requests in, events out.
 //!
 //! Owns what happens between a normalised [`Request`] and its stream of [`Event`]s: chat
 //! templates, constraints on the output, scheduling, sampling, tool-call and reasoning parsing.
@@ -17,6 +17,8 @@ mod local;
 pub mod request;
 pub mod scheduler;
 pub mod speculation;
+#[cfg(feature = "solo")]
+pub mod stage;
 pub mod text;
 
 pub use backend::{Backend, Load, ModelInfo};
@@ -26,7 +28,9 @@ pub use event::{
     ToolCallDelta, Usage,
 };
 #[cfg(feature = "solo")]
-pub use local::{Draft, Engine, LoadOptions, ModelSource, gpus, memory_needed, native_kernels};
+pub use local::{
+    Draft, Engine, LoadOptions, ModelSource, gpus, memory_needed, native_kernels, stage_options,
+};
 pub use request::{
     Chat, EmbedInput, EmbedRequest, Format, Input, Limits, Message, Mirostat, Request, Resumed,
     Role, Sampling, TokenId, Tool, ToolCall, ToolChoice,

@@ -58,8 +58,8 @@ pub use model::{KEY_SPLIT_COUNT, KEY_SPLIT_NO, KEY_SPLIT_TENSORS, Model, Part, T
 pub use part_name::PartName;
 pub use shape::Pooling;
 pub use slice::{
-    EmbeddingScale, FileRange, LayerMap, Origin, Period, Piece, SliceError, SliceOrigin, SlicePlan,
-    SliceRole, SplitArchitecture, slice,
+    EmbeddingScale, FileRange, LayerMap, LayerPeriod, PieceOrigin, SliceError, SliceOrigin,
+    SlicePiece, SlicePlan, SliceRole, SplitArchitecture, slice,
 };
 pub use source::{ByteSource, FileSource, Prefix};
 pub use tensor::TensorInfo;

@@ -35,8 +35,8 @@ use crate::source::ByteSource;
 pub use error::SliceError;
 pub use layers::LayerMap;
 pub use origin::SliceOrigin;
-pub use plan::{FileRange, Origin, Piece, SlicePlan};
-pub use table::{EmbeddingScale, Period, SplitArchitecture};
+pub use plan::{FileRange, PieceOrigin, SlicePiece, SlicePlan};
+pub use table::{EmbeddingScale, LayerPeriod, SplitArchitecture};
 
 /// What a slice is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]

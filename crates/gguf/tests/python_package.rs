@@ -4,13 +4,14 @@
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 mod sample;
+mod whole;
 
 use std::fs;
 use std::io::Write;
 use std::path::Path;
 use std::process::Command;
 
-use gguf::{Array, GgmlType, Header, Metadata, Model, Plan, Value, ValueType};
+use gguf::{Array, GgmlType, Header, Metadata, Model, Plan, SliceRole, Value, ValueType};
 use serde_json::Value as Json;
 
 /// Runs the script; `None` when there is no Python to run it with.
@@ -78,16 +79,20 @@ fn the_package_reads_what_is_written() {
     );
     let mut tensors = sample::TENSORS.to_vec();
     tensors[3].1 = &[1];
-    let file = sample::write(metadata.clone(), &tensors);
+    check_read(&sample::write(metadata, &tensors));
+}
+
+/// The package must see the metadata and tensors that are in the file.
+fn check_read(file: &[u8]) {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("m.gguf");
-    fs::write(&path, &file).unwrap();
+    fs::write(&path, file).unwrap();
     let Some(found) = python(&["read", path.to_str().unwrap()]) else {
         return;
     };
     let found: Json = serde_json::from_str(&found).unwrap();
-    assert_eq!(found["metadata"], to_json(&metadata));
-    let header = Header::read(&file).unwrap();
+    let header = Header::read(file).unwrap();
+    assert_eq!(found["metadata"], to_json(&header.metadata));
     let found = found["tensors"].as_array().unwrap();
     assert_eq!(found.len(), header.tensors.len());
     for (found, tensor) in found.iter().zip(&header.tensors) {
@@ -99,6 +104,19 @@ fn the_package_reads_what_is_written() {
         assert_eq!(found["bytes"], range.end - range.start);
         let data = &file[range.start as usize..range.end as usize];
         assert_eq!(found["sha256"], sha256(data));
+    }
+}
+
+#[test]
+fn the_package_reads_slices() {
+    for (architecture, layers) in [("gpt-oss", 6), ("qwen3", 5), ("deepseek2", 3)] {
+        let mut metadata = whole::metadata(architecture, layers);
+        let kinds: Vec<u32> = (0..layers).collect();
+        metadata.set(format!("{architecture}.feed_forward_length"), kinds);
+        let files = whole::files(&metadata, &whole::rows(layers), 3);
+        for (range, role) in [(0..2, SliceRole::Stage), (2..layers, SliceRole::Tail)] {
+            check_read(&gguf::slice(&files, range, role, Vec::new()).unwrap());
+        }
     }
 }
 

@@ -10,7 +10,7 @@ pub struct Batch {
     tokens: Vec<Token>,
     positions: Vec<Pos>,
     sequences: Vec<SeqId>,
-    outputs: Vec<i8>,
+    outputs: Vec<bool>,
     // Kept between calls so that a step allocates nothing.
     sequence_counts: Vec<i32>,
     sequence_pointers: Vec<*mut SeqId>,
@@ -52,15 +52,31 @@ impl Batch {
         self.tokens.push(token);
         self.positions.push(position);
         self.sequences.push(sequence);
-        self.outputs.push(i8::from(output));
+        self.outputs.push(output);
         self.tokens.len() - 1
     }
 
-    pub(crate) fn tokens(&self) -> &[Token] {
+    /// Token of each row.
+    #[must_use]
+    pub fn tokens(&self) -> &[Token] {
         &self.tokens
     }
 
-    pub(crate) fn sequences(&self) -> &[SeqId] {
+    /// Position of each row.
+    #[must_use]
+    pub fn positions(&self) -> &[Pos] {
+        &self.positions
+    }
+
+    /// Which rows give logits.
+    #[must_use]
+    pub fn outputs(&self) -> &[bool] {
+        &self.outputs
+    }
+
+    /// Sequence of each row.
+    #[must_use]
+    pub fn sequences(&self) -> &[SeqId] {
         &self.sequences
     }
 
@@ -78,7 +94,8 @@ impl Batch {
             pos: self.positions.as_mut_ptr(),
             n_seq_id: self.sequence_counts.as_mut_ptr(),
             seq_id: self.sequence_pointers.as_mut_ptr(),
-            logits: self.outputs.as_mut_ptr(),
+            // A `bool` is a byte of 0 or 1, and llama.cpp only reads it.
+            logits: self.outputs.as_mut_ptr().cast(),
         }
     }
 }

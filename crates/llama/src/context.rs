@@ -6,7 +6,9 @@ use llama_cpp_sys_2 as sys;
 
 use crate::backend;
 use crate::error::{DecodeError, Error};
-use crate::{Batch, Model, Pos, SeqId, Threadpool};
+use crate::layer_hook::{Hook, on_node};
+use crate::order::Order;
+use crate::{Batch, LayerHook, Model, Pos, SeqId, Threadpool};
 
 /// How a KV cache stores its entries.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -57,12 +59,15 @@ pub struct ContextParams {
 /// KV memory and compute buffers; used by one thread at a time.
 #[derive(Debug)]
 pub struct Context {
-    // Order matters: the context is freed in `drop`, before pool and model.
+    // Order matters: the context is freed in `drop`, before pool, hook and model.
     raw: NonNull<sys::llama_context>,
     memory: Option<sys::llama_memory_t>,
     pool: Option<Threadpool>,
     model: Model,
     params: ContextParams,
+    hook: Option<Hook>,
+    /// Hidden states of the last batch, in its order.
+    hidden: Vec<f32>,
 }
 
 // SAFETY: a context is plain heap state; llama.cpp binds nothing of it to the creating thread
@@ -86,6 +91,27 @@ impl Context {
     /// # Errors
     /// [`Error::Context`], in most cases for lack of memory.
     pub fn new(model: &Model, params: ContextParams) -> Result<Self, Error> {
+        Self::make(model, params, None)
+    }
+
+    /// Makes a context that hidden states are put into ([`decode_hidden`](Self::decode_hidden)) and
+    /// taken out of ([`hidden`](Self::hidden)) as `hook` says.
+    ///
+    /// # Errors
+    /// As [`new`](Self::new); [`Error::Hidden`] for a model that can't be used so.
+    pub fn with_layer_hook(
+        model: &Model,
+        params: ContextParams,
+        hook: &LayerHook,
+    ) -> Result<Self, Error> {
+        if model.is_recurrent() && !model.is_hybrid() {
+            return Err(Error::Hidden("no layer of the model attends"));
+        }
+        let hook = Hook::new(hook, model.embedding_width() as usize)?;
+        Self::make(model, params, Some(hook))
+    }
+
+    fn make(model: &Model, params: ContextParams, hook: Option<Hook>) -> Result<Self, Error> {
         let threads = i32::try_from(params.threads.max(1)).unwrap_or(1);
         // SAFETY: returns plain data.
         let mut raw_params = unsafe { sys::llama_context_default_params() };
@@ -109,9 +135,13 @@ impl Context {
         };
         raw_params.type_k = kv_type;
         raw_params.type_v = kv_type;
+        if let Some(hook) = &hook {
+            raw_params.cb_eval = Some(on_node);
+            raw_params.cb_eval_user_data = hook.user_data();
+        }
         backend::take_errors();
-        // SAFETY: the model is alive and kept alive by the clone below; llama.cpp catches its own
-        // exceptions and returns null.
+        // SAFETY: the model is alive and kept alive by the clone below, and the hook is kept as long
+        // as the context; llama.cpp catches its own exceptions and returns null.
         let raw = unsafe { sys::llama_init_from_model(model.raw(), raw_params) };
         let raw = NonNull::new(raw).ok_or_else(|| Error::Context(backend::take_errors()))?;
         // SAFETY: the context is alive.
@@ -129,6 +159,8 @@ impl Context {
             pool,
             model: model.clone(),
             params,
+            hook,
+            hidden: Vec::new(),
         })
     }
 
@@ -178,13 +210,56 @@ impl Context {
         }
         let _computing = backend::computing();
         // SAFETY: the arrays of the view live in `batch` and are as long as `n_tokens`; tokens and
-        // sequences are in range. llama.cpp copies what it keeps.
-        match unsafe { sys::llama_decode(self.raw.as_ptr(), batch.raw()) } {
-            0 => Ok(()),
-            1 => Err(DecodeError::NoKvSlot),
-            2 => Err(DecodeError::Aborted),
-            -1 => Err(DecodeError::InvalidBatch),
-            code => Err(DecodeError::Fatal(code)),
+        // sequences are in range. llama.cpp copies what it keeps. It may call the hook, which lives as
+        // long as the context, and no reference to the hook's state does meanwhile.
+        decoded(unsafe { sys::llama_decode(self.raw.as_ptr(), batch.raw()) })
+    }
+
+    /// Evaluates the batch, in a context with a hook, but its rows enter the first layer as `hidden`
+    /// says (rows × width) instead of what the tokens stand for.
+    ///
+    /// # Errors
+    /// As [`decode`](Self::decode); [`DecodeError::InvalidBatch`] also without a hook, or for hidden
+    /// states of another size; [`DecodeError::NoHiddenState`].
+    pub fn decode_hidden(&mut self, batch: &mut Batch, hidden: &[f32]) -> Result<(), DecodeError> {
+        let width = self.model.embedding_width() as usize;
+        let order = if self.model.is_recurrent() {
+            Order::by_sequence(batch.sequences(), self.params.batch_tokens_max as usize)
+        } else {
+            Order::as_given(batch.len())
+        };
+        match &mut self.hook {
+            Some(hook) if batch.len().checked_mul(width) == Some(hidden.len()) => {
+                hook.arm(hidden, &order.rows);
+            }
+            _ => return Err(DecodeError::InvalidBatch),
+        }
+        let decoded = self.decode(batch);
+        let Some(hook) = &mut self.hook else {
+            return Err(DecodeError::NoHiddenState);
+        };
+        let is_complete = hook.disarm(&order.sizes);
+        decoded?;
+        if !is_complete {
+            return Err(DecodeError::NoHiddenState);
+        }
+        self.hidden.clear();
+        if hook.takes() && !order.is_as_given() {
+            self.hidden.resize(hidden.len(), 0.0);
+            for (from, to) in hook.taken().chunks_exact(width).zip(&order.rows) {
+                self.hidden[to * width..(to + 1) * width].copy_from_slice(from);
+            }
+        }
+        Ok(())
+    }
+
+    /// What the last [`decode_hidden`](Self::decode_hidden) gave: as many rows as it was given, in
+    /// their order. Empty if the hook takes nothing.
+    #[must_use]
+    pub fn hidden(&self) -> &[f32] {
+        match &self.hook {
+            Some(hook) if self.hidden.is_empty() => hook.taken(),
+            _ => &self.hidden,
         }
     }
 
@@ -249,6 +324,14 @@ impl Context {
         }
     }
 
+    /// Forgets all sequences but one.
+    pub fn sequence_keep(&mut self, sequence: SeqId) {
+        if let Some(memory) = self.memory {
+            // SAFETY: the memory belongs to the living context.
+            unsafe { sys::llama_memory_seq_keep(memory, sequence) };
+        }
+    }
+
     /// What the memory holds of a sequence, as bytes for [`sequence_load`](Self::sequence_load); empty
     /// if there is nothing. Of layers with a sliding window it is only what the last position needs:
     /// after loading, such a sequence must not be cut back.
@@ -297,5 +380,15 @@ impl Context {
             // SAFETY: the memory belongs to the living context.
             unsafe { sys::llama_memory_clear(memory, false) };
         }
+    }
+}
+
+fn decoded(code: i32) -> Result<(), DecodeError> {
+    match code {
+        0 => Ok(()),
+        1 => Err(DecodeError::NoKvSlot),
+        2 => Err(DecodeError::Aborted),
+        -1 => Err(DecodeError::InvalidBatch),
+        code => Err(DecodeError::Fatal(code)),
     }
 }

@@ -33,6 +33,9 @@ pub enum Error {
         /// What there is, comma-separated.
         known: String,
     },
+    /// Hidden states can't be put into this model or taken out of it.
+    #[error("no hidden states: {0}")]
+    Hidden(&'static str),
     /// A sampler stage was refused.
     #[error("llama.cpp refused the sampler `{0}`")]
     Sampler(&'static str),
@@ -50,6 +53,9 @@ pub enum DecodeError {
     /// llama.cpp refuses the batch.
     #[error("invalid batch")]
     InvalidBatch,
+    /// The graph ran, but gave or took no hidden states at the named nodes. The memory holds the rows.
+    #[error("llama.cpp's graph has no hidden states at the expected place")]
+    NoHiddenState,
     /// A fatal error inside llama.cpp.
     #[error("llama.cpp failed with code {0}")]
     Fatal(i32),

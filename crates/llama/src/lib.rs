@@ -1,4 +1,5 @@
-//! A thin safe layer over llama.cpp: backend, model, vocabulary, context, batch, sampler chain.
+//! A thin safe layer over llama.cpp: backend, model, vocabulary, context, batch, sampler chain,
+//! hidden states in and out of a part of a model.
 //!
 //! The one crate with `unsafe`. It owns pointers and lifetimes and decides nothing: what to
 //! batch, whom to serve and how to sample is its callers' business. It wraps only what they use.
@@ -9,8 +10,11 @@
 mod backend;
 mod batch;
 mod context;
+mod dequantize;
 mod error;
+mod layer_hook;
 mod model;
+mod order;
 mod sampler;
 mod threadpool;
 mod vocabulary;
@@ -18,7 +22,9 @@ mod vocabulary;
 pub use backend::{Device, DeviceKind, cpu_features_missing, devices, init, row_group};
 pub use batch::Batch;
 pub use context::{Context, ContextParams, KvType, Pooling};
+pub use dequantize::{DequantizeError, dequantize};
 pub use error::{DecodeError, Error};
+pub use layer_hook::LayerHook;
 pub use model::{Model, ModelParams};
 pub use sampler::{DryParams, PenaltyParams, Sampler, SamplerStage};
 pub use threadpool::Threadpool;

@@ -202,6 +202,13 @@ impl Model {
         }
     }
 
+    /// Whether only some layers are recurrent, and the others attend.
+    #[must_use]
+    pub fn is_hybrid(&self) -> bool {
+        // SAFETY: the model is alive.
+        unsafe { sys::llama_model_is_hybrid(self.raw()) }
+    }
+
     /// Whether some layers look back over a limited number of tokens only.
     #[must_use]
     pub fn has_sliding_window(&self) -> bool {

@@ -6,11 +6,12 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, TryRecvError};
 use std::time::{Duration, Instant};
 
-use llama::{Batch, Context, DecodeError};
+use llama::Batch;
 use tokio::sync::mpsc;
 
 use super::choice::{Choice, Piece, Submission, Verdict};
 use super::drafter::Drafter;
+use super::forward::{Forward, ForwardError};
 use super::shared::Shared;
 use crate::scheduler::cost::StepCost;
 use crate::scheduler::{CacheOp, JobKey, PrefillBudget, Row, Scheduler, Stall, Step, StoreId};
@@ -64,7 +65,7 @@ struct Running {
 
 /// What the thread owns.
 pub(super) struct DecodeLoop {
-    pub(super) context: Context,
+    pub(super) forward: Box<dyn Forward>,
     pub(super) scheduler: Scheduler,
     pub(super) drafter: Drafter,
     pub(super) shared: Arc<Shared>,
@@ -91,16 +92,16 @@ struct State {
 
 impl DecodeLoop {
     pub(super) fn new(
-        context: Context,
+        forward: Box<dyn Forward>,
         scheduler: Scheduler,
         drafter: Drafter,
         shared: Arc<Shared>,
         ends: Arc<[TokenId]>,
         context_tokens: usize,
     ) -> Self {
-        shared.kv_total.store(context.kv_tokens(), Relaxed);
+        shared.kv_total.store(forward.kv_tokens(), Relaxed);
         Self {
-            context,
+            forward,
             scheduler,
             drafter,
             shared,
@@ -314,7 +315,7 @@ impl DecodeLoop {
                 .push(row.token, position, sequence, row.output);
         }
         let started = Instant::now();
-        let result = self.context.decode(&mut self.state.batch);
+        let result = self.forward.evaluate(&mut self.state.batch);
         match result {
             Ok(()) => {
                 self.state.failures = 0;
@@ -333,7 +334,7 @@ impl DecodeLoop {
                     "step"
                 );
             }
-            Err(DecodeError::NoKvSlot) => {
+            Err(ForwardError::NoRoom) => {
                 let ops = self.scheduler.relieve();
                 if ops.is_empty() {
                     self.recover("the KV cache is full with one request");
@@ -350,7 +351,7 @@ impl DecodeLoop {
     fn recover(&mut self, reason: &str) {
         self.state.failures += 1;
         tracing::error!(reason, "a step failed");
-        self.context.clear();
+        self.forward.clear();
         self.drafter.clear();
         self.scheduler.forget_all();
         if self.state.failures >= FAILURES_MAX {
@@ -364,10 +365,10 @@ impl DecodeLoop {
         for op in ops {
             if let CacheOp::Load { from, to } = *op {
                 let saved = self.state.saved.get(&from);
-                if !saved.is_some_and(|bytes| self.context.sequence_load(to as i32, bytes)) {
+                if !saved.is_some_and(|bytes| self.forward.load(to as i32, bytes)) {
                     tracing::warn!("a stored prefix found no room in the KV cache");
                     self.state.saved.clear();
-                    self.context.clear();
+                    self.forward.clear();
                     self.drafter.clear();
                     self.scheduler.load_failed();
                     return false;
@@ -382,7 +383,7 @@ impl DecodeLoop {
     fn apply(&mut self, op: CacheOp) {
         match op {
             CacheOp::Save { from, to } => {
-                let bytes = self.context.sequence_save(from as i32);
+                let bytes = self.forward.save(from as i32);
                 self.state.saved.insert(to, bytes);
             }
             CacheOp::Drop { store } => {
@@ -391,14 +392,10 @@ impl DecodeLoop {
             // See `apply_all`.
             CacheOp::Load { .. } => {}
             CacheOp::Copy { from, to, tokens } => {
-                self.context
-                    .sequence_copy(from as i32, to as i32, tokens as i32);
+                self.forward.copy(from as i32, to as i32, tokens as i32);
             }
             CacheOp::Cut { sequence, from } => {
-                if !self
-                    .context
-                    .sequence_remove(sequence as i32, from as i32, None)
-                {
+                if !self.forward.cut(sequence as i32, from as i32) {
                     // Only recurrent models refuse, and those are cut at 0 only, which works.
                     tracing::error!(sequence, from, "the KV cache can't be cut");
                 }
@@ -487,13 +484,13 @@ impl DecodeLoop {
         let Some(running) = self.state.requests.get_mut(&request) else {
             return;
         };
-        let vocabulary = self.context.model().clone();
+        let vocabulary = self.forward.model().clone();
         let vocabulary = vocabulary.vocabulary();
         let mut sampled = Vec::with_capacity(1);
         let mut ended = None;
         for (offset, row) in rows.iter().enumerate().filter(|(_, r)| r.output) {
             let position = row.position + 1;
-            let drawn = match self.context.logits(first + offset) {
+            let drawn = match self.forward.logits(first + offset) {
                 None => Err(Error::Inference("llama.cpp gave no logits".into())),
                 Some(logits) => choice.step(
                     vocabulary,

@@ -3,25 +3,27 @@
 use std::sync::atomic::Ordering::Relaxed;
 use std::sync::mpsc::{SyncSender, TrySendError, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Instant, SystemTime, UNIX_EPOCH};
+use std::time::Instant;
 
 use futures::FutureExt;
 use futures::future::{BoxFuture, ready};
-use llama::{DeviceKind, Model};
+use llama::Model;
 use tokio::sync::mpsc;
 
 use super::choice::{Choice, Piece, Progress, Submission, Verdict};
 use super::decode::{Command, DecodeLoop, PIECES_PER_STEP};
-use super::drafter::{self, Drafter, ModelDrafter};
 use super::embedder::Embedder;
+use super::forward::Forward;
+use super::generation;
 use super::generation::Replayed;
-use super::load::{Draft, Header, LoadOptions, ModelSource, Room, load_weights};
+use super::launch::{self, Evaluator};
+use super::load::{Header, LoadOptions, Room, load_weights};
 use super::sampler::TokenSampler;
 use super::shared::Shared;
 use super::tokens::{chat_format, end_tokens, shown_tokens, token_texts};
-use super::{generation, load};
 use crate::assembler::Assembler;
-use crate::scheduler::{self, Scheduler};
+use crate::scheduler::Scheduler;
+use crate::stage::{EmbeddingTable, Stages};
 use crate::text::{ChatFormat, Prepared};
 use crate::{
     Backend, Chat, EmbedInput, EmbedRequest, Embeddings, Error, EventStream, Input, Load,
@@ -82,54 +84,79 @@ impl Engine {
         }
         let header = Header::read(&options)?;
         let model = load_weights(&options.source, &header.gguf, &options, &mut on_progress)?;
+        let context = header.room.context(&model, header.embeds)?;
+        let evaluator = if header.embeds {
+            Evaluator::Embeds(context)
+        } else {
+            Evaluator::Generates {
+                forward: Box::new(context),
+                drafter: launch::drafter(&options, &model, header.room)?,
+                stores: launch::can_store(&model),
+            }
+        };
+        Self::assemble(&header, model, evaluator)
+    }
+
+    /// Puts a model together whose last part, with the vocabulary, is at `options.source`, and whose
+    /// other layers `stages` has, with room as [`stage_options`](super::stage_options) says. Blocks
+    /// until it is ready.
+    ///
+    /// # Errors
+    /// As [`load`](Self::load).
+    pub fn load_split(
+        options: &LoadOptions,
+        embedding: EmbeddingTable,
+        stages: Box<dyn Stages>,
+    ) -> Result<Self, Error> {
+        let header = Header::read(options)?;
+        let pipeline = launch::pipeline(options, &header, embedding, stages)?;
+        let model = pipeline.model().clone();
+        let evaluator = Evaluator::Generates {
+            forward: Box::new(pipeline),
+            drafter: launch::drafter(options, &model, header.room)?,
+            // What other machines keep stays there.
+            stores: false,
+        };
+        Self::assemble(&header, model, evaluator)
+    }
+
+    /// Starts what evaluates, and makes the handle to it.
+    fn assemble(header: &Header, model: Model, evaluator: Evaluator) -> Result<Self, Error> {
         let room = header.room;
-        let context = room.context(&model, header.embeds)?;
         let bytes = token_texts(&model);
         let token_bytes_max = bytes.iter().map(Vec::len).max().unwrap_or(1);
         let format = chat_format(&model, &header.gguf, bytes)?;
         let shown = shown_tokens(&model, &format);
-        let info = Arc::new(model_info(&header, &model, &format));
+        let info = Arc::new(launch::model_info(header, &model, &format));
         let shared = Arc::new(Shared::default());
         // One message per waiting request, and as many for those that are in slots.
         let (commands, receiver) = sync_channel((room.queue_max + room.slots) as usize + 8);
-
-        let (embedder, thread) = if header.embeds {
-            let tokens_max = room.batch_tokens as usize;
-            let sequences = room.sequences as usize;
-            (
-                Some(Embedder::start(context, tokens_max, sequences, &info.name)?),
-                None,
-            )
-        } else {
-            let drafter = make_drafter(&options, &model, room)?;
-            let limits = scheduler::Limits {
-                slots: room.slots as usize,
-                sequences: room.sequences as usize,
-                kv_tokens: room.context_tokens as usize,
-                batch_tokens: room.batch_tokens as usize,
-                can_cut: !model.is_recurrent(),
-                row_group: llama::row_group(),
-                stored_tokens: if can_store(&model) {
-                    room.stored_tokens as usize
-                } else {
-                    0
-                },
-            };
-            let decode = DecodeLoop::new(
-                context,
-                Scheduler::new(limits),
+        let (embedder, thread) = match evaluator {
+            Evaluator::Embeds(context) => {
+                let (tokens_max, sequences) = (room.batch_tokens as usize, room.sequences as usize);
+                let embedder = Embedder::start(context, tokens_max, sequences, &info.name)?;
+                (Some(embedder), None)
+            }
+            Evaluator::Generates {
+                forward,
                 drafter,
-                shared.clone(),
-                end_tokens(&model),
-                room.context_tokens as usize,
-            );
-            let thread = std::thread::Builder::new()
-                .name(format!("decode {}", info.name))
-                .spawn(move || decode.run(&receiver))
-                .map_err(|e| Error::Load(format!("no thread for the model: {e}")))?;
-            (None, Some(thread))
+                stores,
+            } => {
+                let decode = DecodeLoop::new(
+                    forward,
+                    Scheduler::new(launch::limits(room, &model, stores)),
+                    drafter,
+                    shared.clone(),
+                    end_tokens(&model),
+                    room.context_tokens as usize,
+                );
+                let thread = std::thread::Builder::new()
+                    .name(format!("decode {}", info.name))
+                    .spawn(move || decode.run(&receiver))
+                    .map_err(|e| Error::Load(format!("no thread for the model: {e}")))?;
+                (None, Some(thread))
+            }
         };
-        let thread = Mutex::new(thread);
         let inner = Inner {
             info,
             model,
@@ -140,7 +167,7 @@ impl Engine {
             commands,
             shared,
             embedder,
-            thread,
+            thread: Mutex::new(thread),
         };
         Ok(Self {
             inner: Arc::new(inner),
@@ -522,65 +549,5 @@ impl Backend for Engine {
             let _ = end.await;
         }
         .boxed()
-    }
-}
-
-/// Whether prefixes may be moved between KV cache and host memory. Of a sliding window llama.cpp saves
-/// what the last position needs, and earlier ones would miss theirs. From a GPU the way is long, and
-/// there idle cells cost little.
-fn can_store(model: &Model) -> bool {
-    let is_gpu = |kind| matches!(kind, DeviceKind::Gpu | DeviceKind::IntegratedGpu);
-    let devices = llama::devices();
-    !devices.iter().any(|device| is_gpu(device.kind)) && !model.has_sliding_window()
-}
-
-fn make_drafter(options: &LoadOptions, model: &Model, room: Room) -> Result<Drafter, Error> {
-    if model.is_recurrent() {
-        // Rejected drafts can't be taken back out of recurrent memory.
-        return Ok(Drafter::Off);
-    }
-    match &options.draft {
-        Draft::None => Ok(Drafter::Off),
-        Draft::Auto => Ok(Drafter::Lookup),
-        Draft::Path(path) => {
-            let mut draft = LoadOptions::new(ModelSource::Path(path.clone()));
-            draft.gpu_layers = options.gpu_layers;
-            draft.device = options.device.clone();
-            let header = Header::read(&draft)?;
-            let weights = load::load_weights(&draft.source, &header.gguf, &draft, &mut |_| {})?;
-            drafter::check_vocabulary(model.vocabulary(), weights.vocabulary())?;
-            let draft_room = Room {
-                sequences: room.slots,
-                ..room
-            };
-            let context = draft_room.context(&weights, false)?;
-            let model = ModelDrafter::new(context, room.slots as usize, room.batch_tokens as usize);
-            Ok(Drafter::Model(Box::new(model)))
-        }
-    }
-}
-
-fn model_info(header: &Header, model: &Model, format: &ChatFormat) -> ModelInfo {
-    let metadata = header.gguf.metadata();
-    let now = SystemTime::now()
-        .duration_since(UNIX_EPOCH)
-        .map_or(0, |d| d.as_secs());
-    ModelInfo {
-        name: header.name.clone(),
-        architecture: metadata.architecture().unwrap_or("unknown").to_owned(),
-        quantization: header.gguf.quantization(),
-        parameters: model.parameters(),
-        size_bytes: model.size_bytes(),
-        context_tokens: header.room.context_tokens,
-        trained_context_tokens: model.context_tokens_trained(),
-        embedding_width: model.embedding_width_out(),
-        vocabulary_tokens: model.vocabulary().len() as u32,
-        slots: header.room.slots,
-        generates: !header.embeds,
-        embeds: header.embeds,
-        tools: !header.embeds && format.knows_tools(),
-        reasoning: !header.embeds && format.knows_reasoning(),
-        created_unix_s: now,
-        fingerprint: header.gguf.fingerprint().to_string(),
     }
 }

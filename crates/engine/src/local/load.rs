@@ -7,11 +7,12 @@ use llama::{Context, ContextParams, KvType, Model, ModelParams};
 
 use crate::Error;
 use crate::speculation::DRAFT_TOKENS_MAX;
+use crate::stage::StageOptions;
 
 /// Sequences that run at the same time unless told otherwise.
 const SLOTS_DEFAULT: u32 = 8;
 /// Most slots: llama.cpp takes so many sequences.
-const SLOTS_MAX: u32 = 256;
+pub(crate) const SLOTS_MAX: u32 = 256;
 /// Fewest KV sequences, so that a few prefixes are kept even with one slot. More than one per slot
 /// would keep more prefixes, but every kept cell slows the attention of all that run.
 const SEQUENCES_MIN: u32 = 4;
@@ -32,9 +33,9 @@ const QUEUE_MAX: u32 = 10_000;
 /// Prefixes that nobody computes with are kept outside the KV cache, in this much memory, bytes.
 const STORE_BYTES_MAX: u64 = 256 << 20;
 /// How long idle compute threads poll before they sleep (ggml's scale of 0 to 100).
-const POLL: u32 = 50;
+pub(crate) const POLL: u32 = 50;
 /// Buffers of llama.cpp beside weights and KV cache, bytes: graphs, thread stacks, small tensors.
-const OVERHEAD_BYTES: u64 = 64 << 20;
+pub(crate) const OVERHEAD_BYTES: u64 = 64 << 20;
 
 /// Where a model's weights are.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -135,6 +136,15 @@ pub fn memory_needed(options: &LoadOptions) -> Result<u64, Error> {
     Ok(bytes)
 }
 
+/// The room that every part of a split model needs, for the last part at `options.source`. Threads,
+/// GPU layers and device are this machine's.
+///
+/// # Errors
+/// As [`memory_needed`].
+pub fn stage_options(options: &LoadOptions) -> Result<StageOptions, Error> {
+    Ok(Header::read(options)?.stage_options(options))
+}
+
 impl Header {
     /// Reads the header of `options.source` and settles the sizes.
     pub(super) fn read(options: &LoadOptions) -> Result<Self, Error> {
@@ -190,6 +200,19 @@ impl Header {
         })
     }
 
+    /// Room for the parts of a model, this header being the last one's.
+    pub(super) fn stage_options(&self, options: &LoadOptions) -> StageOptions {
+        StageOptions {
+            kv_tokens: self.room.context_tokens,
+            sequences: self.room.sequences,
+            rows_max: self.room.batch_tokens,
+            outputs_max: self.room.outputs_max(),
+            threads: Some(self.room.threads),
+            gpu_layers: options.gpu_layers,
+            device: options.device.clone(),
+        }
+    }
+
     fn memory_bytes(&self) -> Result<u64, Error> {
         let load = |e: gguf::KeyError| Error::Load(e.to_string());
         let weights = self.gguf.tensor_bytes().map_err(load)?;
@@ -234,7 +257,7 @@ impl Room {
 }
 
 /// Loads the weights at `source`, memory-mapped.
-pub(super) fn load_weights(
+pub(crate) fn load_weights(
     source: &ModelSource,
     gguf: &gguf::Model,
     options: &LoadOptions,
@@ -295,7 +318,7 @@ fn stored_tokens(context_tokens: u32, kv_token_bytes: u64) -> u32 {
     u32::try_from(tokens).map_or(context_tokens, |tokens| tokens.min(context_tokens))
 }
 
-fn threads_default() -> u32 {
+pub(crate) fn threads_default() -> u32 {
     let allowed = std::thread::available_parallelism().map_or(1, usize::from);
     u32::try_from(num_cpus::get_physical().min(allowed)).unwrap_or(1)
 }

@@ -9,16 +9,19 @@ mod decode;
 mod device;
 mod drafter;
 mod embedder;
+mod forward;
 mod generation;
 mod handle;
-mod load;
+mod launch;
+pub(crate) mod load;
 mod sampler;
 mod shared;
 mod tokens;
 
 pub use device::gpus;
+pub(crate) use forward::{Forward, ForwardError};
 pub use handle::Engine;
-pub use load::{Draft, LoadOptions, ModelSource, memory_needed};
+pub use load::{Draft, LoadOptions, ModelSource, memory_needed, stage_options};
 
 /// Checks that this build uses what the CPU has.
 ///

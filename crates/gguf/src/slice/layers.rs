@@ -5,7 +5,7 @@ use std::ops::Range;
 
 use super::SliceRole;
 use super::error::SliceError;
-use super::table::{Period, SplitArchitecture};
+use super::table::{LayerPeriod, SplitArchitecture};
 use super::variant;
 use crate::error::KeyError;
 use crate::limits::WIDTH_MAX;
@@ -284,11 +284,13 @@ pub(crate) fn check_array<'m>(
     }
 }
 
-fn cuts(metadata: &Metadata, period: Period, layers: u32) -> Result<Vec<u32>, KeyError> {
+fn cuts(metadata: &Metadata, period: LayerPeriod, layers: u32) -> Result<Vec<u32>, KeyError> {
     let period = match period {
-        Period::One => 1,
-        Period::Window { default, optional } => window_period(metadata, default, optional, layers)?,
-        Period::Linear { default } => {
+        LayerPeriod::One => 1,
+        LayerPeriod::Window { default, optional } => {
+            window_period(metadata, default, optional, layers)?
+        }
+        LayerPeriod::Linear { default } => {
             return Ok(cuts_after_full(&linear_layers(metadata, default, layers)?));
         }
     };

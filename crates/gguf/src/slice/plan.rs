@@ -29,7 +29,7 @@ pub struct FileRange {
 /// Where a tensor's bytes come from.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
-pub enum Origin {
+pub enum PieceOrigin {
     /// From a file of the model.
     Copy(FileRange),
     /// Made up: F32 zeros.
@@ -40,9 +40,9 @@ pub enum Origin {
 
 /// One tensor of a slice.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Piece {
+pub struct SlicePiece {
     /// Where its bytes come from.
-    pub origin: Origin,
+    pub origin: PieceOrigin,
     /// Where they lie in the slice, counted from the start of its file. Gaps between pieces are
     /// zeros.
     pub target: Range<u64>,
@@ -52,7 +52,7 @@ pub struct Piece {
 #[derive(Debug, Clone)]
 pub struct SlicePlan {
     plan: Plan,
-    pieces: Vec<Piece>,
+    pieces: Vec<SlicePiece>,
     parts: usize,
     /// Alignment of each part's data, in bytes.
     alignments: Vec<u32>,
@@ -77,7 +77,7 @@ impl SlicePlan {
                 continue;
             };
             plan.add(&name, &tensor.info.dims, tensor.info.ggml_type)?;
-            origins.push(Origin::Copy(FileRange {
+            origins.push(PieceOrigin::Copy(FileRange {
                 part: tensor.part,
                 bytes: tensor.file_range()?,
             }));
@@ -108,7 +108,7 @@ impl SlicePlan {
 
     /// For each of [`SlicePlan::tensors`], in the same order, where its bytes come from.
     #[must_use]
-    pub fn pieces(&self) -> &[Piece] {
+    pub fn pieces(&self) -> &[SlicePiece] {
         &self.pieces
     }
 
@@ -132,7 +132,7 @@ impl SlicePlan {
     pub fn ranges(&self) -> Vec<FileRange> {
         let mut out: Vec<FileRange> = Vec::new();
         for piece in &self.pieces {
-            let Origin::Copy(range) = &piece.origin else {
+            let PieceOrigin::Copy(range) = &piece.origin else {
                 continue;
             };
             let alignment = self.alignments.get(range.part).copied().unwrap_or(1);
@@ -153,7 +153,7 @@ impl SlicePlan {
     /// Bytes of weights that are copied from the model's files.
     #[must_use]
     pub fn copied_bytes(&self) -> u64 {
-        let copied = |p: &&Piece| matches!(p.origin, Origin::Copy(_));
+        let copied = |p: &&SlicePiece| matches!(p.origin, PieceOrigin::Copy(_));
         let sizes = self.pieces.iter().filter(copied);
         sizes.fold(0, |sum, p| {
             sum.saturating_add(p.target.end - p.target.start)
@@ -185,7 +185,7 @@ impl SlicePlan {
         for (tensor, piece) in self.plan.tensors().iter().zip(&self.pieces) {
             let name = tensor.name.as_str();
             let more = match &piece.origin {
-                Origin::Copy(range) => writer.copy_through(
+                PieceOrigin::Copy(range) => writer.copy_through(
                     name,
                     &sources[range.part],
                     range.bytes.start,
@@ -195,8 +195,8 @@ impl SlicePlan {
                         progress(done)
                     },
                 )?,
-                Origin::Zeros => fill(&mut writer, tensor, 0.0)?,
-                Origin::Ones => fill(&mut writer, tensor, 1.0)?,
+                PieceOrigin::Zeros => fill(&mut writer, tensor, 0.0)?,
+                PieceOrigin::Ones => fill(&mut writer, tensor, 1.0)?,
             };
             if !more {
                 return Err(SliceError::Stopped);
@@ -210,7 +210,7 @@ impl SlicePlan {
 fn add_made_up(
     map: &LayerMap<'_>,
     plan: &mut Plan,
-    origins: &mut Vec<Origin>,
+    origins: &mut Vec<PieceOrigin>,
 ) -> Result<(), WriteError> {
     let width = u64::from(map.width());
     let mut add = |name: &str, dims: &[u64], origin| {
@@ -218,25 +218,25 @@ fn add_made_up(
         origins.push(origin);
         Ok::<(), WriteError>(())
     };
-    add(TOKEN_EMBEDDING, &[width, 1], Origin::Zeros)?;
-    add("output_norm.weight", &[width], Origin::Ones)?;
+    add(TOKEN_EMBEDDING, &[width, 1], PieceOrigin::Zeros)?;
+    add("output_norm.weight", &[width], PieceOrigin::Ones)?;
     if map.architecture().head == Head::Required {
-        add("output.weight", &[width, 1], Origin::Zeros)?;
+        add("output.weight", &[width, 1], PieceOrigin::Zeros)?;
     }
     Ok(())
 }
 
 fn pieces(
     tensors: &[TensorInfo],
-    origins: Vec<Origin>,
+    origins: Vec<PieceOrigin>,
     header_bytes: u64,
-) -> Result<Vec<Piece>, SliceError> {
-    let piece = |(tensor, origin): (&TensorInfo, Origin)| {
+) -> Result<Vec<SlicePiece>, SliceError> {
+    let piece = |(tensor, origin): (&TensorInfo, PieceOrigin)| {
         let size = tensor.size_bytes()?;
         let start = header_bytes.checked_add(tensor.offset);
         let target = start.and_then(|start| Some(start..start.checked_add(size)?));
         target
-            .map(|target| Piece { origin, target })
+            .map(|target| SlicePiece { origin, target })
             .ok_or_else(|| SliceError::Tensor {
                 name: tensor.name.clone(),
                 why: "does not fit into a file".to_owned(),

@@ -15,7 +15,7 @@ pub(crate) const PER_LAYER_EVERYWHERE: &[&str] = &[
 
 /// How an architecture's layers repeat, which says where it may be cut.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Period {
+pub enum LayerPeriod {
     /// A layer does not depend on its number: any cut is good.
     One,
     /// Layers with and without a sliding window, told apart by their number. The period is the
@@ -73,12 +73,12 @@ pub(crate) enum Special {
 }
 
 /// One architecture that can be split.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct SplitArchitecture {
     /// `general.architecture` in the file.
     pub name: &'static str,
     /// Where it may be cut.
-    pub period: Period,
+    pub period: LayerPeriod,
     /// What happens to rows that enter it.
     pub embedding_scale: EmbeddingScale,
     /// Name of the node of llama.cpp's graph that holds the rows which the first layer reads,
@@ -99,7 +99,7 @@ pub struct SplitArchitecture {
 const fn plain(name: &'static str) -> SplitArchitecture {
     SplitArchitecture {
         name,
-        period: Period::One,
+        period: LayerPeriod::One,
         embedding_scale: EmbeddingScale::None,
         input_node: "embd",
         embeddings_need_sections: false,
@@ -121,7 +121,7 @@ pub(crate) const TABLE: &[SplitArchitecture] = &[
         ..plain("deepseek2")
     },
     SplitArchitecture {
-        period: Period::Window {
+        period: LayerPeriod::Window {
             default: 2,
             optional: false,
         },
@@ -132,11 +132,12 @@ pub(crate) const TABLE: &[SplitArchitecture] = &[
         ..plain("gemma2")
     },
     SplitArchitecture {
-        period: Period::Window {
+        period: LayerPeriod::Window {
             default: 6,
             optional: true,
         },
         embedding_scale: EmbeddingScale::Tokens,
+        input_node: "inp_scaled",
         per_layer: WINDOWS,
         special: Special::GemmaScale { layers: 62 },
         ..plain("gemma3")
@@ -151,7 +152,7 @@ pub(crate) const TABLE: &[SplitArchitecture] = &[
         ..plain("glm4moe")
     },
     SplitArchitecture {
-        period: Period::Window {
+        period: LayerPeriod::Window {
             default: 2,
             optional: false,
         },
@@ -169,13 +170,13 @@ pub(crate) const TABLE: &[SplitArchitecture] = &[
     plain("qwen2"),
     plain("qwen3"),
     SplitArchitecture {
-        period: Period::Linear { default: 4 },
+        period: LayerPeriod::Linear { default: 4 },
         input_node: "model.input_embed",
         per_layer: &["attention.recurrent_layers"],
         ..plain("qwen35")
     },
     SplitArchitecture {
-        period: Period::Linear { default: 4 },
+        period: LayerPeriod::Linear { default: 4 },
         input_node: "model.input_embed",
         per_layer: &["attention.recurrent_layers", "expert_feed_forward_length"],
         ..plain("qwen35moe")

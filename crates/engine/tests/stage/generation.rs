@@ -1,0 +1,144 @@
+//! Requests are answered by a split model as by a whole one.
+
+use std::path::{Path, PathBuf};
+
+use engine::stage::{EmbeddingTable, LocalStages, StageBatch, StageError, StageRunner, Stages};
+use engine::{
+    Backend, Draft, Engine, Event, FinishReason, Input, LoadOptions, ModelSource, Request, TokenId,
+    stage_options,
+};
+use futures::StreamExt;
+use testkit::model::{self, Architecture, ModelSpec};
+
+use crate::slices::{self, Slices};
+
+/// Tokens of an answer.
+const TOKENS: u32 = 40;
+
+fn options(path: &Path) -> LoadOptions {
+    LoadOptions {
+        context_tokens: Some(512),
+        slots: Some(3),
+        threads: Some(1),
+        // Drafts depend on how long steps take, and with them what a batch holds.
+        draft: Draft::None,
+        ..LoadOptions::new(ModelSource::Path(path.to_path_buf()))
+    }
+}
+
+/// The model at `whole`, cut in three.
+fn slices(folder: &tempfile::TempDir) -> Slices {
+    let path = folder.path().join("whole.gguf");
+    let spec = ModelSpec {
+        layers: 6,
+        ..ModelSpec::tiny(Architecture::Qwen3)
+    };
+    model::write(&spec, &path).unwrap();
+    slices::cut(&path, 3, folder.path())
+}
+
+fn stages(parts: &[PathBuf], tail: &LoadOptions) -> LocalStages {
+    let room = stage_options(tail).unwrap();
+    let open = |path: &PathBuf| StageRunner::open(path, &room).unwrap();
+    LocalStages::new(parts.iter().map(open).collect())
+}
+
+fn split(slices: &Slices, wrap: impl FnOnce(LocalStages) -> Box<dyn Stages>) -> Engine {
+    let (tail, parts) = slices.parts.split_last().unwrap();
+    let tail = options(tail);
+    let stages = wrap(stages(parts, &tail));
+    let embedding = EmbeddingTable::open(&slices.whole).unwrap();
+    Engine::load_split(&tail, embedding, stages).unwrap()
+}
+
+async fn answer(engine: &Engine, prompt: &str) -> Result<Vec<TokenId>, engine::Error> {
+    let mut request = Request::new("", Input::Text(prompt.into()));
+    request.sampling.temperature = 0.0;
+    request.limits.max_tokens = Some(TOKENS);
+    request.limits.ignore_eos = true;
+    let mut events = engine.generate(request).await?;
+    let mut tokens = Vec::new();
+    while let Some(event) = events.next().await {
+        match event? {
+            Event::Delta { delta, .. } => tokens.extend(delta.tokens),
+            Event::Finished { reason, .. } => assert_eq!(reason, FinishReason::Length),
+            _ => {}
+        }
+    }
+    Ok(tokens)
+}
+
+/// Short ones, that are evaluated in one call however slow the machine is.
+const PROMPTS: [&str; 5] = ["the rain", "the rain in", "a train", "a", "the rain"];
+
+#[tokio::test]
+async fn a_split_engine_says_what_a_whole_one_says() {
+    let folder = tempfile::tempdir().unwrap();
+    let slices = slices(&folder);
+    let whole = Engine::load(options(&slices.whole), |_| {}).unwrap();
+    let split = split(&slices, |stages| Box::new(stages));
+    // One after the other: in a crowd the batches depend on who comes when, and the last bits on them.
+    for prompt in PROMPTS {
+        let wanted = answer(&whole, prompt).await.unwrap();
+        assert_eq!(wanted.len(), TOKENS as usize);
+        assert_eq!(answer(&split, prompt).await.unwrap(), wanted, "{prompt}");
+    }
+    let crowd = PROMPTS.iter().map(|prompt| answer(&split, prompt));
+    for answer in futures::future::join_all(crowd).await {
+        assert_eq!(answer.unwrap().len(), TOKENS as usize);
+    }
+}
+
+/// Fails at some call, as a machine that goes away for a moment.
+struct Flaky {
+    stages: LocalStages,
+    calls: usize,
+    fails_at: &'static [usize],
+}
+
+impl Stages for Flaky {
+    fn run(&mut self, batch: &StageBatch<'_>, hidden: &mut Vec<f32>) -> Result<(), StageError> {
+        self.calls += 1;
+        if self.fails_at.contains(&self.calls) {
+            return Err(StageError::Lost("the machine is gone".into()));
+        }
+        self.stages.run(batch, hidden)
+    }
+
+    fn copy(&mut self, from: u32, to: u32, tokens: u32) -> Result<(), StageError> {
+        self.stages.copy(from, to, tokens)
+    }
+
+    fn cut(&mut self, sequence: u32, from: u32) -> Result<(), StageError> {
+        self.stages.cut(sequence, from)
+    }
+
+    fn clear(&mut self) -> Result<(), StageError> {
+        self.stages.clear()
+    }
+}
+
+#[tokio::test]
+async fn a_failed_step_is_evaluated_again() {
+    let folder = tempfile::tempdir().unwrap();
+    let slices = slices(&folder);
+    let whole = Engine::load(options(&slices.whole), |_| {}).unwrap();
+    let flaky = |fails_at| {
+        move |stages| -> Box<dyn Stages> {
+            Box::new(Flaky {
+                stages,
+                calls: 0,
+                fails_at,
+            })
+        }
+    };
+    // What was lost is evaluated again in one call, so the last bits of what follows may be others.
+    let wanted = answer(&whole, PROMPTS[0]).await.unwrap();
+    let twice = split(&slices, flaky(&[3, 9]));
+    let got = answer(&twice, PROMPTS[0]).await.unwrap();
+    assert_eq!((got.len(), &got[..2]), (wanted.len(), &wanted[..2]));
+    let always = split(&slices, flaky(&[4, 5, 6]));
+    let error = answer(&always, PROMPTS[0]).await.unwrap_err();
+    assert!(error.to_string().contains("the machine is gone"), "{error}");
+    assert_eq!(answer(&always, PROMPTS[0]).await.unwrap(), wanted);
+}
