@@ -135,7 +135,12 @@ pub(crate) async fn dial(
         Ok(Ok(Some(bytes))) => bytes,
         Ok(Ok(None)) => return Err(other("it turned the stream away".to_owned())),
         Ok(Err(error)) => return Err(other(error.to_string())),
-        Err(_) => return Err(io::Error::new(io::ErrorKind::TimedOut, "it does not answer")),
+        Err(_) => {
+            return Err(io::Error::new(
+                io::ErrorKind::TimedOut,
+                "it does not answer",
+            ));
+        }
     };
     match read_answer(&bytes) {
         Ok(Answer::Welcome) => Ok(stream),

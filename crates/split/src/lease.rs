@@ -208,7 +208,9 @@ impl<H: Copy + Eq> Table<H> {
             effects.push(refuse(Refusal::OldEpoch { epoch }));
             return;
         }
-        let free_bytes = self.budget_bytes.saturating_sub(used_bytes.saturating_sub(entry.bytes()));
+        let free_bytes = self
+            .budget_bytes
+            .saturating_sub(used_bytes.saturating_sub(entry.bytes()));
         // The host has given the older epochs up, whether there is room for this one or not.
         if let Some(older) = entry.waiting.take() {
             let refusal = Refusal::Replaced;

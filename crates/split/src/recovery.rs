@@ -340,13 +340,7 @@ impl<I: Copy + Ord + Debug> Recovery<I> {
         }
     }
 
-    fn wait(
-        &mut self,
-        text: String,
-        pause: Duration,
-        now: Duration,
-        effects: &mut Vec<Effect<I>>,
-    ) {
+    fn wait(&mut self, text: String, pause: Duration, now: Duration, effects: &mut Vec<Effect<I>>) {
         let next = now + pause;
         let pardon = self.bench.next_pardon(now);
         self.deadline = Some(pardon.map_or(next, |pardon| pardon.min(next)));

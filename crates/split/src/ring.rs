@@ -121,7 +121,9 @@ impl RingPlan {
         let no = |text: String| Err(RaiseError::Plan(text));
         if self.workers.is_empty() || self.workers.len() > WORKERS_MAX {
             let workers = self.workers.len();
-            return no(format!("{workers} workers; from 1 to {WORKERS_MAX} are possible"));
+            return no(format!(
+                "{workers} workers; from 1 to {WORKERS_MAX} are possible"
+            ));
         }
         let mut next = 0;
         for (place, seat) in self.workers.iter().enumerate() {

@@ -97,8 +97,16 @@ impl StageSpec {
                 LAYERS_MAX.into(),
             ),
             ("width", self.width.into(), WIDTH_MAX.into()),
-            ("number of KV cells", self.kv_tokens.into(), KV_TOKENS_MAX.into()),
-            ("number of sequences", self.sequences.into(), SEQUENCES_MAX.into()),
+            (
+                "number of KV cells",
+                self.kv_tokens.into(),
+                KV_TOKENS_MAX.into(),
+            ),
+            (
+                "number of sequences",
+                self.sequences.into(),
+                SEQUENCES_MAX.into(),
+            ),
             ("number of rows", self.rows_max.into(), ROWS_MAX.into()),
             ("bytes of a call", self.hidden_bytes(), HIDDEN_BYTES_MAX),
         ];

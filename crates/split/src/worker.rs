@@ -21,8 +21,8 @@ use crate::layers::{LayerSource, Layers};
 use crate::lease::Ask;
 use crate::spec::{RingId, StageSpec};
 use crate::transport::{Duplex, Transport};
-use keeper::Command;
 pub(crate) use flow::{FRAMES_HELD_MAX, is_finite, send};
+use keeper::Command;
 pub use keeper::Usage;
 
 /// Hosts that a worker talks to at a time, those that wait among them.
@@ -131,10 +131,7 @@ impl Worker {
             back,
             granted,
         };
-        self.commands
-            .send(command)
-            .await
-            .map_err(|_| stopped())?;
+        self.commands.send(command).await.map_err(|_| stopped())?;
         receiver.await.map_err(|_| stopped())?
     }
 }

@@ -4,12 +4,13 @@ use super::Finding;
 use super::tree::Package;
 
 /// Each crate of the workspace and the workspace crates it may depend on.
-const ALLOWED: [(&str, &[&str]); 9] = [
+const ALLOWED: [(&str, &[&str]); 10] = [
     ("gguf", &[]),
     ("llama", &["gguf"]),
     ("engine", &["gguf", "llama"]),
     ("mesh", &[]),
-    ("node", &["gguf", "engine", "mesh"]),
+    ("split", &["gguf", "engine", "mesh"]),
+    ("node", &["gguf", "engine", "mesh", "split"]),
     ("api", &["engine", "mesh", "node"]),
     ("mesh-llm", &["gguf", "engine", "mesh", "node", "api"]),
     ("testkit", &["gguf"]),

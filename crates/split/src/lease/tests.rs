@@ -136,11 +136,7 @@ fn a_newer_epoch_waits_for_the_older_one_to_go() {
             vec![Effect::Refuse(ring(1), 2, Refusal::Replaced)],
         ),
         (2, Event::Gone(ring(1), 2), vec![]),
-        (
-            3,
-            Event::Gone(ring(1), 1),
-            vec![Effect::Grant(ring(1), 3)],
-        ),
+        (3, Event::Gone(ring(1), 1), vec![Effect::Grant(ring(1), 3)]),
         (
             4,
             ask(1, 1, 4, 11 * GIB),

@@ -333,7 +333,10 @@ impl Ring {
         let count = rows.positions.len();
         let input = |text: String| Err(RingError::Input(text));
         if count == 0 || count > self.plan.rows_max as usize {
-            return input(format!("{count} rows; hint: from 1 to {}", self.plan.rows_max));
+            return input(format!(
+                "{count} rows; hint: from 1 to {}",
+                self.plan.rows_max
+            ));
         }
         if rows.sequences.len() != count {
             let sequences = rows.sequences.len();

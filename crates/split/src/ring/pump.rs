@@ -162,7 +162,10 @@ impl Reader {
 fn check(frame: &Frame, flight: &Flight) -> Result<(), String> {
     let (number, rows) = (flight.number, flight.rows as usize);
     if frame.number != number {
-        return Err(format!("frame {} came where {number} belongs", frame.number));
+        return Err(format!(
+            "frame {} came where {number} belongs",
+            frame.number
+        ));
     }
     if frame.outcome == Outcome::Rows && frame.positions.len() != rows {
         let came = frame.positions.len();

@@ -208,8 +208,10 @@ impl Header {
                 }
                 Precision::F16 => {
                     let values = hidden.as_chunks::<2>().0;
-                    let values: Vec<_> =
-                        values.iter().map(|v| half::f16::from_le_bytes(*v)).collect();
+                    let values: Vec<_> = values
+                        .iter()
+                        .map(|v| half::f16::from_le_bytes(*v))
+                        .collect();
                     values.to_f32_vec()
                 }
             },

@@ -198,7 +198,11 @@ impl Flow {
         Ok(encode_frame(frame, self.format.width, self.precision))
     }
 
-    async fn write(self: Arc<Self>, mut to: Duplex, mut departing: mpsc::Receiver<Vec<u8>>) -> Breach {
+    async fn write(
+        self: Arc<Self>,
+        mut to: Duplex,
+        mut departing: mpsc::Receiver<Vec<u8>>,
+    ) -> Breach {
         while let Some(bytes) = departing.recv().await {
             match timeout(WRITE_MAX, send(&mut to.write, &bytes)).await {
                 Ok(Ok(())) => self.counters.sent.fetch_add(1, Ordering::Relaxed),
@@ -230,7 +234,10 @@ fn check(out: &[f32], wanted: usize) -> Result<(), Breach> {
     }
     match is_finite(out) {
         true => Ok(()),
-        false => Err((Fault::Own, "the layers gave values that are no numbers".to_owned())),
+        false => Err((
+            Fault::Own,
+            "the layers gave values that are no numbers".to_owned(),
+        )),
     }
 }
 

@@ -192,7 +192,9 @@ impl Keeper {
         let State::Asking { back, granted } = stage.state else {
             return None;
         };
-        let spare = self.spare.take_if(|(r, spec, _)| *r == ring && *spec == stage.spec);
+        let spare = self
+            .spare
+            .take_if(|(r, spec, _)| *r == ring && *spec == stage.spec);
         let end = CancellationToken::new();
         let state = State::Running(end.clone());
         let spec = stage.spec;

@@ -18,7 +18,9 @@ use crate::layers::Layers;
 use crate::lease::Ask;
 use crate::spec::StageSpec;
 use crate::transport::{Duplex, Reading, Writing};
-use crate::wire::{FromWorker, Lease, Ready, ToWorker, read_message, read_to_worker, write_message};
+use crate::wire::{
+    FromWorker, Lease, Ready, ToWorker, read_message, read_to_worker, write_message,
+};
 
 /// How long the first message may take.
 const LEASE_READ_MAX: Duration = Duration::from_secs(10);
@@ -358,7 +360,9 @@ impl Stage<'_> {
         let (ended, abandoned) = (end.clone(), self.abandoned.clone());
         let load = tokio::task::spawn_blocking(move || {
             let mut progress = |permille: u16| {
-                counters.permille.store(permille.min(1_000), Ordering::Relaxed);
+                counters
+                    .permille
+                    .store(permille.min(1_000), Ordering::Relaxed);
                 !ended.is_cancelled() && !abandoned.is_cancelled()
             };
             source.load(&spec, &mut progress)
@@ -388,7 +392,9 @@ impl Stage<'_> {
             return Err(Ended::Refused(Refusal::NoModel { text }));
         }
         if layers.kv_tokens() < kv_tokens {
-            return Err(Ended::own("the layers have fewer KV cells than they should"));
+            return Err(Ended::own(
+                "the layers have fewer KV cells than they should",
+            ));
         }
         Ok(())
     }
@@ -417,7 +423,10 @@ impl Stage<'_> {
         let to = async {
             let dialled = dock::dial(transport, next, Berth { ring, epoch, place }).await;
             dialled.map_err(|error| {
-                Ended::Failed(Fault::NextGone, format!("no way to the next stage: {error}"))
+                Ended::Failed(
+                    Fault::NextGone,
+                    format!("no way to the next stage: {error}"),
+                )
             })
         };
         let from = async {

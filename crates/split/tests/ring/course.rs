@@ -110,9 +110,8 @@ async fn a_full_cache_is_told_and_the_ring_goes_on() {
     let mut ring = rig.raise(&plan).await.unwrap();
     let mut whole = whole(&plan);
     let (mut got, mut wanted) = (Vec::new(), Vec::new());
-    let run = |whole: &mut Sums, batch: &Batch, wanted: &mut Vec<f32>| {
-        whole.run(&batch.rows(), wanted)
-    };
+    let run =
+        |whole: &mut Sums, batch: &Batch, wanted: &mut Vec<f32>| whole.run(&batch.rows(), wanted);
     let first = Batch::new(0, 0, 20);
     ring.run(&first.rows(), &mut got).await.unwrap();
     run(&mut whole, &first, &mut wanted).unwrap();
@@ -167,8 +166,14 @@ async fn a_machine_may_host_one_ring_and_work_for_another() {
     let mut plan_1 = plan(1, 1, 1);
     plan_1.workers[0].node = crate::net::node(2);
     let plan_2 = plan(2, 1, 1);
-    let mut ring_1 = stations[0].raise(plan_1.clone(), &mut |_, _| {}).await.unwrap();
-    let mut ring_2 = stations[1].raise(plan_2.clone(), &mut |_, _| {}).await.unwrap();
+    let mut ring_1 = stations[0]
+        .raise(plan_1.clone(), &mut |_, _| {})
+        .await
+        .unwrap();
+    let mut ring_2 = stations[1]
+        .raise(plan_2.clone(), &mut |_, _| {})
+        .await
+        .unwrap();
     check(&mut ring_1, &mut whole(&plan_1), true).await;
     check(&mut ring_2, &mut whole(&plan_2), true).await;
     drop((ring_1, ring_2));

@@ -8,9 +8,8 @@ use mesh::NodeId;
 use split::fault::Fault;
 use split::transport::{Duplex, Transport};
 use split::wire::{
-    Answer, CacheOp, Frame, FrameFormat, FromWorker, Lease, Opening, Ready, ToWorker,
-    encode_frame, read_answer, read_frame, read_message, read_opening, read_to_worker,
-    write_message,
+    Answer, CacheOp, Frame, FrameFormat, FromWorker, Lease, Opening, Ready, ToWorker, encode_frame,
+    read_answer, read_frame, read_message, read_opening, read_to_worker, write_message,
 };
 use tokio::io::AsyncWriteExt;
 use tokio::sync::{mpsc, oneshot};
@@ -85,7 +84,9 @@ async fn control(
         width: WIDTH,
         is_recurrent: false,
     });
-    write_message(&mut stream.write, &ready.to_bytes()).await.unwrap();
+    write_message(&mut stream.write, &ready.to_bytes())
+        .await
+        .unwrap();
     let bytes = read_message(&mut stream.read).await.unwrap().unwrap();
     assert_eq!(read_to_worker(&bytes), Ok(ToWorker::Start));
     let from = data.recv().await.unwrap();
@@ -133,7 +134,9 @@ async fn dial(transport: &dyn Transport, lease: &Lease) -> Duplex {
         place: lease.place + 1,
     };
     let mut to = transport.open(lease.next).await.unwrap();
-    write_message(&mut to.write, &opening.to_bytes()).await.unwrap();
+    write_message(&mut to.write, &opening.to_bytes())
+        .await
+        .unwrap();
     let bytes = read_message(&mut to.read).await.unwrap().unwrap();
     assert_eq!(read_answer(&bytes), Ok(Answer::Welcome));
     to
@@ -228,7 +231,9 @@ async fn whatever_a_worker_does_the_ring_ends_and_the_right_one_is_suspected() {
             let what = format!("{evil:?} at {bad}: {loss:?}");
             match (evil, bad) {
                 // Nobody can tell who of the two lies; the accuser is noted.
-                (Evil::Accuse, 1) => assert_eq!((loss.suspect, loss.accuser), (None, Some(node(1)))),
+                (Evil::Accuse, 1) => {
+                    assert_eq!((loss.suspect, loss.accuser), (None, Some(node(1))))
+                }
                 (Evil::Accuse, _) => {
                     assert_eq!(loss.suspect, Some(node(bad - 1)), "{what}");
                     assert_eq!(loss.accuser, Some(node(bad)), "{what}");
@@ -238,7 +243,10 @@ async fn whatever_a_worker_does_the_ring_ends_and_the_right_one_is_suspected() {
                 _ => assert_eq!(loss.suspect, Some(node(bad)), "{what}"),
             }
             let at_once = !matches!(evil, Evil::Nothing | Evil::OldEpoch);
-            assert!(!at_once || began.elapsed() < Duration::from_secs(2), "{what}");
+            assert!(
+                !at_once || began.elapsed() < Duration::from_secs(2),
+                "{what}"
+            );
             drop(ring);
             tokio::time::sleep(Duration::from_secs(31)).await;
             for (number, fake) in rig.fakes.iter().enumerate() {

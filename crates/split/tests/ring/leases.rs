@@ -69,7 +69,9 @@ async fn a_host_that_vanishes_leaves_nothing_behind() {
         let rig = Rig::new(3);
         let mut ring = rig.raise(&plan(1, 1, 3)).await.unwrap();
         let mut out = Vec::new();
-        ring.run(&Batch::new(0, 0, 5).rows(), &mut out).await.unwrap();
+        ring.run(&Batch::new(0, 0, 5).rows(), &mut out)
+            .await
+            .unwrap();
         tokio::time::sleep(Duration::from_secs(100)).await;
         assert!(rig.fakes.iter().all(|fake| fake.bytes() > 0));
         rig.net.set(0, link);
@@ -92,14 +94,18 @@ async fn the_next_epoch_finds_what_is_loaded_and_forgets_what_it_held() {
     let rig = Rig::new(2);
     let mut ring = rig.raise(&plan(1, 1, 2)).await.unwrap();
     let mut out = Vec::new();
-    ring.run(&Batch::new(0, 0, 5).rows(), &mut out).await.unwrap();
+    ring.run(&Batch::new(0, 0, 5).rows(), &mut out)
+        .await
+        .unwrap();
     rig.net.set(2, Link::Cut);
     ring.watch().lost().await.unwrap();
     rig.net.set(2, Link::Up);
     let mut next = rig.raise(&plan(1, 2, 2)).await.unwrap();
     // Letting the old one go does not touch the new one.
     drop(ring);
-    next.run(&Batch::new(0, 0, 5).rows(), &mut out).await.unwrap();
+    next.run(&Batch::new(0, 0, 5).rows(), &mut out)
+        .await
+        .unwrap();
     assert_eq!((rig.fakes[0].loads(), rig.fakes[1].loads()), (1, 1));
 
     // Also from a ring that stands, and with other layers, which are loaded anew.
@@ -108,7 +114,10 @@ async fn the_next_epoch_finds_what_is_loaded_and_forgets_what_it_held() {
     shifted.workers[1].layers = 3..4;
     let mut third = rig.raise(&shifted).await.unwrap();
     drop(next);
-    third.run(&Batch::new(0, 0, 5).rows(), &mut out).await.unwrap();
+    third
+        .run(&Batch::new(0, 0, 5).rows(), &mut out)
+        .await
+        .unwrap();
     assert_eq!((rig.fakes[0].loads(), rig.fakes[1].loads()), (2, 2));
     let old = rig.raise(&plan(1, 3, 2)).await.unwrap_err();
     assert_eq!(refusal(old), Refusal::OldEpoch { epoch: 3 });

@@ -22,7 +22,9 @@ impl Rig {
         let host = net.station(0, None);
         let fakes: Vec<_> = (0..workers).map(|_| Fake::default()).collect();
         let numbers = 1..=workers;
-        let workers = numbers.zip(&fakes).map(|(n, fake)| net.station(n, Some((fake, BUDGET))));
+        let workers = numbers
+            .zip(&fakes)
+            .map(|(n, fake)| net.station(n, Some((fake, BUDGET))));
         Self {
             workers: workers.collect(),
             host,

@@ -109,7 +109,9 @@ impl World {
             refused: BTreeSet::new(),
             rivals: 0,
         };
-        let workers = (0..WORKERS as u64 + dice.below(4)).map(|_| worker()).collect();
+        let workers = (0..WORKERS as u64 + dice.below(4))
+            .map(|_| worker())
+            .collect();
         Self {
             dice,
             now: Duration::ZERO,
@@ -342,7 +344,9 @@ impl World {
             Some(missing) => blame(Some(missing), None),
             None if self.is_bad && self.dice.one_in(20) => blame(None, None),
             // Somebody lies.
-            None if self.is_bad && self.dice.one_in(20) => blame(Some(workers[0]), Some(workers[1])),
+            None if self.is_bad && self.dice.one_in(20) => {
+                blame(Some(workers[0]), Some(workers[1]))
+            }
             None if self.is_bad && self.dice.one_in(20) => blame(None, Some(workers[0])),
             // Nothing is ever heard.
             None if self.is_bad && self.dice.one_in(50) => return,
@@ -368,7 +372,10 @@ impl World {
         });
         let dead = dead.next().copied();
         if dead.is_some() || (self.is_bad && self.dice.one_in(300)) {
-            let accuser = workers.iter().copied().find(|w| self.dice.one_in(4) && Some(*w) != dead);
+            let accuser = workers
+                .iter()
+                .copied()
+                .find(|w| self.dice.one_in(4) && Some(*w) != dead);
             let lost = Event::Lost {
                 epoch,
                 suspect: dead,
@@ -438,7 +445,9 @@ impl World {
     }
 
     fn worker(&mut self, number: u8, event: lease::Event<u8>) {
-        let effects = self.workers[usize::from(number)].table.handle(event, self.now);
+        let effects = self.workers[usize::from(number)]
+            .table
+            .handle(event, self.now);
         for effect in effects {
             let worker = &mut self.workers[usize::from(number)];
             match effect {
