@@ -12,7 +12,10 @@ const ALLOWED: [(&str, &[&str]); 10] = [
     ("split", &["gguf", "engine", "mesh"]),
     ("node", &["gguf", "engine", "mesh", "split"]),
     ("api", &["engine", "mesh", "node"]),
-    ("mesh-llm", &["gguf", "engine", "mesh", "node", "api"]),
+    (
+        "mesh-llm",
+        &["gguf", "engine", "mesh", "split", "node", "api"],
+    ),
     ("testkit", &["gguf"]),
     ("xtask", &["testkit", "mesh"]),
 ];

@@ -152,7 +152,8 @@ fn cache_of_layers(
     let window = window(metadata, windows)?;
     let layer = |index: u32| {
         let (heads, kv_heads) = (heads[index as usize], kv_heads[index as usize]);
-        let recurrent = state_bytes > 0 && (kv_heads == 0 || (index + 1) % interval.max(1) != 0);
+        let recurrent =
+            state_bytes > 0 && (kv_heads == 0 || !(index + 1).is_multiple_of(interval.max(1)));
         let head_length = width.checked_div(heads).unwrap_or(0);
         let key_length = key_length.unwrap_or(head_length);
         let kv = if compressed {

@@ -197,6 +197,10 @@ impl<'a> Problem<'a> {
         let mut left = self.track.active(0..self.track.pieces());
         let mut time = 0;
         for &place in &*order {
+            // A wanted host may be slower than those to come, which could then take everything.
+            if rest.is_some_and(|rate| rate < self.rates[place]) {
+                break;
+            }
             let taken = left.min(self.holds[place]);
             time += taken * self.rates[place];
             left -= taken;

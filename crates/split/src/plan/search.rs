@@ -3,7 +3,7 @@
 //!
 //! Sets are enumerated from the fastest machines on. A set is left out as soon as its memory can't suffice,
 //! two of its members are too far apart, or the least time that it could take is no better than what is known.
-//! For up to eight machines in up to four stages that is an exact search; beyond, budgets bound it, and sets of
+//! For up to seven machines in up to four stages that is an exact search; beyond, budgets bound it, and sets of
 //! near neighbours, which are tried first, make sure that something good is known by then.
 
 use std::fmt::{Debug, Display};
@@ -31,15 +31,15 @@ pub const FETCH_PERCENT: u32 = 25;
 
 /// Sets, also incomplete ones, that are looked at for one number of machines. Looking takes a fraction of a
 /// microsecond.
-const SETS_MAX: u32 = 20_000;
+const SETS_MAX: u32 = 10_000;
 
-/// Complete sets whose orders are listed, for one number of machines: all sets of 5 out of 11. Listing takes
+/// Complete sets whose orders are listed, for one number of machines: all sets of 5 out of 10. Listing takes
 /// some 20 µs.
-const TRIES_MAX: u32 = 500;
+const TRIES_MAX: u32 = 300;
 
-/// Orders for which layers are shared out, for one number of machines: all orders of 4 out of 8. Sharing takes a
+/// Orders for which layers are shared out, for one number of machines: all orders of 4 out of 7. Sharing takes a
 /// few microseconds.
-const SHARES_MAX: u32 = 2_000;
+const SHARES_MAX: u32 = 1_000;
 
 /// What is wanted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

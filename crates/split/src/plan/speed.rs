@@ -12,7 +12,7 @@ pub(super) const ATTOSECONDS_PER_SECOND: f64 = 1e18;
 const RATE_MAX: f64 = 1e15;
 
 /// Prompt rows that a machine of unknown kind evaluates in the time of one decoded token. CPUs were measured
-/// at 3.2 to 4.3; GPUs do ten times as many, so this promises too little rather than too much.
+/// at 3.2 to 4.3; GPUs do many more, so this promises too little rather than too much.
 const PREFILL_ROWS_PER_DECODE: f64 = 4.0;
 
 /// Time of a machine for each byte that a token reads.

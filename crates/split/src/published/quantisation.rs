@@ -4,7 +4,8 @@
 ///
 /// Types of the down projections follow from llama.cpp's `llama-quant.cpp`, and so does what replaces them where
 /// rows are no multiple of 256 elements (Q2_K and Q3_K by Q4_0, Q4_K by Q5_0, Q5_K by Q5_1, Q6_K by Q8_0). All
-/// other matrices share a mean that makes the sum that of the published files of Llama 3.3 70B.
+/// other matrices share a mean that makes the sum that of the published files of Llama 3.3 70B. Publishers
+/// have mixtures of their own: one Q6_K file of Qwen3.5 397B has 342 GB where this gives 325.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Quantisation {
     /// Its name in file names.

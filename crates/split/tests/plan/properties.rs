@@ -224,9 +224,9 @@ proptest! {
             has_weights: id % 2 == 0,
         });
         let mut pool = Pool::new(candidates).unwrap();
-        for a in 0..memory.len() {
+        for (a, bytes) in memory.iter().enumerate() {
             for b in 0..a {
-                pool.link(a, b, std::time::Duration::from_nanos(memory[a] >> 20)).unwrap();
+                pool.link(a, b, std::time::Duration::from_nanos(bytes >> 20)).unwrap();
             }
         }
         let request = Request { context_tokens, sequences, ..Request::new(0) };

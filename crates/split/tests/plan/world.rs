@@ -48,9 +48,9 @@ pub(crate) fn pool(machines: &[Machine], round_trip_us: &[Vec<i64>]) -> Pool<usi
         has_weights: false,
     }))
     .unwrap();
-    for a in 0..machines.len() {
-        for b in a + 1..machines.len() {
-            if let Ok(us) = u64::try_from(round_trip_us[a][b]) {
+    for (a, row) in round_trip_us.iter().enumerate().take(machines.len()) {
+        for (b, &us) in row.iter().enumerate().take(machines.len()).skip(a + 1) {
+            if let Ok(us) = u64::try_from(us) {
                 pool.link(a, b, Duration::from_micros(us)).unwrap();
             }
         }
