@@ -7,10 +7,12 @@ use mesh::NodeId;
 pub enum Fault {
     /// Its own: it could not load or compute.
     Own,
-    /// Whoever sends it rows broke the protocol, or is gone.
+    /// Whoever sends it rows broke the protocol.
     Previous,
-    /// Whoever takes its rows does not, or is gone.
-    Next,
+    /// Whoever sends it rows is gone.
+    PreviousGone,
+    /// Whoever takes its rows is gone, or takes none.
+    NextGone,
     /// Nobody's: the lease ended, or the machine leaves.
     Ended,
 }

@@ -203,7 +203,13 @@ fn from_workers() -> Vec<FromWorker> {
         Refusal::NoModel { text: "y".into() },
         Refusal::Replaced,
     ];
-    let faults = [Fault::Own, Fault::Previous, Fault::Next, Fault::Ended];
+    let faults = [
+        Fault::Own,
+        Fault::Previous,
+        Fault::PreviousGone,
+        Fault::NextGone,
+        Fault::Ended,
+    ];
     let failed = faults.map(|fault| FromWorker::Failed {
         fault,
         text: "it broke".into(),

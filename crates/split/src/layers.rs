@@ -1,6 +1,8 @@
 //! What a worker computes with. The protocol does not care what is behind it: tests put arithmetic
 //! there, `solo` puts llama.cpp.
 
+use mesh::NodeId;
+
 use crate::fault::Refusal;
 use crate::spec::StageSpec;
 
@@ -65,11 +67,11 @@ pub trait Layers: Send {
 
 /// Where a worker gets layers from. Both calls block: they are made on threads for that.
 pub trait LayerSource: Send + Sync + 'static {
-    /// Bytes that a stage takes once it is loaded, found out without loading it.
+    /// Bytes that a stage takes once it is loaded, found out without loading it. `host` asks for it.
     ///
     /// # Errors
     /// Why this machine can't have these layers.
-    fn needed_bytes(&self, spec: &StageSpec) -> Result<u64, Refusal>;
+    fn needed_bytes(&self, host: NodeId, spec: &StageSpec) -> Result<u64, Refusal>;
 
     /// Loads a stage. `progress` is told thousandths now and then; when it says false, nobody wants
     /// the stage any more.
@@ -78,6 +80,7 @@ pub trait LayerSource: Send + Sync + 'static {
     /// What went wrong.
     fn load(
         &self,
+        host: NodeId,
         spec: &StageSpec,
         progress: &mut dyn FnMut(u16) -> bool,
     ) -> Result<Box<dyn Layers>, String>;

@@ -179,7 +179,7 @@ impl<H: Copy + Eq> Table<H> {
             ends: now + lease,
             is_ending: false,
         };
-        let others = self.used_bytes();
+        let used_bytes = self.used_bytes();
         let Some(entry) = self.rings.get_mut(&ask.ring) else {
             let free_bytes = self.free_bytes();
             if self.rings.len() >= RINGS_MAX {
@@ -208,6 +208,9 @@ impl<H: Copy + Eq> Table<H> {
             effects.push(refuse(Refusal::OldEpoch { epoch }));
             return;
         }
+        let free_bytes = self
+            .budget_bytes
+            .saturating_sub(used_bytes.saturating_sub(entry.bytes()));
         // The host has given the older epochs up, whether there is room for this one or not.
         if let Some(older) = entry.waiting.take() {
             let refusal = Refusal::Replaced;
@@ -218,8 +221,6 @@ impl<H: Copy + Eq> Table<H> {
             let ending = Ending::Replaced;
             effects.push(Effect::End(ask.ring, current.epoch, ending));
         }
-        let others = others.saturating_sub(entry.bytes());
-        let free_bytes = self.budget_bytes.saturating_sub(others);
         if ask.bytes > free_bytes {
             effects.push(refuse(Refusal::NoMemory {
                 needed_bytes: ask.bytes,

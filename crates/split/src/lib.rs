@@ -24,6 +24,8 @@ pub mod plan;
 pub mod published;
 pub mod recovery;
 pub mod ring;
+#[cfg(feature = "solo")]
+mod solo;
 pub mod spec;
 pub mod station;
 pub mod transport;

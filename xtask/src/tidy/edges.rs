@@ -9,7 +9,7 @@ const ALLOWED: [(&str, &[&str]); 10] = [
     ("llama", &["gguf"]),
     ("engine", &["gguf", "llama"]),
     ("mesh", &[]),
-    ("split", &["gguf"]),
+    ("split", &["gguf", "engine", "mesh"]),
     ("node", &["gguf", "engine", "mesh", "split"]),
     ("api", &["engine", "mesh", "node"]),
     (

@@ -1,3 +1,5 @@
+use std::collections::BTreeSet;
+
 use proptest::prelude::*;
 
 use super::*;
@@ -175,8 +177,7 @@ proptest! {
         let mut table = Table::new(10 * GIB);
         let mut now = seconds(0);
         // Stages that run or are about to end.
-        let mut alive: BTreeMap<(RingId, u32), u64> = BTreeMap::new();
-        let mut asked: BTreeMap<(RingId, u32), u64> = BTreeMap::new();
+        let mut alive: BTreeSet<(RingId, u32)> = BTreeSet::new();
         for (kind, host, number, epoch, gib, passed) in events {
             now += seconds(passed);
             let event = match kind {
@@ -189,29 +190,21 @@ proptest! {
             if let Event::Gone(ring, epoch) = event {
                 alive.remove(&(ring, epoch));
             }
-            let mut sizes = asked.clone();
-            if let Event::Ask(ask) = event {
-                sizes.insert((ask.ring, ask.epoch), ask.bytes);
-            }
             for effect in table.handle(event, now) {
-                if let Effect::Grant(ring, epoch) = effect {
-                    let bytes = sizes[&(ring, epoch)];
-                    prop_assert!(alive.insert((ring, epoch), bytes).is_none());
+                match effect {
+                    Effect::Grant(ring, epoch) => prop_assert!(alive.insert((ring, epoch))),
+                    Effect::End(ring, epoch, _) => prop_assert!(alive.contains(&(ring, epoch))),
+                    Effect::Refuse(..) => {}
                 }
             }
-            if let Event::Ask(ask) = event
-                && table.rings.get(&ask.ring).is_some_and(|e| e.newest() == Some(ask.epoch))
-                && table.rings[&ask.ring].host == ask.host
-                && !alive.contains_key(&(ask.ring, ask.epoch))
-            {
-                asked.insert((ask.ring, ask.epoch), ask.bytes);
-            }
-            prop_assert!(alive.values().sum::<u64>() <= 10 * GIB);
+            let held = table.rings.iter().filter_map(|(r, e)| Some((*r, e.current?.epoch)));
+            prop_assert_eq!(held.collect::<BTreeSet<_>>(), alive.clone());
+            prop_assert!(table.used_bytes() <= 10 * GIB);
         }
         let ending = table.handle(Event::Time, now + LEASE_MAX);
         prop_assert!(table.next_end().is_none());
         drop(ending);
-        for (ring, epoch) in alive.into_keys() {
+        for (ring, epoch) in alive {
             let effects = table.handle(Event::Gone(ring, epoch), now + LEASE_MAX);
             prop_assert!(effects.is_empty());
         }

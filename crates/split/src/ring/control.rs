@@ -155,7 +155,9 @@ impl Control {
             FromWorker::Failed { fault, text } => {
                 return Err(Report::Down(match fault {
                     Fault::Own | Fault::Ended => Evidence::Confession(self.place, text),
-                    Fault::Previous | Fault::Next => Evidence::Accusation(self.place, fault, text),
+                    Fault::Previous | Fault::PreviousGone | Fault::NextGone => {
+                        Evidence::Accusation(self.place, fault, text)
+                    }
                 }));
             }
         };

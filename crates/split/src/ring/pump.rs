@@ -7,7 +7,7 @@ use tokio::time::{Duration, Instant, timeout, timeout_at};
 use super::patience::Patience;
 use super::verdict::Evidence;
 use crate::transport::{Duplex, Reading, Writing};
-use crate::wire::{Frame, FrameFormat, Outcome, read_frame};
+use crate::wire::{Frame, FrameFormat, FrameStreamError, Outcome, read_frame};
 use crate::worker::{is_finite, send};
 
 /// How long the first worker may take nothing. Frames in flight have deadlines of their own, which come
@@ -33,6 +33,7 @@ pub(super) struct Flight {
 /// Everything that the pump needs.
 pub(super) struct Pump {
     pub(super) last: NodeId,
+    pub(super) last_place: usize,
     pub(super) epoch: u32,
     pub(super) format: FrameFormat,
     pub(super) to: Duplex,
@@ -45,8 +46,9 @@ pub(super) struct Pump {
 }
 
 impl Pump {
-    /// Runs until something breaks; `None` when nobody wants the ring any more.
-    pub(super) async fn run(self, frames_max: usize) -> Option<Evidence> {
+    /// Runs until something breaks; no evidence when nobody wants the ring any more. The streams stay
+    /// open until they are dropped: else the workers would tell of that, too.
+    pub(super) async fn run(self, frames_max: usize) -> (Option<Evidence>, [Duplex; 2]) {
         let Self {
             mut to, mut from, ..
         } = self;
@@ -56,14 +58,16 @@ impl Pump {
             epoch: self.epoch,
             format: self.format,
             last: self.last,
+            last_place: self.last_place,
             returned: self.returned,
             awaited: self.awaited,
             patience: Patience::default(),
         };
-        tokio::select! {
+        let ended = tokio::select! {
             ended = write => ended,
             evidence = read.run(&mut from.read, flying) => evidence,
-        }
+        };
+        (ended, [to, from])
     }
 }
 
@@ -84,7 +88,7 @@ async fn write(
             Ok(Err(error)) => format!("no frame can be sent: {error}"),
             Err(_) => "no frame can be sent".to_owned(),
         };
-        return Some(Evidence::Data(problem));
+        return Some(Evidence::Broken(0, problem));
     }
     None
 }
@@ -93,6 +97,7 @@ struct Reader {
     epoch: u32,
     format: FrameFormat,
     last: NodeId,
+    last_place: usize,
     returned: mpsc::Sender<Frame>,
     awaited: watch::Sender<u64>,
     patience: Patience,
@@ -116,7 +121,7 @@ impl Reader {
                 Err(_) => {
                     let waited = began.elapsed().as_secs();
                     let text = format!("frame {} is missing after {waited} s", flight.number);
-                    return Some(Evidence::Data(text));
+                    return Some(Evidence::Missing(text));
                 }
             };
             before = Instant::now();
@@ -130,15 +135,19 @@ impl Reader {
         None
     }
 
+    fn broken(&self, text: impl std::fmt::Display) -> Evidence {
+        Evidence::Broken(self.last_place, text.to_string())
+    }
+
     /// The next frame that is not of an old epoch.
     async fn next(&self, read: &mut Reading) -> Result<Frame, Evidence> {
         loop {
             let frame = read_frame(read, &self.format).await;
             let frame = frame.map_err(|error| match error {
-                crate::wire::FrameStreamError::Broken(error) => Evidence::Data(error.to_string()),
-                error => Evidence::BadFrame(error.to_string()),
+                FrameStreamError::Broken(error) => self.broken(error),
+                FrameStreamError::Wire(error) => Evidence::BadFrame(error.to_string()),
             })?;
-            let frame = frame.ok_or_else(|| Evidence::Data("the ring was opened".to_owned()))?;
+            let frame = frame.ok_or_else(|| self.broken("it ended its stream"))?;
             if frame.epoch > self.epoch {
                 let text = format!("a frame of epoch {}, not {}", frame.epoch, self.epoch);
                 return Err(Evidence::BadFrame(text));

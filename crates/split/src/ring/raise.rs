@@ -145,7 +145,7 @@ impl Workers {
                 Ok(Some((place, report))) => self.refused(place, report).await?,
                 Ok(None) | Err(_) => {
                     let text = "the stages do not connect".to_owned();
-                    return Err(self.lost(Evidence::Data(text)).await);
+                    return Err(self.lost(Evidence::Missing(text)).await);
                 }
             }
         }
@@ -241,6 +241,7 @@ impl Workers {
         };
         let pump = Pump {
             last: self.nodes[self.nodes.len() - 1],
+            last_place: self.nodes.len() - 1,
             epoch: self.plan.epoch,
             format,
             to,
@@ -275,22 +276,24 @@ impl Workers {
         lost: watch::Sender<Option<Loss>>,
         stop: CancellationToken,
     ) {
-        let evidence = {
-            let mut pump = std::pin::pin!(pump.run(frames_max));
-            loop {
-                tokio::select! {
-                    () = self.release.cancelled() => break None,
-                    () = stop.cancelled() => break None,
-                    ended = &mut pump => break ended,
-                    report = self.reports.recv() => match report {
-                        Some((_, Report::Down(evidence))) => break Some(evidence),
-                        Some((place, Report::Refused(refusal))) => {
-                            break Some(Evidence::Confession(place, refusal.to_string()));
-                        }
-                        Some(_) => {}
-                        None => break Some(Evidence::Data("no worker is left".to_owned())),
-                    },
+        let mut pump = std::pin::pin!(pump.run(frames_max));
+        let mut streams = None;
+        let evidence = loop {
+            tokio::select! {
+                () = self.release.cancelled() => break None,
+                () = stop.cancelled() => break None,
+                (ended, both) = &mut pump => {
+                    streams = Some(both);
+                    break ended;
                 }
+                report = self.reports.recv() => match report {
+                    Some((_, Report::Down(evidence))) => break Some(evidence),
+                    Some((place, Report::Refused(refusal))) => {
+                        break Some(Evidence::Confession(place, refusal.to_string()));
+                    }
+                    Some(_) => {}
+                    None => break Some(Evidence::Missing("no worker is left".to_owned())),
+                },
             }
         };
         let Some(evidence) = evidence else {
@@ -304,6 +307,7 @@ impl Workers {
         let suspect = loss.suspect.map(|node| node.short());
         tracing::warn!(ring = %self.plan.ring, epoch = self.plan.epoch, suspect, %loss, "a ring is lost");
         lost.send_replace(Some(loss));
+        drop(streams);
         // The workers keep what they have loaded until their leases end.
         self.controls.shutdown().await;
     }

@@ -1,7 +1,9 @@
 //! Whom to suspect when a ring breaks. Pure.
 //!
 //! When one machine goes, its neighbours' streams break too and they say so, each from its own sight. So
-//! the host gathers for a moment what it hears, and believes what it sees itself before what it is told.
+//! the host gathers for a moment what it hears, and believes what it sees itself before what it is told,
+//! and bad bytes before streams that broke. A worker that ends because of another one breaks the streams of
+//! its other neighbour too: an accusation of somebody who accuses is most likely only that.
 
 use mesh::NodeId;
 
@@ -10,8 +12,10 @@ use crate::fault::{Fault, Loss};
 /// Something that speaks against a machine, the strongest last.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Evidence {
-    /// A frame is missing, or the data stream from the last worker broke. Nobody in particular.
-    Data(String),
+    /// A frame is missing. Nobody in particular.
+    Missing(String),
+    /// The host's own data stream to or from the worker at a place broke.
+    Broken(usize, String),
     /// A frame from the last worker is wrong.
     BadFrame(String),
     /// The worker at a place accuses a neighbour.
@@ -25,11 +29,22 @@ pub(super) enum Evidence {
 impl Evidence {
     fn strength(&self) -> u8 {
         match self {
-            Self::Data(_) => 0,
-            Self::Accusation(..) => 1,
-            Self::BadFrame(_) => 2,
-            Self::Confession(..) => 3,
-            Self::Gone(..) => 4,
+            Self::Missing(_) => 0,
+            Self::Accusation(_, Fault::Previous, _) => 2,
+            Self::Accusation(..) | Self::Broken(..) => 1,
+            Self::BadFrame(_) => 3,
+            Self::Confession(..) => 4,
+            Self::Gone(..) => 5,
+        }
+    }
+
+    /// Whom an accusation is about; a place before the first or behind the last one is the host's.
+    fn accused(&self) -> Option<Option<usize>> {
+        match self {
+            Self::Accusation(place, Fault::NextGone, _) => Some(Some(place + 1)),
+            Self::Accusation(place, ..) => Some(place.checked_sub(1)),
+            Self::Broken(place, _) => Some(Some(*place)),
+            _ => None,
         }
     }
 
@@ -56,9 +71,18 @@ pub(super) fn stuck_at(number: u64, workers: &[Progress]) -> usize {
 
 /// The strongest evidence decides; of equals, the first.
 pub(super) fn judge(evidence: &[Evidence], nodes: &[NodeId], stuck: usize) -> Loss {
+    let accuses = |place: usize| {
+        let mut evidence = evidence.iter();
+        evidence.any(|e| matches!(e, Evidence::Accusation(p, ..) if *p == place))
+    };
+    let weight = |one: &Evidence| {
+        let accused = one.accused().flatten();
+        let is_consequence = accused.is_some_and(accuses);
+        (one.strength(), !is_consequence)
+    };
     let mut strongest = None::<&Evidence>;
     for one in evidence {
-        if strongest.is_none_or(|found| one.strength() > found.strength()) {
+        if strongest.is_none_or(|found| weight(one) > weight(found)) {
             strongest = Some(one);
         }
     }
@@ -71,22 +95,18 @@ pub(super) fn judge(evidence: &[Evidence], nodes: &[NodeId], stuck: usize) -> Lo
     };
     match strongest {
         None => seen(stuck, "lost"),
-        Some(Evidence::Data(text)) => seen(stuck, text),
+        Some(Evidence::Missing(text)) => seen(stuck, text),
         Some(Evidence::BadFrame(text)) => seen(nodes.len().saturating_sub(1), text),
-        Some(Evidence::Confession(place, text) | Evidence::Gone(place, text)) => seen(*place, text),
-        Some(Evidence::Accusation(place, fault, text)) => {
-            let suspect = match fault {
-                // The first worker's rows come from this host, and so do the last one's go to it.
-                Fault::Previous => place.checked_sub(1).and_then(node),
-                Fault::Next => node(place + 1),
-                Fault::Own | Fault::Ended => node(*place),
-            };
-            Loss {
-                suspect,
-                accuser: node(*place),
-                text: format!("worker {} says: {text}", name(*place)),
-            }
-        }
+        Some(
+            Evidence::Broken(place, text)
+            | Evidence::Confession(place, text)
+            | Evidence::Gone(place, text),
+        ) => seen(*place, text),
+        Some(accusation @ Evidence::Accusation(place, _, text)) => Loss {
+            suspect: accusation.accused().flatten().and_then(node),
+            accuser: node(*place),
+            text: format!("worker {} says: {text}", name(*place)),
+        },
     }
 }
 
@@ -108,26 +128,39 @@ mod tests {
     #[test]
     fn what_is_seen_weighs_more_than_what_is_told() {
         let text = String::new;
-        let data = || Evidence::Data(text());
+        let data = || Evidence::Missing(text());
         let accuse = |place, fault| Evidence::Accusation(place, fault, text());
         check(&[], Some(1), None);
         check(&[data()], Some(1), None);
         check(&[data(), accuse(2, Fault::Previous)], Some(1), Some(2));
         check(
-            &[accuse(0, Fault::Next), accuse(2, Fault::Previous)],
+            &[accuse(0, Fault::NextGone), accuse(2, Fault::PreviousGone)],
             Some(1),
             Some(0),
         );
-        check(&[accuse(0, Fault::Previous)], None, Some(0));
-        check(&[accuse(2, Fault::Next)], None, Some(2));
+        // The first one ended because of the host, the rest because of each other.
+        let gone = |place| accuse(place, Fault::PreviousGone);
+        check(&[gone(2), gone(1), gone(0)], None, Some(0));
+        check(&[gone(2), gone(1)], Some(0), Some(1));
+        let broken = Evidence::Broken(2, text());
+        check(std::slice::from_ref(&broken), Some(2), None);
+        check(&[broken, gone(2)], Some(1), Some(2));
+        // One sends nonsense and then sees that the other does not take it.
         check(
-            &[accuse(0, Fault::Next), Evidence::BadFrame(text())],
+            &[accuse(0, Fault::NextGone), accuse(1, Fault::Previous)],
+            Some(0),
+            Some(1),
+        );
+        check(&[accuse(0, Fault::Previous)], None, Some(0));
+        check(&[accuse(2, Fault::NextGone)], None, Some(2));
+        check(
+            &[accuse(0, Fault::NextGone), Evidence::BadFrame(text())],
             Some(2),
             None,
         );
         check(
             &[
-                accuse(0, Fault::Next),
+                accuse(0, Fault::NextGone),
                 Evidence::Confession(2, text()),
                 data(),
             ],

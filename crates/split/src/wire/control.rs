@@ -158,7 +158,8 @@ enum RefusalWire {
 enum FaultWire {
     Own,
     Previous,
-    Next,
+    PreviousGone,
+    NextGone,
     Ended,
 }
 
@@ -270,7 +271,8 @@ impl FromWorker {
                 fault: match fault {
                     Fault::Own => FaultWire::Own,
                     Fault::Previous => FaultWire::Previous,
-                    Fault::Next => FaultWire::Next,
+                    Fault::PreviousGone => FaultWire::PreviousGone,
+                    Fault::NextGone => FaultWire::NextGone,
                     Fault::Ended => FaultWire::Ended,
                 },
                 text: shortened(text),
@@ -312,7 +314,8 @@ pub fn read_from_worker(bytes: &[u8]) -> Result<FromWorker, WireError> {
             fault: match fault {
                 FaultWire::Own => Fault::Own,
                 FaultWire::Previous => Fault::Previous,
-                FaultWire::Next => Fault::Next,
+                FaultWire::PreviousGone => Fault::PreviousGone,
+                FaultWire::NextGone => Fault::NextGone,
                 FaultWire::Ended => Fault::Ended,
             },
             text: shortened(&text),

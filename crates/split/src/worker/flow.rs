@@ -16,7 +16,9 @@ use crate::fault::Fault;
 use crate::layers::{Layers, LayersError, Rows};
 use crate::spec::Precision;
 use crate::transport::{Duplex, Reading, Writing};
-use crate::wire::{CacheOp, Frame, FrameFormat, Lease, Outcome, encode_frame, read_frame};
+use crate::wire::{
+    CacheOp, Frame, FrameFormat, FrameStreamError, Lease, Outcome, encode_frame, read_frame,
+};
 
 /// Frames that wait on either side of the computation: one is computed, one waits. What more comes
 /// stays in the streams' windows and then with whoever sends.
@@ -110,7 +112,7 @@ impl Flow {
             let frame = match self.next(&mut from.read).await {
                 Ok(Some(frame)) => frame,
                 Ok(None) => continue,
-                Err(text) => return (Fault::Previous, text),
+                Err(breach) => return breach,
             };
             if frame.number != number {
                 let text = format!("frame {} came where {number} belongs", frame.number);
@@ -125,27 +127,39 @@ impl Flow {
     }
 
     /// The next frame, checked; `None` for one of an old epoch.
-    async fn next(&self, read: &mut Reading) -> Result<Option<Frame>, String> {
+    async fn next(&self, read: &mut Reading) -> Result<Option<Frame>, Breach> {
         let frame = read_frame(read, &self.format).await;
-        let frame = frame.map_err(|error| format!("the previous stage: {error}"))?;
-        let frame = frame.ok_or("the previous stage ended its stream")?;
+        let frame = frame.map_err(|error| match error {
+            FrameStreamError::Broken(_) => (Fault::PreviousGone, error.to_string()),
+            FrameStreamError::Wire(error) => (Fault::Previous, error.to_string()),
+        })?;
+        let Some(frame) = frame else {
+            let text = "the previous stage ended its stream".to_owned();
+            return Err((Fault::PreviousGone, text));
+        };
         if frame.epoch < self.epoch {
             return Ok(None);
         }
+        match self.problem(&frame) {
+            Some(text) => Err((Fault::Previous, text)),
+            None => Ok(Some(frame)),
+        }
+    }
+
+    /// What is wrong with a frame by itself.
+    fn problem(&self, frame: &Frame) -> Option<String> {
         if frame.epoch > self.epoch {
-            return Err(format!(
-                "a frame of epoch {}, not {}",
-                frame.epoch, self.epoch
-            ));
+            let (epoch, own) = (frame.epoch, self.epoch);
+            return Some(format!("a frame of epoch {epoch}, not {own}"));
         }
         let mut sequences = frame.sequences.iter();
         let is_known = |s: &i32| u32::try_from(*s).is_ok_and(|s| s < self.sequences);
         if let Some(sequence) = sequences.find(|s| !is_known(s)) {
-            return Err(format!("a row of sequence {sequence}, which there is not"));
+            return Some(format!("a row of sequence {sequence}, which there is not"));
         }
         match is_finite(&frame.hidden) {
-            true => Ok(Some(frame)),
-            false => Err("the previous stage sent values that are no numbers".to_owned()),
+            true => None,
+            false => Some("the previous stage sent values that are no numbers".to_owned()),
         }
     }
 
@@ -192,8 +206,8 @@ impl Flow {
         while let Some(bytes) = departing.recv().await {
             match timeout(WRITE_MAX, send(&mut to.write, &bytes)).await {
                 Ok(Ok(())) => self.counters.sent.fetch_add(1, Ordering::Relaxed),
-                Ok(Err(error)) => return (Fault::Next, format!("the next stage: {error}")),
-                Err(_) => return (Fault::Next, "the next stage takes nothing".to_owned()),
+                Ok(Err(error)) => return (Fault::NextGone, format!("the next stage: {error}")),
+                Err(_) => return (Fault::NextGone, "the next stage takes nothing".to_owned()),
             };
         }
         (Fault::Own, "the stage has ended".to_owned())

@@ -31,6 +31,9 @@ const WRITE_MAX: Duration = Duration::from_secs(10);
 /// Between [`ToWorker::Start`] and the last connection: both neighbours connect at the same time.
 const JOIN_MAX: Duration = Duration::from_secs(30);
 
+/// How long a host may take to release a stage that has ended. Without its word the lease decides.
+const RELEASE_MAX: Duration = Duration::from_secs(5);
+
 /// Messages of a host that wait to be looked at.
 const INCOMING_MAX: usize = 8;
 
@@ -136,27 +139,38 @@ pub(super) async fn run(worker: &Worker, host: NodeId, stream: Duplex) {
         tracing::debug!(host = host.short(), "a control stream without a lease");
         return;
     };
-    let ended = control(worker, host, *lease, read, &mut write).await;
+    let (ring, epoch) = (lease.ring, lease.epoch);
+    let mut tasks = JoinSet::new();
+    let (sender, mut incoming) = mpsc::channel(INCOMING_MAX);
+    tasks.spawn(listen(read, sender));
+    let ended = control(worker, host, *lease, &mut incoming, &mut write).await;
     tracing::info!(host = host.short(), ?ended, "a stage has ended");
     let last = match ended {
         Ended::Refused(refusal) => FromWorker::Refused(refusal),
         Ended::Failed(fault, text) => FromWorker::Failed { fault, text },
     };
     // The host may be gone; it needs no telling then.
-    let _ = say(&mut write, &last).await;
+    if say(&mut write, &last).await.is_ok() {
+        // A ring that is let go falls apart stage by stage, and the host's word may come last.
+        let release = async {
+            while let Some(message) = incoming.recv().await {
+                if message == ToWorker::Release {
+                    worker.release(ring, epoch).await;
+                }
+            }
+        };
+        let _ = timeout(RELEASE_MAX, release).await;
+    }
 }
 
 async fn control(
     worker: &Worker,
     host: NodeId,
     lease: Lease,
-    read: Reading,
+    incoming: &mut mpsc::Receiver<ToWorker>,
     write: &mut Writing,
 ) -> Ended {
     let (ring, epoch) = (lease.ring, lease.epoch);
-    let mut tasks = JoinSet::new();
-    let (sender, mut incoming) = mpsc::channel(INCOMING_MAX);
-    tasks.spawn(listen(read, sender));
     let (reports, mut outgoing) = mpsc::channel(REPORTS_MAX);
     let (start, started) = oneshot::channel();
     let mut start = Some(start);
@@ -280,7 +294,7 @@ impl Stage<'_> {
                 Ok(connected) => connected,
                 Err(_) => {
                     let text = "the previous stage does not connect";
-                    Err(Ended::Failed(Fault::Previous, text.to_owned()))
+                    Err(Ended::Failed(Fault::PreviousGone, text.to_owned()))
                 }
             }
         };
@@ -309,7 +323,8 @@ impl Stage<'_> {
         }
         let frames = spec.hidden_bytes() * flow::FRAMES_HELD_MAX;
         let source = Arc::clone(&self.worker.machine.source);
-        let needed = tokio::task::spawn_blocking(move || source.needed_bytes(&spec)).await;
+        let host = self.host;
+        let needed = tokio::task::spawn_blocking(move || source.needed_bytes(host, &spec)).await;
         let needed = needed.map_err(Ended::own)?.map_err(Ended::Refused)?;
         Ok(needed.saturating_add(frames))
     }
@@ -344,6 +359,7 @@ impl Stage<'_> {
         let spec = self.lease.spec.clone();
         let counters = Arc::clone(&self.counters);
         let (ended, abandoned) = (end.clone(), self.abandoned.clone());
+        let host = self.host;
         let load = tokio::task::spawn_blocking(move || {
             let mut progress = |permille: u16| {
                 counters
@@ -351,7 +367,7 @@ impl Stage<'_> {
                     .store(permille.min(1_000), Ordering::Relaxed);
                 !ended.is_cancelled() && !abandoned.is_cancelled()
             };
-            source.load(&spec, &mut progress)
+            source.load(host, &spec, &mut progress)
         });
         let layers = load.await.map_err(Ended::own)?.map_err(Ended::own)?;
         if end.is_cancelled() || self.abandoned.is_cancelled() {
@@ -409,7 +425,10 @@ impl Stage<'_> {
         let to = async {
             let dialled = dock::dial(transport, next, Berth { ring, epoch, place }).await;
             dialled.map_err(|error| {
-                Ended::Failed(Fault::Next, format!("no way to the next stage: {error}"))
+                Ended::Failed(
+                    Fault::NextGone,
+                    format!("no way to the next stage: {error}"),
+                )
             })
         };
         let from = async {

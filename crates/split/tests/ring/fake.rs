@@ -57,7 +57,7 @@ impl Fake {
 }
 
 impl LayerSource for Fake {
-    fn needed_bytes(&self, spec: &StageSpec) -> Result<u64, Refusal> {
+    fn needed_bytes(&self, _: NodeId, spec: &StageSpec) -> Result<u64, Refusal> {
         if spec.model != MODEL {
             return Err(Refusal::NoModel {
                 text: "no such model here".into(),
@@ -68,6 +68,7 @@ impl LayerSource for Fake {
 
     fn load(
         &self,
+        _: NodeId,
         spec: &StageSpec,
         progress: &mut dyn FnMut(u16) -> bool,
     ) -> Result<Box<dyn Layers>, String> {
@@ -90,8 +91,8 @@ impl LayerSource for Fake {
 pub(crate) struct Sums {
     fake: Fake,
     spec: StageSpec,
-    /// For each sequence what each position left behind.
-    held: BTreeMap<u32, Vec<f32>>,
+    /// For each sequence what each position left behind in each layer.
+    held: BTreeMap<u32, Vec<Vec<f32>>>,
     bytes: u64,
 }
 
@@ -139,13 +140,15 @@ impl Layers for Sums {
                 return Err(LayersError::Input(text));
             }
             let mut row = row.to_vec();
-            for layer in self.spec.layers.clone() {
-                let before: f32 = held.iter().sum();
+            let mut left = Vec::new();
+            for (index, layer) in self.spec.layers.clone().enumerate() {
+                let before: f32 = held.iter().map(|layers| layers[index]).sum();
                 for value in &mut row {
                     *value = *value * 0.75 + layer as f32 * 0.01 + before * 0.001;
                 }
+                left.push(row.iter().sum());
             }
-            held.push(row.iter().sum());
+            held.push(left);
             out.extend(row);
         }
         match trouble {

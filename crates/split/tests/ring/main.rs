@@ -8,3 +8,5 @@ mod leases;
 mod loss;
 mod net;
 mod rig;
+#[cfg(feature = "solo")]
+mod solo;

@@ -57,13 +57,17 @@ impl Net {
             budget_bytes,
         });
         let station = Station::new(node(number), self.transport(number), offer);
-        let accepting = station.clone();
+        self.add_station(number, &station);
+        station
+    }
+
+    pub(crate) fn add_station(&self, number: u8, station: &Station) {
+        let station = station.clone();
         let accept = move |peer, stream| {
-            let station = accepting.clone();
+            let station = station.clone();
             async move { station.accept(peer, stream).await }.boxed()
         };
         self.add(number, Arc::new(accept));
-        station
     }
 
     pub(crate) fn transport(&self, number: u8) -> Arc<dyn Transport> {
