@@ -25,7 +25,7 @@ use crate::node::Shared;
 use crate::peer::{self, CALLS, Hosting};
 use crate::promotion::{Fitting, Member, Promoter, Reason, Scene};
 #[cfg(feature = "solo")]
-use crate::split::STAGES;
+use crate::split::Part;
 use crate::wire::Call;
 use crate::{ModelSource, picture};
 
@@ -52,7 +52,7 @@ pub(crate) struct Membership {
     links: watch::Receiver<Vec<Link>>,
     dropped: mpsc::Sender<String>,
     #[cfg(feature = "solo")]
-    station: Option<Station>,
+    part: Option<Part>,
     _task: AbortOnDropHandle<()>,
 }
 
@@ -69,7 +69,7 @@ struct Keeper {
     tasks: JoinSet<Done>,
     loads: usize,
     #[cfg(feature = "solo")]
-    station: Option<Station>,
+    part: Option<Part>,
 }
 
 /// Finds this node's models for peers.
@@ -103,10 +103,10 @@ impl Membership {
         let (links_sender, links) = watch::channel(Vec::new());
         let (dropped, dropped_receiver) = mpsc::channel(LOADS_MAX * 4);
         #[cfg(feature = "solo")]
-        let station = crate::split::station(shared, &mesh);
+        let part = Part::new(shared, &mesh);
         let keeper = Keeper {
             #[cfg(feature = "solo")]
-            station: station.clone(),
+            part: part.clone(),
             shared: Arc::downgrade(shared),
             mesh: mesh.clone(),
             streams,
@@ -124,7 +124,7 @@ impl Membership {
             links,
             dropped,
             #[cfg(feature = "solo")]
-            station,
+            part,
             _task: AbortOnDropHandle::new(tokio::spawn(keeper.run())),
         })
     }
@@ -147,7 +147,7 @@ impl Membership {
     /// This node's part in rings of the mesh, if it takes part.
     #[cfg(feature = "solo")]
     pub(crate) fn station(&self) -> Option<Station> {
-        self.station.clone()
+        self.part.as_ref().map(|part| part.station.clone())
     }
 
     /// Whether this node never computes.
@@ -163,8 +163,10 @@ impl Membership {
     /// Ends this node's part in rings: what others have leased here is free, and they are told.
     pub(crate) async fn close(&self) {
         #[cfg(feature = "solo")]
-        if let Some(station) = &self.station
-            && timeout(STATION_CLOSE_MAX, station.close()).await.is_err()
+        if let Some(part) = &self.part
+            && timeout(STATION_CLOSE_MAX, part.station.close())
+                .await
+                .is_err()
         {
             tracing::warn!("stages of other hosts did not end in time");
         }
@@ -227,7 +229,7 @@ impl Keeper {
                         });
                     }
                     #[cfg(feature = "solo")]
-                    Some(stream) if stream.kind == STAGES && self.station.is_some() => {
+                    Some(stream) if Part::is_mine(stream.kind) && self.part.is_some() => {
                         self.stage(stream);
                     }
                     Some(mut stream) => {
@@ -298,12 +300,11 @@ impl Keeper {
     /// Passes a stream of stages on.
     #[cfg(feature = "solo")]
     fn stage(&mut self, stream: mesh::net::IncomingStream) {
-        let Some(station) = self.station.clone() else {
+        let Some(part) = self.part.clone() else {
             return;
         };
         self.tasks.spawn(async move {
-            let peer = stream.peer;
-            station.accept(peer, crate::split::duplex(stream)).await;
+            part.take(stream).await;
             Done::Call
         });
     }
@@ -311,7 +312,8 @@ impl Keeper {
     /// What others may lease here: what is free, and what they have leased already.
     #[cfg(feature = "solo")]
     async fn offer(&self) {
-        if let (Some(station), Some(shared)) = (&self.station, self.shared.upgrade()) {
+        if let (Some(part), Some(shared)) = (&self.part, self.shared.upgrade()) {
+            let station = &part.station;
             let free_bytes = shared.models.free_bytes(shared.settings.memory_bytes_max);
             let leased_bytes = station.usage().await.used_bytes;
             station

@@ -12,35 +12,94 @@ mod runner;
 mod slices;
 mod stages;
 mod streams;
+mod weights;
 
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use mesh::Mesh;
-use mesh::net::StreamKind;
+use mesh::net::{IncomingStream, StreamKind};
+use mesh::{Mesh, NodeId};
+use split::layers::LayerSource;
 use split::station::{Offer, Station};
+use split::weights::{Cache, Server};
 
 pub(crate) use self::host::keep;
 use self::slices::Slices;
-use self::streams::MeshStreams;
-pub(crate) use self::streams::duplex;
+use self::streams::{MeshStreams, duplex};
+use self::weights::{Shelf, WEIGHTS};
+
 use crate::node::Shared;
 
 /// Streams of stages. Other kinds belong to other protocols.
-pub(crate) const STAGES: StreamKind = StreamKind(2);
+const STAGES: StreamKind = StreamKind(2);
 
-/// This node's part in rings of the mesh. A client hosts and computes nothing.
-pub(crate) fn station(shared: &Arc<Shared>, mesh: &Mesh) -> Option<Station> {
-    let loader = shared.models.loader()?;
-    if mesh.role() == mesh::Role::Client {
-        return None;
+/// Code with which a stream is ended that broke a rule or a deadline.
+const CODE_BROKEN: u32 = 1;
+
+/// Most bytes of slices that are kept; those that were used longest ago go first.
+const CACHE_BYTES_MAX: u64 = 256 << 30;
+
+/// This node's part in rings of a mesh: stages, and weights for those of others.
+#[derive(Clone)]
+pub(crate) struct Part {
+    pub(crate) station: Station,
+    weights: Server<NodeId, Shelf>,
+}
+
+impl Part {
+    /// That of `shared` in `mesh`; a client hosts and computes nothing.
+    pub(crate) fn new(shared: &Arc<Shared>, mesh: &Mesh) -> Option<Self> {
+        let loader = shared.models.loader()?;
+        if mesh.role() == mesh::Role::Client {
+            return None;
+        }
+        let folder = slices_folder(&shared.settings);
+        let cache = match Cache::open(folder, CACHE_BYTES_MAX) {
+            Ok(cache) => cache,
+            Err(error) => {
+                tracing::warn!(%error, "this node takes no part in split models");
+                return None;
+            }
+        };
+        let slices = Arc::new(Slices::new(
+            shared.settings.clone(),
+            Arc::clone(loader),
+            cache.clone(),
+            mesh.clone(),
+        ));
+        let offer = Offer {
+            source: Arc::clone(&slices) as Arc<dyn LayerSource>,
+            budget_bytes: shared.models.free_bytes(shared.settings.memory_bytes_max),
+        };
+        let transport = Arc::new(MeshStreams::new(mesh.clone()));
+        Some(Self {
+            station: Station::new(mesh.node_id(), transport, Some(offer)),
+            weights: Server::new(Shelf::new(slices, cache.clone()), cache),
+        })
     }
-    let offer = Offer {
-        source: Arc::new(Slices::new(shared.settings.clone(), Arc::clone(loader))),
-        budget_bytes: shared.models.free_bytes(shared.settings.memory_bytes_max),
-    };
-    let transport = Arc::new(MeshStreams::new(mesh.clone()));
-    Some(Station::new(mesh.node_id(), transport, Some(offer)))
+
+    /// Takes a stream that is this protocol's, until it is over; gives back any other.
+    pub(crate) async fn take(&self, mut stream: IncomingStream) {
+        if stream.kind == STAGES {
+            let peer = stream.peer;
+            return self.station.accept(peer, duplex(stream)).await;
+        }
+        let peer = stream.peer;
+        let answered = self
+            .weights
+            .answer(&peer, &mut stream.recv, &mut stream.send)
+            .await;
+        if let Err(error) = answered {
+            tracing::debug!(peer = peer.short(), %error, "an ask for weights was cut off");
+            stream.recv.abort(CODE_BROKEN);
+            stream.send.abort(CODE_BROKEN);
+        }
+    }
+
+    /// Whether a stream belongs here.
+    pub(crate) fn is_mine(kind: StreamKind) -> bool {
+        kind == STAGES || kind == WEIGHTS
+    }
 }
 
 /// Where slices are kept: under the user's cache folder, or, without one, among the node's own files.

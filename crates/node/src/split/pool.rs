@@ -20,7 +20,8 @@ pub(super) struct Own {
     pub(super) memory_bytes: Option<u64>,
 }
 
-/// Machines with the model's weights, but those in `without`, and the round trips between them.
+/// Machines that could take part, but those in `without`, and the round trips between them. Who lacks the
+/// model's file fetches its layers.
 pub(super) fn pool(
     view: &View,
     own: Own,

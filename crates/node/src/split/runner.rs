@@ -2,9 +2,14 @@
 
 use engine::stage::{StageBatch, StageError, StageRunner};
 use split::layers::{Layers, LayersError, Rows};
+use split::weights::CachedSlice;
 
 /// The part.
-pub(super) struct Runner(pub(super) StageRunner);
+pub(super) struct Runner {
+    pub(super) runner: StageRunner,
+    /// Its file stays in the cache as long as it is mapped.
+    pub(super) _slice: CachedSlice,
+}
 
 fn error(error: StageError) -> LayersError {
     match error {
@@ -27,33 +32,33 @@ impl Layers for Runner {
             positions: rows.positions,
             sequences: rows.sequences,
         };
-        let hidden = self.0.run(&batch).map_err(error)?;
+        let hidden = self.runner.run(&batch).map_err(error)?;
         out.clear();
         out.extend_from_slice(hidden);
         Ok(())
     }
 
     fn copy(&mut self, from: u32, to: u32, tokens: u32) -> Result<(), LayersError> {
-        self.0.copy(from, to, tokens).map_err(error)
+        self.runner.copy(from, to, tokens).map_err(error)
     }
 
     fn cut(&mut self, sequence: u32, from: u32) -> Result<(), LayersError> {
-        self.0.cut(sequence, from).map_err(error)
+        self.runner.cut(sequence, from).map_err(error)
     }
 
     fn clear(&mut self) {
-        self.0.clear();
+        self.runner.clear();
     }
 
     fn width(&self) -> u32 {
-        u32::try_from(self.0.width()).unwrap_or(u32::MAX)
+        u32::try_from(self.runner.width()).unwrap_or(u32::MAX)
     }
 
     fn kv_tokens(&self) -> u32 {
-        self.0.kv_tokens()
+        self.runner.kv_tokens()
     }
 
     fn is_recurrent(&self) -> bool {
-        self.0.is_recurrent()
+        self.runner.is_recurrent()
     }
 }

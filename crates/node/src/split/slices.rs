@@ -1,19 +1,26 @@
-//! Slices of the models on this machine's disk, cut when they are wanted and kept.
+//! Slices of models: cut from the files on this machine's disk, or fetched from members, and kept.
 
 use std::fs::File;
 use std::io::{self, BufWriter, Write};
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use engine::stage::{StageOptions, StageRunner};
 use gguf::{Fingerprint, LayerMap, Model, SliceOrigin, SliceRole};
+use mesh::proto::Member;
+use mesh::{Mesh, NodeId};
 use split::fault::Refusal;
 use split::layers::{LayerSource, Layers};
 use split::spec::StageSpec;
+use split::weights::{Cache, CachedSlice, Progress, SliceKey, Suppliers, ask_headers, obtain};
+use tokio::runtime::Handle;
+use tokio::sync::watch;
+use tokio::time::sleep;
 
 use super::runner::Runner;
-use super::slices_folder;
+use super::weights::MemberDial;
 use crate::library::Library;
 use crate::loader::Loader;
 use crate::{ByteSize, Settings, disk_free_bytes};
@@ -27,19 +34,34 @@ const OVERHEAD_BYTES: u64 = 64 << 20;
 /// Rows of the model's width that the activations of one row take, about.
 const ACTIVATION_ROWS: u64 = 16;
 
-/// Models on disk, and slices of them.
-pub(super) struct Slices {
+/// Pause between two looks at how far a fetch is.
+const LOOK_INTERVAL: Duration = Duration::from_millis(200);
+
+/// Models on disk, slices of them, and the way to those of others.
+pub(crate) struct Slices {
     settings: Settings,
     loader: Arc<dyn Loader>,
     library: Mutex<Library>,
+    cache: Cache,
+    mesh: Mesh,
+    runtime: Handle,
 }
 
 impl Slices {
-    pub(super) fn new(settings: Settings, loader: Arc<dyn Loader>) -> Self {
+    /// Needs a tokio runtime.
+    pub(super) fn new(
+        settings: Settings,
+        loader: Arc<dyn Loader>,
+        cache: Cache,
+        mesh: Mesh,
+    ) -> Self {
         Self {
             settings,
             loader,
             library: Mutex::default(),
+            cache,
+            mesh,
+            runtime: Handle::current(),
         }
     }
 
@@ -53,18 +75,95 @@ impl Slices {
         found.map(|volume| volume.path)
     }
 
-    fn model(&self, fingerprint: Fingerprint) -> Result<Model, String> {
-        let path = self
-            .find(&fingerprint.to_string())
-            .ok_or_else(|| "this machine does not have the model".to_owned())?;
-        Model::open(path).map_err(|error| error.to_string())
+    /// The header of a model: of the own file, or from the host, who may have it from anywhere, since its
+    /// hash is known.
+    fn header(&self, host: NodeId, model: Fingerprint) -> Result<Model, String> {
+        if let Some(path) = self.find(&model.to_string()) {
+            return Model::open(path).map_err(|error| error.to_string());
+        }
+        if let Some((_, header)) = self.cache.headers(model) {
+            return Ok(header);
+        }
+        let dial = self.dial(host);
+        let asked = self.runtime.block_on(ask_headers(&dial, model));
+        let (headers, read) = asked.map_err(|error| error.to_string())?;
+        if let Err(error) = self.cache.save_headers(model, &headers) {
+            tracing::debug!(%error, "headers of a model are not kept");
+        }
+        Ok(read)
+    }
+
+    fn dial(&self, node: NodeId) -> MemberDial {
+        MemberDial {
+            mesh: self.mesh.clone(),
+            node,
+        }
+    }
+
+    /// Who could have the weights, the nearest first.
+    fn suppliers(&self, host: NodeId, model: Fingerprint) -> Suppliers<MemberDial> {
+        let name = model.to_string();
+        let view = self.mesh.view().borrow().clone();
+        let me = self.mesh.node_id();
+        let has = |member: &&Member| {
+            let local = &member.announcement().info.local;
+            member.node != me
+                && (member.node == host || local.iter().any(|model| model.fingerprint == name))
+        };
+        let mut members: Vec<&Member> = view.alive().filter(has).collect();
+        members.sort_by_key(|member| member.round_trip_us.unwrap_or(u32::MAX));
+        let peers = members.iter().map(|member| {
+            let name = member.announcement().info.name.clone();
+            (name, Arc::new(self.dial(member.node)))
+        });
+        Suppliers {
+            own: self.find(&name),
+            host: Arc::new(self.dial(host)),
+            peers: peers.collect(),
+            hub: None,
+        }
+    }
+
+    /// The file of a stage, fetched if need be. `progress` as in [`LayerSource::load`].
+    fn obtain(
+        &self,
+        host: NodeId,
+        spec: &StageSpec,
+        progress: &mut dyn FnMut(u16) -> bool,
+    ) -> Result<CachedSlice, String> {
+        let key = SliceKey {
+            model: spec.model,
+            layers: spec.layers.clone(),
+            role: SliceRole::Stage,
+        };
+        let free_bytes = |folder: &Path| {
+            disk_free_bytes(folder).ok_or_else(|| io::Error::other("its room can't be told"))
+        };
+        let suppliers = self.suppliers(host, spec.model);
+        let (sender, receiver) = watch::channel(Progress::default());
+        self.runtime.block_on(async {
+            let obtained = obtain(&key, suppliers, &self.cache, &free_bytes, &sender);
+            let mut obtained = std::pin::pin!(obtained);
+            loop {
+                tokio::select! {
+                    slice = &mut obtained => return slice.map_err(|error| error.to_string()),
+                    () = sleep(LOOK_INTERVAL) => {
+                        let now = receiver.borrow().clone();
+                        let permille = now.bytes_done.saturating_mul(1_000) / now.bytes_total.max(1);
+                        if !progress(u16::try_from(permille).unwrap_or(1_000)) {
+                            return Err("nobody wants the layers any more".to_owned());
+                        }
+                    }
+                }
+            }
+        })
     }
 }
 
 impl LayerSource for Slices {
-    fn needed_bytes(&self, spec: &StageSpec) -> Result<u64, Refusal> {
+    fn needed_bytes(&self, host: NodeId, spec: &StageSpec) -> Result<u64, Refusal> {
         let refused = |text: String| Refusal::NoModel { text };
-        let model = self.model(spec.model).map_err(refused)?;
+        let model = self.header(host, spec.model).map_err(refused)?;
         let map = LayerMap::of(&model).map_err(|error| refused(error.to_string()))?;
         let plan = map
             .plan(spec.layers.clone(), SliceRole::Stage)
@@ -82,21 +181,11 @@ impl LayerSource for Slices {
 
     fn load(
         &self,
+        host: NodeId,
         spec: &StageSpec,
         progress: &mut dyn FnMut(u16) -> bool,
     ) -> Result<Box<dyn Layers>, String> {
-        let model = self.model(spec.model)?;
-        let folder = slices_folder(&self.settings);
-        let layers = spec.layers.clone();
-        let mut share = |share: f64| {
-            #[expect(
-                clippy::cast_possible_truncation,
-                clippy::cast_sign_loss,
-                reason = "a share between 0 and 1"
-            )]
-            progress((share * 1_000.0) as u16)
-        };
-        let path = slice(&model, layers, SliceRole::Stage, &folder, &mut share)?;
+        let slice = self.obtain(host, spec, progress)?;
         let options = StageOptions {
             kv_tokens: spec.kv_tokens,
             sequences: spec.sequences,
@@ -106,8 +195,12 @@ impl LayerSource for Slices {
             gpu_layers: self.settings.gpu_layers,
             device: self.settings.device.clone(),
         };
-        let runner = StageRunner::open(&path, &options).map_err(|error| error.to_string())?;
-        Ok(Box::new(Runner(runner)))
+        let runner = StageRunner::open(slice.path(), &options);
+        let runner = runner.map_err(|error| error.to_string())?;
+        Ok(Box::new(Runner {
+            runner,
+            _slice: slice,
+        }))
     }
 }
 

@@ -36,7 +36,7 @@ impl Transport for MeshStreams {
 }
 
 /// A stream that a member opened.
-pub(crate) fn duplex(stream: IncomingStream) -> Duplex {
+pub(super) fn duplex(stream: IncomingStream) -> Duplex {
     Duplex {
         read: Box::new(stream.recv),
         write: Box::new(stream.send),

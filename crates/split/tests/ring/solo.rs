@@ -11,6 +11,7 @@ use engine::stage::{
     EmbeddingTable, LocalStages, Pipeline, StageOptions, StageRunner, Stages, Tail, memory_needed,
 };
 use gguf::{LayerMap, Model, SliceRole};
+use mesh::NodeId;
 use split::fault::Refusal;
 use split::layers::{LayerSource, Layers};
 use split::ring::{RingPlan, Seat};
