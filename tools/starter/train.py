@@ -1,4 +1,4 @@
-"""Trains the starter model on the CPU in bfloat16.
+"""Trains the starter model on the CPU, in bfloat16 where that is fast, else in float32.
 
     python train.py --data build/practice.npz build/chats.npz --tokens 9000000 --fall-from 5000000 --out build/last.pt
 
@@ -15,7 +15,7 @@ import torch
 
 import batches
 from model import Shape, Starter, surprise
-from optimise import Muon
+from optimise import FAST_BF16, Muon
 
 WORKERS = 2  # processes, one for each core
 BARRIER_SECONDS = 3600  # a worker waits so long for the other: a step takes seconds, unless the run is paused
@@ -37,7 +37,7 @@ def loss_of(model, batch):
     weights = batch.weights.flatten()
     counted = weights.nonzero().squeeze(1)  # the output head is a quarter of the work: only where it counts
     weights = weights[counted]
-    with torch.autocast("cpu", torch.bfloat16):
+    with torch.autocast("cpu", torch.bfloat16, enabled=FAST_BF16):
         hidden = model.hidden(batch.ids, batch.places, batch.mask).flatten(0, 1)
         logits = model.logits(hidden.index_select(0, counted))
     losses = surprise(logits, batch.targets.flatten()[counted])
