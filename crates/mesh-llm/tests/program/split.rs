@@ -26,14 +26,26 @@ struct Ring {
 impl Ring {
     async fn start(model: &str, workers: usize) -> Self {
         let (shelf, folder) = shelf();
-        let common = ["--models-dir", &folder, "--ctx-size=4096"];
+        let own = folder.clone();
+        Self::start_with(model, workers, (shelf, folder), &own).await
+    }
+
+    /// Workers look for models in `folder`.
+    async fn start_with(
+        model: &str,
+        workers: usize,
+        (shelf, models): (tempfile::TempDir, String),
+        folder: &str,
+    ) -> Self {
+        let of_host = ["--models-dir", &models, "--ctx-size=4096"];
         let named = ["--split", "--model", model, "--node-name=host"];
-        let host = Node::start(&[&common[..], &named].concat());
+        let host = Node::start(&[&of_host[..], &named].concat());
         let ticket = host.ticket();
+        let of_worker = ["--models-dir", folder, "--ctx-size=4096", "--standby"];
         let workers: Vec<Node> = (0..workers)
             .map(|number| {
                 let name = format!("--node-name=worker{number}");
-                Node::join(&ticket, &[&common[..], &["--standby", &name]].concat())
+                Node::join(&ticket, &[&of_worker[..], &[&name]].concat())
             })
             .collect();
         let ring = Self {
@@ -121,6 +133,28 @@ async fn a_split_model_says_what_the_whole_one_does_from_everywhere() {
     assert_eq!(call["name"], "add", "{answer}");
     let arguments: Value = serde_json::from_str(call["arguments"].as_str().unwrap()).unwrap();
     assert!(arguments["a"].is_i64(), "{arguments}");
+}
+
+#[tokio::test]
+async fn a_worker_without_the_file_fetches_its_layers_and_no_others() {
+    let empty = tempfile::tempdir().unwrap();
+    let folder = empty.path().display().to_string();
+    let ring = Ring::start_with("six", 1, shelf(), &folder).await;
+    let expected = whole(ring._shelf.path(), "six", 24).await;
+    let text = ring.host.ask(&of_model("six", 24)).await.content().await;
+    assert_eq!(text, expected);
+    let home = ring.workers[0].running.home.path();
+    let slices = std::fs::read_dir(home.join(".cache/mesh-llm/slices")).unwrap();
+    let sizes: Vec<u64> = slices
+        .map(|file| file.unwrap().metadata().unwrap().len())
+        .collect();
+    let all = std::fs::metadata(ring._shelf.path().join("six.gguf"))
+        .unwrap()
+        .len();
+    assert!(
+        sizes.iter().sum::<u64>() < all * 9 / 10,
+        "{sizes:?} of {all}"
+    );
 }
 
 /// Streams go on, word for word, when the worker with the first layers suffers `harm`.

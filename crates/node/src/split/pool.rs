@@ -30,32 +30,31 @@ pub(super) fn pool(
 ) -> Option<Pool<NodeId>> {
     let speed = Speed::from_bandwidth(BANDWIDTH_GB_S_DEFAULT * 1e9).ok()?;
     let could = |member: &&Member| {
-        let info = &member.announcement().info;
         member.node != own.node
             && member.role() == Role::Serve
             && !without.contains(&member.node)
-            && info
-                .local
-                .iter()
-                .any(|local| local.fingerprint == fingerprint)
+            && member.announcement().info.memory_free_bytes > 0
+    };
+    let has = |member: &Member| {
+        let local = &member.announcement().info.local;
+        local.iter().any(|local| local.fingerprint == fingerprint)
     };
     let mut members: Vec<&Member> = view.alive().filter(could).collect();
     members.sort_by_key(|member| std::cmp::Reverse(member.announcement().info.memory_free_bytes));
     members.truncate(CANDIDATES_MAX - 1);
-    let here = own
-        .memory_bytes
-        .map(|memory_bytes| (own.node, memory_bytes));
-    let others = members
-        .iter()
-        .map(|member| (member.node, member.announcement().info.memory_free_bytes));
+    let here = own.memory_bytes.map(|bytes| (own.node, bytes, true));
+    let others = members.iter().map(|member| {
+        let bytes = member.announcement().info.memory_free_bytes;
+        (member.node, bytes, has(member))
+    });
     let candidates = here.into_iter().chain(others);
-    let mut pool = Pool::new(candidates.map(|(id, memory_bytes)| Candidate {
+    let candidates = candidates.map(|(id, memory_bytes, has_weights)| Candidate {
         id,
         memory_bytes,
         speed,
-        has_weights: true,
-    }))
-    .ok()?;
+        has_weights,
+    });
+    let mut pool = Pool::new(candidates).ok()?;
     for (index, member) in members.iter().enumerate() {
         if own.memory_bytes.is_some() {
             pool.link(own.node, member.node, from_here(member)).ok()?;
