@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
 use gguf::Fingerprint;
+use mesh::NodeId;
 use split::fault::Refusal;
 use split::layers::{LayerSource, Layers, LayersError, Rows};
 use split::ring::{RingPlan, Seat};
