@@ -171,6 +171,10 @@ impl<H: Copy + Eq> Table<H> {
 
     fn ask(&mut self, ask: &Ask<H>, now: Duration, effects: &mut Vec<Effect>) {
         let refuse = |refusal| Effect::Refuse(ask.ring, ask.epoch, refusal);
+        let no_memory = |free_bytes| Refusal::NoMemory {
+            needed_bytes: ask.bytes,
+            free_bytes,
+        };
         let lease = ask.lease.clamp(LEASE_MIN, LEASE_MAX);
         let held = Held {
             epoch: ask.epoch,
@@ -182,13 +186,10 @@ impl<H: Copy + Eq> Table<H> {
         let used_bytes = self.used_bytes();
         let Some(entry) = self.rings.get_mut(&ask.ring) else {
             let free_bytes = self.free_bytes();
-            if self.rings.len() >= RINGS_MAX {
-                effects.push(refuse(Refusal::Full));
+            let refusal = if self.rings.len() >= RINGS_MAX {
+                Refusal::Full
             } else if ask.bytes > free_bytes {
-                effects.push(refuse(Refusal::NoMemory {
-                    needed_bytes: ask.bytes,
-                    free_bytes,
-                }));
+                no_memory(free_bytes)
             } else {
                 let entry = Entry {
                     host: ask.host,
@@ -197,7 +198,9 @@ impl<H: Copy + Eq> Table<H> {
                 };
                 self.rings.insert(ask.ring, entry);
                 effects.push(Effect::Grant(ask.ring, ask.epoch));
-            }
+                return;
+            };
+            effects.push(refuse(refusal));
             return;
         };
         if entry.host != ask.host {
@@ -222,10 +225,7 @@ impl<H: Copy + Eq> Table<H> {
             effects.push(Effect::End(ask.ring, current.epoch, ending));
         }
         if ask.bytes > free_bytes {
-            effects.push(refuse(Refusal::NoMemory {
-                needed_bytes: ask.bytes,
-                free_bytes,
-            }));
+            effects.push(refuse(no_memory(free_bytes)));
         } else {
             entry.waiting = Some(held);
         }

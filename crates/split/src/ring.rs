@@ -49,7 +49,8 @@ pub struct RingPlan {
     pub rows_max: u32,
     /// How rows travel.
     pub precision: Precision,
-    /// How long a worker keeps its stage when it hears nothing.
+    /// How long a worker keeps its stage when it hears nothing; kept within
+    /// [`LEASE_MIN`](crate::lease::LEASE_MIN) and [`LEASE_MAX`](crate::lease::LEASE_MAX).
     pub lease: Duration,
     /// How long loading may take, fetching weights included.
     pub load_max: Duration,

@@ -1,11 +1,13 @@
 //! The worker's side: stages that hosts have leased.
 //!
 //! One task, the keeper, owns the [table of leases](crate::lease) and the layers that wait for their
-//! host to come back. A session a host (`session`) loads, connects and reports; `flow` passes frames on.
+//! host to come back. A `session` talks to a host; its `stage` is loaded, connected and run; `flow` passes
+//! frames through it.
 
 mod flow;
 mod keeper;
 mod session;
+mod stage;
 
 use std::sync::Arc;
 use std::time::Duration;

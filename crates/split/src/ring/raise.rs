@@ -16,6 +16,7 @@ use super::verdict::{Evidence, judge, stuck_at};
 use super::{Opened, RaiseError, Ring, RingPlan};
 use crate::dock::{self, Berth, Dock};
 use crate::fault::Loss;
+use crate::lease::{LEASE_MAX, LEASE_MIN};
 use crate::transport::{Duplex, Transport};
 use crate::wire::{FrameFormat, Lease, Ready};
 
@@ -102,7 +103,8 @@ impl Workers {
             epoch: self.plan.epoch,
             spec: self.plan.spec(&self.plan.workers[place]),
             precision: self.plan.precision,
-            lease: self.plan.lease,
+            // As the worker will, so that it is renewed in time.
+            lease: self.plan.lease.clamp(LEASE_MIN, LEASE_MAX),
             // There are at most `WORKERS_MAX`.
             place: place as u32,
             previous: previous.unwrap_or(host.me),

@@ -11,7 +11,7 @@ use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 
-use super::session::Counters;
+use super::stage::Counters;
 use crate::fault::Fault;
 use crate::layers::{Layers, LayersError, Rows};
 use crate::spec::Precision;
