@@ -3,15 +3,20 @@
 //! One task loads them one after the other, since two at a time would only share the disk's speed,
 //! and waits for the running answers of those that are dropped.
 
+mod purpose;
+#[cfg(feature = "solo")]
+mod splitting;
+
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use engine::{Backend, Error, Load, ModelInfo};
+use engine::{Backend, Load};
 use futures::future::join_all;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 use tokio_util::task::AbortOnDropHandle;
 
+pub(crate) use self::purpose::{Purpose, is_auto, is_called};
 use crate::layout::Layout;
 use crate::loader::{Loader, Plan};
 use crate::plan::{Budget, plan, plan_one};
@@ -26,15 +31,6 @@ const DRAIN_MAX: Duration = Duration::from_secs(600);
 
 /// Models that wait to be loaded or to end.
 const JOBS_MAX: usize = 64;
-
-/// What a request needs a model for.
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Purpose {
-    /// Text.
-    Generate,
-    /// Embeddings.
-    Embed,
-}
 
 /// What changes.
 #[derive(Default)]
@@ -229,111 +225,6 @@ impl Models {
             });
         }
         Ok(())
-    }
-
-    /// Puts a model into the table that is to run on several machines; gives its number. `None`: there
-    /// is one of that name, or the node stops.
-    #[cfg(feature = "solo")]
-    pub(crate) fn begin_split(&self, name: &str) -> Option<u64> {
-        let mut id = None;
-        self.table.send_modify(|table| {
-            if table.shutting_down || table.is_taken(name) {
-                return;
-            }
-            id = Some(table.next_id);
-            table.models.push(Model {
-                id: table.next_id,
-                name: name.to_owned(),
-                needed_bytes: 0,
-                stage: Stage::Waiting("other machines are looked for".to_owned(), None),
-                layout: None,
-                is_split: true,
-            });
-            table.next_id += 1;
-        });
-        id
-    }
-
-    /// Whether a split model is wanted still.
-    #[cfg(feature = "solo")]
-    pub(crate) fn is_split(&self, id: u64) -> bool {
-        let table = self.table.borrow();
-        let mut models = table.models.iter();
-        !table.shutting_down
-            && models.any(|model| {
-                let goes = matches!(model.stage, Stage::Dropping(_) | Stage::Failed(_));
-                model.id == id && !goes
-            })
-    }
-
-    /// The part of this machine is loaded to this share.
-    #[cfg(feature = "solo")]
-    pub(crate) fn split_progress(&self, id: u64, share: f32) {
-        self.change_split(id, |model| match model.stage {
-            Stage::Loading(before) if share < before + PROGRESS_STEP => false,
-            _ => {
-                model.stage = Stage::Loading(share.clamp(0.0, 1.0));
-                true
-            }
-        });
-    }
-
-    /// A split model waits for machines or memory.
-    #[cfg(feature = "solo")]
-    pub(crate) fn split_waits(&self, id: u64, reason: String) {
-        self.change_split(id, |model| {
-            if matches!(&model.stage, Stage::Waiting(before, _) if *before == reason) {
-                return false;
-            }
-            let backend = model.running().cloned();
-            if let Some(layout) = &mut model.layout {
-                Arc::make_mut(layout).waiting = Some(reason.clone());
-            }
-            model.stage = Stage::Waiting(reason, backend);
-            true
-        });
-    }
-
-    /// A split model has lost a machine; its streams pause until others step in.
-    #[cfg(feature = "solo")]
-    pub(crate) fn split_pauses(&self, id: u64, reason: String) {
-        self.change_split(id, |model| {
-            if let Some(layout) = &mut model.layout {
-                Arc::make_mut(layout).waiting = Some(reason);
-            }
-            true
-        });
-    }
-
-    /// A split model runs.
-    #[cfg(feature = "solo")]
-    pub(crate) fn split_runs(&self, id: u64, backend: Arc<dyn Backend>, layout: Layout) {
-        self.change_split(id, |model| {
-            model.layout = Some(Arc::new(layout));
-            model.stage = Stage::Ready(backend);
-            true
-        });
-    }
-
-    /// A model can't be split at all.
-    #[cfg(feature = "solo")]
-    pub(crate) fn split_failed(&self, id: u64, error: StartError) {
-        tracing::error!(%error, "a model can't be split");
-        self.change_split(id, |model| {
-            model.stage = Stage::Failed(error);
-            true
-        });
-    }
-
-    #[cfg(feature = "solo")]
-    fn change_split(&self, id: u64, change: impl FnOnce(&mut Model) -> bool) {
-        self.table.send_if_modified(|table| {
-            let mut models = table.models.iter_mut();
-            let model = models.find(|model| {
-                model.id == id && !matches!(model.stage, Stage::Dropping(_) | Stage::Failed(_))
-            });
-            model.is_some_and(change)
-        });
     }
 
     /// Takes no new requests for a model and lets it go once the running ones have ended.
@@ -596,43 +487,6 @@ impl Model {
             layout: self.layout.clone(),
         }
     }
-}
-
-impl Purpose {
-    /// Whether a model can do it.
-    pub(crate) fn fits(self, info: &ModelInfo) -> bool {
-        match self {
-            Self::Generate => info.generates,
-            Self::Embed => info.embeds,
-        }
-    }
-
-    /// Refuses a model that can't do it.
-    pub(crate) fn check(self, info: &ModelInfo) -> Result<(), Error> {
-        match self {
-            Self::Generate if !info.generates => Err(Error::Unsupported(format!(
-                "`{}` makes embeddings and generates no text",
-                info.name
-            ))),
-            Self::Embed if !info.embeds => Err(Error::Unsupported(format!(
-                "`{}` makes no embeddings; hint: serve an embedding model",
-                info.name
-            ))),
-            _ => Ok(()),
-        }
-    }
-}
-
-/// Whether a user who writes `asked` means the model `name`.
-pub(crate) fn is_called(name: &str, asked: &str) -> bool {
-    let asked = asked.to_lowercase();
-    let stem = asked.strip_suffix(".gguf").unwrap_or(&asked);
-    name.to_lowercase() == stem
-}
-
-/// Whether the best model is asked for, whatever it is called.
-pub(crate) fn is_auto(asked: &str) -> bool {
-    asked.is_empty() || asked.eq_ignore_ascii_case("auto")
 }
 
 /// Loads and ends models until nobody can ask for it any more.
