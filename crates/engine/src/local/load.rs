@@ -256,6 +256,30 @@ impl Room {
     }
 }
 
+/// Metadata of layers whose products have a third dimension: latent attention has heads there,
+/// convolutions and recurrent layers have sequences.
+const BATCHED_PRODUCTS: [&str; 5] = [
+    "attention.key_length_mla",
+    "ssm.",
+    "shortconv.",
+    "wkv.",
+    "kda.",
+];
+
+/// Whether weights must stay as they are in the file. With a third dimension llama.cpp's kernels for
+/// AMX abort, or read and write at wrong places: `ggml_backend_amx_mul_mat` takes the weights of the
+/// next head or sequence behind those of the first, and offsets in bytes for offsets in floats.
+fn keeps_layout(metadata: &gguf::Metadata) -> bool {
+    let Ok(architecture) = metadata.architecture() else {
+        return false;
+    };
+    metadata.iter().any(|(key, _)| {
+        let key = key.strip_prefix(architecture);
+        let key = key.and_then(|rest| rest.strip_prefix('.'));
+        key.is_some_and(|key| BATCHED_PRODUCTS.iter().any(|start| key.starts_with(start)))
+    })
+}
+
 /// Loads the weights at `source`, memory-mapped.
 pub(crate) fn load_weights(
     source: &ModelSource,
@@ -267,8 +291,7 @@ pub(crate) fn load_weights(
         gpu_layers: options.gpu_layers,
         device: options.device.clone(),
         vocabulary_only: false,
-        // llama.cpp aborts on rearranged weights of multi-head latent attention.
-        keep_layout: gguf.metadata().arch_u32("attention.key_length_mla").is_ok(),
+        keep_layout: keeps_layout(gguf.metadata()),
     };
     let load = |paths: &[PathBuf], on_progress: &mut dyn FnMut(f32)| {
         Model::load(paths, &params, |share| {

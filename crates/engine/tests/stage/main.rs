@@ -83,10 +83,10 @@ pub(crate) fn pipeline(slices: &Slices, options: &StageOptions) -> Pipeline {
     Pipeline::new(embedding, Box::new(LocalStages::new(stages)), tail).unwrap()
 }
 
-fn whole(path: &Path, mla: bool) -> Context {
+fn whole(path: &Path, keep_layout: bool) -> Context {
     let params = ModelParams {
         // As the engine loads it.
-        keep_layout: mla,
+        keep_layout,
         ..ModelParams::default()
     };
     let model = Model::load(&[path.to_path_buf()], &params, |_| true).unwrap();
@@ -118,7 +118,9 @@ fn check(architecture: Architecture, weights: WeightType) {
     };
     let path = folder.path().join("whole.gguf");
     model::write(&spec, &path).unwrap();
-    let mut whole = whole(&path, architecture == Architecture::Deepseek2);
+    let keep_layout =
+        architecture == Architecture::Deepseek2 || architecture.has_linear_attention();
+    let mut whole = whole(&path, keep_layout);
     let can_cut = !whole.model().is_recurrent();
     let course = Transcript::of(&mut whole, spec.vocab as i32, can_cut);
     assert!(
