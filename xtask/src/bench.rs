@@ -1,5 +1,5 @@
 //! `cargo xtask bench serve`: this server and llama-server on the same file, in turn, in one run.
-//! `cargo xtask bench mesh` is in `mesh`.
+//! `cargo xtask bench mesh` is in `mesh`, `cargo xtask bench split` in `split`.
 //!
 //! Owns the command line and the order of the rounds. What is measured is in `workload`, what the
 //! numbers must reach in `metric`, how they are shown in `report`.
@@ -16,6 +16,7 @@ mod prompt;
 mod reference;
 mod report;
 mod server;
+mod split;
 mod summary;
 mod workload;
 
@@ -41,6 +42,8 @@ pub(crate) enum Bench {
     Serve(Box<Serve>),
     /// Measure what a hop through the mesh costs, and how fast machines join.
     Mesh(mesh::Options),
+    /// Compare a model over several machines with the whole one and with llama.cpp's RPC back end.
+    Split(split::Options),
 }
 
 #[derive(Debug, Args)]
@@ -95,6 +98,7 @@ pub(crate) fn run(bench: Bench) -> Result<()> {
     match bench {
         Bench::Serve(options) => serve(&options),
         Bench::Mesh(options) => mesh::run(&options),
+        Bench::Split(options) => split::run(&options),
     }
 }
 

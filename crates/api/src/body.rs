@@ -17,6 +17,9 @@ use crate::state::App;
 /// that only reads after writing sees the answer and no reset connection.
 const DISCARD_TIMEOUT: Duration = Duration::from_secs(5);
 
+/// Header in which browsers tell where a request comes from. Pages cannot set it.
+const FETCH_SITE: &str = "sec-fetch-site";
+
 /// A JSON body.
 pub(crate) struct Json<T>(pub(crate) T);
 
@@ -36,11 +39,16 @@ where
     }
 }
 
+/// Any content type will do, as `curl -d` names that of a form, unless a web page of another origin
+/// sends it. A page can send forms and plain text without the browser asking first, so whatever is
+/// no JSON must not come from one: browsers name the page's origin, which was checked before, or
+/// else say here that it is another.
 fn check_media_type(headers: &HeaderMap) -> Result<(), ApiError> {
-    let Some(value) = headers.get(header::CONTENT_TYPE) else {
+    if headers.contains_key(header::ORIGIN) || !is_from_elsewhere(headers) {
         return Ok(());
-    };
-    let value = value.to_str().unwrap_or("?");
+    }
+    let value = headers.get(header::CONTENT_TYPE);
+    let value = value.map_or("(none)", |value| value.to_str().unwrap_or("?"));
     let essence = value.split(';').next().unwrap_or_default().trim();
     let essence = essence.to_ascii_lowercase();
     let json = essence == "application/json"
@@ -52,6 +60,13 @@ fn check_media_type(headers: &HeaderMap) -> Result<(), ApiError> {
             &essence.chars().take(64).collect::<String>(),
         ))
     }
+}
+
+/// Whether a browser says that the page behind a request is not this server's own.
+fn is_from_elsewhere(headers: &HeaderMap) -> bool {
+    headers
+        .get(FETCH_SITE)
+        .is_some_and(|site| !matches!(site.as_bytes(), b"same-origin" | b"none"))
 }
 
 async fn read(headers: &HeaderMap, body: Body, app: &App) -> Result<Bytes, ApiError> {

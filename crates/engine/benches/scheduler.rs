@@ -6,10 +6,12 @@ use std::hint::black_box;
 use criterion::{BatchSize, Criterion, criterion_group, criterion_main};
 use engine::TokenId;
 use engine::scheduler::cost::StepCost;
-use engine::scheduler::{JobKey, Limits, PrefillBudget, Scheduler};
-use engine::speculation;
+use engine::scheduler::round::Pipe;
+use engine::scheduler::{Budget, JobKey, Limits, Scheduler};
+use engine::speculation::{self, Steps};
 
-const BUDGET: PrefillBudget = PrefillBudget {
+const BUDGET: Budget = Budget {
+    jobs: usize::MAX,
     beside_decoding: 64,
     alone: 512,
 };
@@ -72,7 +74,14 @@ fn costs(criterion: &mut Criterion) {
         });
     });
     criterion.bench_function("speculation/draft length", |b| {
-        b.iter(|| speculation::draft_tokens(black_box(0.7), 2, &cost, 0.0));
+        let steps = Steps {
+            jobs: 2,
+            groups: 1,
+            pipe: Pipe::WHOLE,
+            cost: &cost,
+            draft_ms: 0.0,
+        };
+        b.iter(|| speculation::draft_tokens(black_box(0.7), &steps));
     });
 }
 

@@ -2,6 +2,7 @@
 
 use crate::TokenId;
 use crate::scheduler::cost::StepCost;
+use crate::scheduler::round::Pipe;
 
 /// Most tokens drafted for one step: beyond it an early wrong token wastes too much.
 pub const DRAFT_TOKENS_MAX: usize = 15;
@@ -75,26 +76,45 @@ impl Acceptance {
     }
 }
 
-/// How many tokens to draft for one of `jobs` decoding jobs, all drafting alike.
+/// The steps that drafts are evaluated in.
+#[derive(Debug, Clone, Copy)]
+pub struct Steps<'a> {
+    /// Decoding jobs in one step, all drafting alike.
+    pub jobs: usize,
+    /// Steps in flight.
+    pub groups: usize,
+    /// Where they go through.
+    pub pipe: Pipe,
+    /// What they cost to compute.
+    pub cost: &'a StepCost,
+    /// What a drafted token costs, ms.
+    pub draft_ms: f64,
+}
+
+/// How many tokens to draft for one job.
 ///
 /// Maximises expected tokens per second: with acceptance `p`, `k` drafts yield
-/// `(1 - p^(k+1)) / (1 - p)` tokens (Leviathan et al., 2023, arXiv:2211.17192) for the time of a
-/// step of `jobs * (1 + k)` rows, plus `draft_ms` per drafted token. While the times are unknown it
-/// drafts three, so that they get known.
+/// `(1 - p^(k+1)) / (1 - p)` tokens (Leviathan et al., 2023, arXiv:2211.17192) for the time until the
+/// next step, which has `jobs * (1 + k)` rows and may spend most of its time on links, plus `draft_ms`
+/// per drafted token. While the times are unknown it drafts three, so that they get known.
 #[must_use]
-pub fn draft_tokens(p: f64, jobs: usize, cost: &StepCost, draft_ms: f64) -> usize {
-    let jobs = jobs.max(1);
+pub fn draft_tokens(p: f64, steps: &Steps<'_>) -> usize {
+    let jobs = steps.jobs.max(1);
     let p = p.clamp(0.0, 0.99);
-    let Some(plain_ms) = cost.step_ms(jobs) else {
+    let round_ms = |rows: usize| {
+        let step_ms = steps.cost.step_ms(rows)?;
+        Some(steps.pipe.round_ms(steps.groups, step_ms))
+    };
+    let Some(plain_ms) = round_ms(jobs) else {
         return 3;
     };
     let mut best = (1.0 / plain_ms * GAIN_MIN, 0);
     for k in 1..=DRAFT_TOKENS_MAX {
-        let Some(step_ms) = cost.step_ms(jobs * (1 + k)) else {
+        let Some(round_ms) = round_ms(jobs * (1 + k)) else {
             return 3.min(DRAFT_TOKENS_MAX);
         };
         let tokens = (1.0 - p.powi(k as i32 + 1)) / (1.0 - p);
-        let speed = tokens / (step_ms + draft_ms * k as f64);
+        let speed = tokens / (round_ms + steps.draft_ms * k as f64);
         if speed > best.0 {
             best = (speed, k);
         }
@@ -139,13 +159,27 @@ mod tests {
         cost
     }
 
+    fn whole(cost: &StepCost) -> Steps<'_> {
+        Steps {
+            jobs: 1,
+            groups: 1,
+            pipe: Pipe::WHOLE,
+            cost,
+            draft_ms: 0.0,
+        }
+    }
+
     #[test]
     fn good_drafts_are_long_and_bad_ones_are_left_out() {
-        assert_eq!(draft_tokens(0.05, 1, &cost(), 0.0), 0);
-        assert_eq!(draft_tokens(0.7, 1, &cost(), 0.0), 3);
-        assert!(draft_tokens(0.98, 1, &cost(), 0.0) > 6);
+        let cost = cost();
+        let steps = whole(&cost);
+        assert_eq!(draft_tokens(0.05, &steps), 0);
+        assert_eq!(draft_tokens(0.7, &steps), 3);
+        assert!(draft_tokens(0.98, &steps) > 6);
+        let draft_ms = 30.0;
+        let slow = Steps { draft_ms, ..steps };
         assert_eq!(
-            draft_tokens(0.5, 1, &cost(), 30.0),
+            draft_tokens(0.5, &slow),
             0,
             "a slow draft model does not pay"
         );
@@ -153,7 +187,42 @@ mod tests {
 
     #[test]
     fn unknown_costs_are_explored() {
-        assert_eq!(draft_tokens(0.5, 1, &StepCost::default(), 0.0), 3);
+        assert_eq!(draft_tokens(0.5, &whole(&StepCost::default())), 3);
+    }
+
+    #[test]
+    fn a_long_way_is_worth_more_tokens() {
+        let cost = cost();
+        let drafted = |p: f64, link_ms: f64| {
+            let pipe = Pipe {
+                parts: 3,
+                depth: 5,
+                link_ms,
+            };
+            let steps = whole(&cost);
+            draft_tokens(p, &Steps { pipe, ..steps })
+        };
+        for p in [0.1, 0.3, 0.5, 0.7, 0.9, 0.99] {
+            let counts = [0.0, 10.0, 30.0, 100.0, 300.0].map(|link_ms| drafted(p, link_ms));
+            assert!(counts.is_sorted(), "{p}: {counts:?}");
+            assert_eq!(counts[0], draft_tokens(p, &whole(&cost)));
+        }
+        // Three machines, 20 ms from one to the other and back.
+        assert!(drafted(0.5, 30.0) > drafted(0.5, 0.0));
+        assert_eq!(drafted(0.99, 30.0), DRAFT_TOKENS_MAX);
+        // Other steps fill the time on the links, so that rows cost what they cost.
+        let pipe = Pipe {
+            parts: 1,
+            depth: 5,
+            link_ms: 30.0,
+        };
+        let steps = whole(&cost);
+        let busy = Steps {
+            pipe,
+            groups: 5,
+            ..steps
+        };
+        assert_eq!(draft_tokens(0.3, &busy), draft_tokens(0.3, &steps));
     }
 
     #[test]

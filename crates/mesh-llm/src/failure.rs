@@ -79,7 +79,11 @@ impl From<node::StartError> for Failure {
 
 impl From<node::MeshRequestError> for Failure {
     fn from(error: node::MeshRequestError) -> Self {
-        Self::other(error.to_string())
+        let kind = match &error {
+            node::MeshRequestError::Mesh(mesh::net::MeshError::PortInUse(_)) => Kind::Port,
+            _ => Kind::Other,
+        };
+        Self::of(kind, error.to_string())
     }
 }
 

@@ -1,7 +1,7 @@
 //! `mesh-llm load` and `drop`: the models of the running node.
 
 use std::path::Path;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use api::management::{Model, ModelNamed, ModelPhase, ModelRequest, Status};
 use serde_json::json;
@@ -15,7 +15,11 @@ use crate::settings::Settings;
 /// How often the node is asked how far it is: a bar that moves, and no work to speak of.
 const LOOK_INTERVAL: Duration = Duration::from_millis(200);
 
-/// Lets the running node load a model, and waits until it answers.
+/// A model that is split is waited for so long while other machines are looked for. Then only a person
+/// can help, who is told how.
+const MACHINES_WAIT_MAX: Duration = Duration::from_secs(10);
+
+/// Lets the running node load a model, and waits until it answers, or waits for other machines.
 pub(crate) async fn load(settings: &Settings, model: &str) -> Result<(), Failure> {
     let console = Console::new(settings.log_format);
     let control = Control::new(settings)?;
@@ -24,9 +28,21 @@ pub(crate) async fn load(settings: &Settings, model: &str) -> Result<(), Failure
     };
     let ModelNamed { model } = control.post("/api/models/load", &request).await?;
     let mut progress = Progress::new(console);
+    let mut waits_since = None;
     let ended = loop {
         let status: Status = control.get("/api/status").await?;
         let found = status.models.iter().find(|found| found.name == model);
+        match found.filter(|found| found.state == ModelPhase::Waiting) {
+            Some(found) => {
+                let since = *waits_since.get_or_insert_with(Instant::now);
+                if since.elapsed() >= MACHINES_WAIT_MAX {
+                    progress.clear();
+                    waits(console, found);
+                    return Ok(());
+                }
+            }
+            None => waits_since = None,
+        }
         if let Some(ended) =
             found.map_or_else(|| Some(gone(&model)), |found| judge(found, &mut progress))
         {
@@ -39,6 +55,13 @@ pub(crate) async fn load(settings: &Settings, model: &str) -> Result<(), Failure
     console.say(&format!("`{model}` is ready"));
     console.event("model_ready", json!({ "model": model }));
     Ok(())
+}
+
+/// Says what a model waits for.
+fn waits(console: Console, model: &Model) {
+    let (name, reason) = (&model.name, model.reason.as_deref().unwrap_or_default());
+    console.say(&format!("`{name}` waits: {reason}"));
+    console.event("model_waits", json!({ "model": name, "reason": reason }));
 }
 
 fn gone(model: &str) -> Result<(), Failure> {

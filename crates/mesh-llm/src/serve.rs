@@ -120,9 +120,10 @@ async fn begin(
         }
         Way::Open { name } => {
             let opening = entry::open(node, name.as_deref(), console);
-            let (opened, loaded) = tokio::join!(opening, load(node, console));
-            loaded?;
-            opened
+            let loading = async { load(node, console).await.map_err(Failure::from) };
+            // A port that is taken is told before minutes are spent on loading.
+            let (opened, ()) = tokio::try_join!(opening, loading)?;
+            Ok(opened)
         }
         // Requests go through the mesh while this node's own models load.
         Way::Join(ticket) => {

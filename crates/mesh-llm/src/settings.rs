@@ -12,12 +12,16 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use ::mesh::ticket::TicketError;
-use node::{Draft, ModelSource};
+use node::{Draft, Hub, ModelSource};
 use thiserror::Error;
 
 pub(crate) use self::mesh::{Way, read_ticket};
 use crate::cli::{Layer, ServerFlags};
 
+/// The public hub, where most models come from.
+const HUB_DEFAULT: &str = "https://huggingface.co";
+/// No hub.
+const HUB_NONE: &str = "none";
 const PORT_DEFAULT: u16 = 9337;
 const CONSOLE_DEFAULT: u16 = 3131;
 /// Long enough for a usual answer on a slow machine, short enough for a person who waits.
@@ -75,6 +79,16 @@ pub(crate) enum LogFormat {
     Pretty,
     /// A program.
     Json,
+}
+
+/// How hidden states travel.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, clap::ValueEnum)]
+pub(crate) enum SplitPrecision {
+    /// As 32-bit floats.
+    #[default]
+    F32,
+    /// As 16-bit floats.
+    F16,
 }
 
 /// Why the settings can't be used.
@@ -183,6 +197,9 @@ pub(crate) fn resolve(
         user_home,
         home,
         host_name: environment.host_name.clone(),
+        hub_token: environment
+            .get("HF_TOKEN")
+            .and_then(|token| token.to_str().map(str::to_owned)),
     };
     settings(layer, places)
 }
@@ -194,6 +211,29 @@ struct Places {
     models_dirs: Vec<PathBuf>,
     cache_dir: Option<PathBuf>,
     host_name: Option<String>,
+    /// The user's token for the hub.
+    hub_token: Option<String>,
+}
+
+/// The hub that is asked for layers, unless it is to be none.
+fn hub(address: Option<String>, token: Option<String>) -> Result<Option<Hub>, SettingsError> {
+    let address = address.filter(|address| !address.is_empty());
+    let address = address.unwrap_or_else(|| HUB_DEFAULT.to_owned());
+    if address == HUB_NONE {
+        return Ok(None);
+    }
+    let is_secret = address.starts_with("https://");
+    if !is_secret && !address.starts_with("http://") {
+        return Err(SettingsError::Invalid {
+            origin: "the hub".to_owned(),
+            reason: format!("`{address}` is no address; hint: give https://… or `{HUB_NONE}`"),
+        });
+    }
+    Ok(Some(Hub {
+        address,
+        // Not over a connection that anybody can read.
+        token: token.filter(|_| is_secret),
+    }))
 }
 
 fn settings(layer: Layer, places: Places) -> Result<Settings, SettingsError> {
@@ -236,6 +276,9 @@ fn settings(layer: Layer, places: Places) -> Result<Settings, SettingsError> {
             models_dirs,
             memory_bytes_max: models.max_vram.map(mesh::bytes_of_gigabytes),
             split: mesh::split(&mesh_flags, &way),
+            split_precision: mesh::precision(&mesh_flags),
+            hub: hub(models.hub, places.hub_token)?,
+            keeps_weights: models.no_share == Some(true),
             cache_dir: places.cache_dir,
             mesh: mesh::settings(mesh_flags, network, &way, &home, places.host_name),
         },

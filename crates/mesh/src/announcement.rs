@@ -3,6 +3,8 @@
 //!
 //! Models are opaque here: a name and a fingerprint.
 
+#[cfg(any(feature = "net", feature = "fuzzing"))]
+pub(crate) mod addresses;
 mod limits;
 mod signed;
 mod wire;
@@ -58,6 +60,8 @@ pub struct NodeInfo {
     pub memory_total_bytes: u64,
     /// Memory of that kind that is free, in bytes.
     pub memory_free_bytes: u64,
+    /// How fast it computes, once measured.
+    pub compute: Option<Compute>,
     /// Models that answer now.
     pub serving: Vec<ServedModel>,
     /// Models that it asks the mesh for.
@@ -66,6 +70,17 @@ pub struct NodeInfo {
     pub local: Vec<Model>,
     /// Requests that entered the mesh at this node.
     pub rates: Vec<ModelRate>,
+    /// Models that it hosts over several machines, or is about to.
+    pub splits: Vec<SplitModel>,
+}
+
+/// How fast a node computes, whatever the model.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Compute {
+    /// Megabytes (10^6) a second that its threads read from memory together.
+    pub bandwidth_mb_s: u32,
+    /// Threads that compute.
+    pub threads: u32,
 }
 
 /// What a node does at the moment.
@@ -122,6 +137,36 @@ pub struct ServedModel {
     pub queued: u32,
 }
 
+/// A model whose layers run on several machines, as its host tells of it: enough for another member to
+/// become its host.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct SplitModel {
+    /// Which one.
+    pub model: Model,
+    /// How many requests run at once.
+    pub slots: u32,
+    /// Counts the hosts of the model that came one after another.
+    pub term: u32,
+    /// How far it is.
+    pub stage: SplitStage,
+    /// It is split although it might fit on one machine.
+    pub forced: bool,
+    /// Memory that the host's own part takes, in bytes.
+    pub host_bytes: u64,
+}
+
+/// How far a model over several machines is.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum SplitStage {
+    /// It waits for machines or memory.
+    #[default]
+    Waiting,
+    /// It is being brought up.
+    Coming,
+    /// It answers.
+    Ready,
+}
+
 /// How often a model is asked for.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct ModelRate {
@@ -170,8 +215,11 @@ impl NodeInfo {
         self.rates
             .iter_mut()
             .for_each(|r| cut(&mut r.model, MODEL_NAME_BYTES_MAX));
+        self.splits.truncate(SPLIT_MODELS_MAX);
         let served = self.serving.iter_mut().map(|s| &mut s.model);
-        for model in served.chain(&mut self.wanted).chain(&mut self.local) {
+        let split = self.splits.iter_mut().map(|s| &mut s.model);
+        let named = served.chain(split);
+        for model in named.chain(&mut self.wanted).chain(&mut self.local) {
             cut(&mut model.name, MODEL_NAME_BYTES_MAX);
             cut(&mut model.fingerprint, FINGERPRINT_BYTES_MAX);
         }
@@ -187,6 +235,7 @@ impl NodeInfo {
             || self.addresses != new.addresses
             || self.serving.len() != new.serving.len()
             || models(self) != models(new)
+            || self.splits != new.splits
     }
 }
 

@@ -9,8 +9,10 @@ use crate::admission::{
     Authority, Certificate, Invitations, Invite, Membership, Redemption, Refusal, Revocation,
     Target, Trust,
 };
+use crate::announcement::addresses;
 use crate::announcement::{
-    Announcement, Model, ModelRate, NodeInfo, RoundTrip, ServedModel, Signed,
+    Announcement, Compute, Model, ModelRate, NodeInfo, RoundTrip, ServedModel, Signed, SplitModel,
+    SplitStage,
 };
 use crate::proto::{Fact, Item, Message, Page, TableVersion};
 use crate::signature::{self, SIGNATURE_BYTES};
@@ -121,6 +123,13 @@ pub const DECODERS: [Decoder; 11] = [
     },
 ];
 
+/// Bytes that the decoder of this name accepts; none if there is no such decoder.
+#[must_use]
+pub fn samples(name: &str) -> Vec<Vec<u8>> {
+    let named = DECODERS.iter().find(|decoder| decoder.name == name);
+    named.map_or_else(Vec::new, |decoder| (decoder.samples)())
+}
+
 /// A ticket, as bytes and as text.
 pub fn ticket(bytes: &[u8]) -> bool {
     let read = Ticket::from_bytes(bytes).ok();
@@ -201,6 +210,12 @@ pub fn announcement(bytes: &[u8]) -> bool {
         assert_eq!(again.as_ref(), Ok(read.announcement()));
     }
     let _ = read.is_genuine(mesh(), &KeyAuthority);
+    let ways = addresses::from_announcement(&read.announcement().info.addresses);
+    let again = addresses::from_announcement(&addresses::to_announcement(&ways));
+    assert!(
+        ways.direct().starts_with(again.direct()),
+        "no address is made up"
+    );
     true
 }
 
@@ -387,6 +402,10 @@ fn announced() -> std::sync::Arc<Signed> {
             devices: vec!["a card".into()],
             memory_total_bytes: 1 << 34,
             memory_free_bytes: 1 << 33,
+            compute: Some(Compute {
+                bandwidth_mb_s: 80_000,
+                threads: 8,
+            }),
             serving: vec![ServedModel {
                 model: model.clone(),
                 slots: 4,
@@ -394,8 +413,16 @@ fn announced() -> std::sync::Arc<Signed> {
                 queued: 2,
             }],
             wanted: vec![model.clone()],
-            local: vec![model],
+            local: vec![model.clone()],
             rates: vec![rate],
+            splits: vec![SplitModel {
+                model,
+                slots: 2,
+                term: 3,
+                stage: SplitStage::Coming,
+                forced: true,
+                host_bytes: 1 << 30,
+            }],
             ..NodeInfo::default()
         },
     };

@@ -276,7 +276,7 @@ impl Mesh {
     /// # Errors
     /// If the mesh was left.
     pub async fn announce(&self, info: NodeInfo) -> Result<(), MeshError> {
-        self.tell(Command::Announce(info)).await
+        self.tell(Command::Announce(Box::new(info))).await
     }
 
     /// Opens a stream to a member, over the connection to it, which is made if there is none.

@@ -9,6 +9,8 @@ pub struct Layout {
     pub stages: Vec<LayoutStage>,
     /// What the plan expects of one stream, tokens per second.
     pub predicted_tokens_per_second: f64,
+    /// What one stream got of late, once that was seen; without speculation.
+    pub measured_tokens_per_second: Option<f64>,
     /// Why it does not run at the moment, if so.
     pub waiting: Option<String>,
 }
@@ -26,6 +28,38 @@ pub struct LayoutStage {
     pub last_layer: u32,
 }
 
+/// A machine that loads its share.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LoadingStage {
+    /// Which machine.
+    pub node: NodeId,
+    /// What people call it.
+    pub name: String,
+    /// Its first layer.
+    pub first_layer: u32,
+    /// Its last layer.
+    pub last_layer: u32,
+    /// Thousandths that are done.
+    pub permille: u16,
+}
+
+impl std::fmt::Display for LoadingStage {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Self {
+            name,
+            first_layer,
+            last_layer,
+            permille,
+            ..
+        } = self;
+        let percent = permille / 10;
+        write!(
+            f,
+            "{name}: loading layers {first_layer}-{last_layer}, {percent} %"
+        )
+    }
+}
+
 impl std::fmt::Display for Layout {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "over {} machines: ", self.stages.len())?;
@@ -34,23 +68,46 @@ impl std::fmt::Display for Layout {
             if index + 1 == self.stages.len() {
                 write!(f, "{first}-{last} + head here")?;
             } else {
-                write!(f, "layers {first}-{last} on {}, ", stage.name)?;
+                let layers = if index == 0 { "layers " } else { "" };
+                write!(f, "{layers}{first}-{last} on {}, ", stage.name)?;
             }
         }
         if let Some(reason) = &self.waiting {
             return write!(f, "; waiting: {reason}");
         }
-        write!(
-            f,
-            "; predicted {:.1} tok/s",
-            self.predicted_tokens_per_second
-        )
+        let predicted = rate(self.predicted_tokens_per_second);
+        write!(f, "; predicted {predicted} tok/s")?;
+        match self.measured_tokens_per_second {
+            Some(measured) => write!(f, ", measured {}", rate(measured)),
+            None => Ok(()),
+        }
+    }
+}
+
+/// Two digits that matter.
+fn rate(per_second: f64) -> String {
+    if per_second < 9.95 {
+        format!("{per_second:.1}")
+    } else {
+        format!("{per_second:.0}")
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn people_read_how_far_a_machine_is() {
+        let stage = LoadingStage {
+            node: NodeId::from_bytes([1; 32]),
+            name: "attic".into(),
+            first_layer: 12,
+            last_layer: 23,
+            permille: 437,
+        };
+        assert_eq!(stage.to_string(), "attic: loading layers 12-23, 43 %");
+    }
 
     #[test]
     fn people_read_who_has_which_layers() {
@@ -61,15 +118,25 @@ mod tests {
             last_layer,
         };
         let mut layout = Layout {
-            stages: vec![stage(1, "attic", 0, 11), stage(2, "desk", 12, 31)],
+            stages: vec![
+                stage(1, "a", 0, 11),
+                stage(2, "b", 12, 23),
+                stage(3, "c", 24, 31),
+            ],
             predicted_tokens_per_second: 17.04,
+            measured_tokens_per_second: None,
             waiting: None,
         };
-        assert_eq!(
-            layout.to_string(),
-            "over 2 machines: layers 0-11 on attic, 12-31 + head here; predicted 17.0 tok/s"
-        );
-        layout.waiting = Some("attic is gone".into());
-        assert!(layout.to_string().ends_with("here; waiting: attic is gone"));
+        let lies = "over 3 machines: layers 0-11 on a, 12-23 on b, 24-31 + head here";
+        assert_eq!(layout.to_string(), format!("{lies}; predicted 17 tok/s"));
+        layout.measured_tokens_per_second = Some(16.2);
+        let measured = format!("{lies}; predicted 17 tok/s, measured 16");
+        assert_eq!(layout.to_string(), measured);
+        layout.predicted_tokens_per_second = 9.96;
+        layout.measured_tokens_per_second = Some(9.94);
+        let measured = format!("{lies}; predicted 10 tok/s, measured 9.9");
+        assert_eq!(layout.to_string(), measured);
+        layout.waiting = Some("a is gone".into());
+        assert!(layout.to_string().ends_with("here; waiting: a is gone"));
     }
 }

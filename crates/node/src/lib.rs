@@ -36,15 +36,16 @@ mod source;
 #[cfg(feature = "solo")]
 mod split;
 pub mod store;
+mod succession;
 mod wire;
 
 pub use answer::{Answer, Computes};
 pub use error::{DropError, MeshRequestError, StartError};
-pub use layout::{Layout, LayoutStage};
+pub use layout::{Layout, LayoutStage, LoadingStage};
 pub use loader::{DraftPlan, Loader, Plan, Progress, Source};
 pub use memory::{ByteSize, available_bytes, disk_free_bytes};
 pub use node::Node;
-pub use settings::{Draft, MeshSettings, ModelSource, Settings, SplitModels};
+pub use settings::{Draft, Hub, MeshSettings, ModelSource, Settings, SplitModels};
 pub use snapshot::{
     Demand, Host, HostedModel, Machine, MemberStatus, MeshStatus, ModelState, ModelStatus, Role,
     Snapshot, Target,

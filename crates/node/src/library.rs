@@ -26,6 +26,8 @@ pub(crate) struct Volume {
     pub(crate) context_tokens: u32,
     /// Memory that serving it takes, bytes.
     pub(crate) needed_bytes: u64,
+    /// Whether it could run on several machines.
+    pub(crate) can_split: bool,
 }
 
 /// What was found at the last look. Headers are read again only when a file has changed.
@@ -81,6 +83,7 @@ fn read(path: &Path, settings: &Settings, loader: &dyn Loader) -> Option<Volume>
     let plan = plan(name.clone(), Source::File(path.to_path_buf()), settings);
     Some(Volume {
         needed_bytes: loader.memory_needed(&plan).ok()?,
+        can_split: gguf::LayerMap::of(&model).is_ok(),
         name,
         path: path.to_path_buf(),
         fingerprint: model.fingerprint().to_string(),

@@ -2,23 +2,27 @@
 //! node is and has, and takes up models that the mesh lacks.
 
 mod announce;
+mod inheritance;
 mod requests;
 
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use engine::{Backend, Error};
+use mesh::announcement::{NodeInfo, SplitStage};
 use mesh::net::{Link, MemberStatus, Streams};
-use mesh::proto::View;
+use mesh::proto::{Liveness, View};
 use mesh::{Mesh, Role};
 #[cfg(feature = "solo")]
 use split::station::Station;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
-use tokio::time::{MissedTickBehavior, interval, timeout};
+use tokio::time::{MissedTickBehavior, interval, sleep, timeout};
 use tokio_util::task::AbortOnDropHandle;
 
 use self::announce::info;
+#[cfg(feature = "solo")]
+use crate::Machine;
 use crate::library::{Library, Volume};
 use crate::models::blocking;
 use crate::node::Shared;
@@ -26,8 +30,9 @@ use crate::peer::{self, CALLS, Hosting};
 use crate::promotion::{Fitting, Member, Promoter, Reason, Scene};
 #[cfg(feature = "solo")]
 use crate::split::Part;
+use crate::succession::Successor;
 use crate::wire::Call;
-use crate::{ModelSource, picture};
+use crate::{ModelSource, Settings, SplitModels, picture};
 
 /// How often this node looks at itself, and decides.
 const LOOK_INTERVAL: Duration = Duration::from_secs(1);
@@ -41,6 +46,10 @@ const LOADS_MAX: usize = 4;
 /// How long stages of others may take to end: the step that runs, and freeing memory.
 #[cfg(feature = "solo")]
 const STATION_CLOSE_MAX: Duration = Duration::from_secs(5);
+
+/// How long a node that stops waits for hosts to go elsewhere. Another machine loads the layers meanwhile.
+#[cfg(feature = "solo")]
+const LEAVE_MAX: Duration = Duration::from_secs(30);
 
 /// Code with which a stream of an unknown kind is ended.
 const CODE_UNKNOWN_KIND: u32 = 2;
@@ -64,12 +73,16 @@ struct Keeper {
     links: watch::Sender<Vec<Link>>,
     dropped: mpsc::Receiver<String>,
     promoter: Promoter,
+    successor: Successor,
     library: Vec<Volume>,
     looks: u64,
     tasks: JoinSet<Done>,
     loads: usize,
     #[cfg(feature = "solo")]
     part: Option<Part>,
+    /// Whether this machine's memory is measured, or was.
+    #[cfg(feature = "solo")]
+    is_measured: bool,
 }
 
 /// Finds this node's models for peers.
@@ -107,12 +120,15 @@ impl Membership {
         let keeper = Keeper {
             #[cfg(feature = "solo")]
             part: part.clone(),
+            #[cfg(feature = "solo")]
+            is_measured: part.is_none(),
             shared: Arc::downgrade(shared),
             mesh: mesh.clone(),
             streams,
             links: links_sender,
             dropped: dropped_receiver,
             promoter: Promoter::default(),
+            successor: Successor::default(),
             library: Vec::new(),
             looks: 0,
             tasks: JoinSet::new(),
@@ -172,6 +188,16 @@ impl Membership {
         }
     }
 
+    /// Asks the hosts of this node's stages to go elsewhere, and waits for that.
+    pub(crate) async fn leave_rings(&self, wait_max: Duration) {
+        #[cfg(feature = "solo")]
+        if let Some(part) = &self.part {
+            part.station.leave(wait_max.min(LEAVE_MAX)).await;
+        }
+        #[cfg(not(feature = "solo"))]
+        let _ = wait_max;
+    }
+
     /// Asks for a fresh table; true if one came in time.
     pub(crate) async fn pull(&self, wait_max: Duration) -> bool {
         let mut view = self.mesh.view();
@@ -180,6 +206,20 @@ impl Membership {
             return false;
         }
         matches!(timeout(wait_max, view.changed()).await, Ok(Ok(())))
+    }
+
+    /// Waits for news of the mesh, for `wait_max` at most.
+    pub(crate) async fn look_again(&self, wait_max: Duration) {
+        if self.pulls() {
+            // Without an answer the next look comes all the same.
+            let _ = self.mesh.pull_now().await;
+            sleep(wait_max).await;
+            return;
+        }
+        let mut view = self.mesh.view();
+        view.mark_unchanged();
+        // Running out of time is the usual end.
+        let _ = timeout(wait_max, view.changed()).await;
     }
 
     /// The owner dropped a model: it is not taken up again soon.
@@ -247,6 +287,7 @@ impl Keeper {
                     let Some(shared) = self.shared.upgrade() else { return End::Gone };
                     // A host that is there for a moment only is one that can be lost.
                     self.promoter.observe(&self.scene(&shared));
+                    self.succeed(&shared);
                     shared.publish();
                 }
                 changed = status.changed() => {
@@ -263,6 +304,9 @@ impl Keeper {
                         return End::Gone;
                     }
                     table.mark_unchanged();
+                    let Some(shared) = self.shared.upgrade() else { return End::Gone };
+                    self.succeed(&shared);
+                    drop(shared);
                     if self.announce().await.is_none() {
                         return End::Gone;
                     }
@@ -270,6 +314,7 @@ impl Keeper {
                 Some(model) = self.dropped.recv() => {
                     if let Some(shared) = self.shared.upgrade() {
                         self.promoter.dropped(&model, shared.ingress.now_ms());
+                        self.successor.dropped(&model, shared.ingress.now_ms());
                     }
                 }
                 _ = looks.tick() => {
@@ -290,6 +335,8 @@ impl Keeper {
         self.offer().await;
         self.announce().await?;
         let shared = self.shared.upgrade()?;
+        self.measure(&shared);
+        self.succeed(&shared);
         let scene = self.scene(&shared);
         if let Some((model, reason)) = self.promoter.decide(&scene) {
             self.take_up(&shared, &model, reason);
@@ -309,16 +356,45 @@ impl Keeper {
         });
     }
 
+    /// Measures this machine when it has nothing else to do, once.
+    #[cfg(feature = "solo")]
+    fn measure(&mut self, shared: &Arc<Shared>) {
+        let is_idle = {
+            let table = shared.models.table();
+            !table.is_loading() && table.ready().all(|backend| backend.load().running == 0)
+        };
+        if self.is_measured || !is_idle {
+            return;
+        }
+        self.is_measured = true;
+        let shared = Arc::clone(shared);
+        self.tasks.spawn(async move {
+            let measure = move || {
+                if let Some(compute) = crate::split::measure(&shared) {
+                    let mb_s = compute.bandwidth_mb_s;
+                    let told = |machine: &mut Machine| machine.bandwidth_mb_s = Some(mb_s);
+                    shared.machine.send_modify(told);
+                    // Another membership of this node may have been first.
+                    let _ = shared.compute.set(compute);
+                }
+            };
+            let _ = blocking("measuring memory", measure).await;
+            Done::Call
+        });
+    }
+
+    #[cfg(not(feature = "solo"))]
+    fn measure(&mut self, _: &Arc<Shared>) {}
+
     /// What others may lease here: what is free, and what they have leased already.
     #[cfg(feature = "solo")]
     async fn offer(&self) {
         if let (Some(part), Some(shared)) = (&self.part, self.shared.upgrade()) {
             let station = &part.station;
-            let free_bytes = shared.models.free_bytes(shared.settings.memory_bytes_max);
             let leased_bytes = station.usage().await.used_bytes;
-            station
-                .set_budget(free_bytes.saturating_add(leased_bytes))
-                .await;
+            let bytes_max = shared.settings.memory_bytes_max;
+            let budget_bytes = shared.models.lend(bytes_max, leased_bytes);
+            station.set_budget(budget_bytes).await;
         }
     }
 
@@ -363,7 +439,7 @@ impl Keeper {
             LOOK_INTERVAL * u32::try_from(LIBRARY_LOOKS).unwrap_or(u32::MAX)
         };
         self.tasks.spawn(async move {
-            tokio::time::sleep(wait).await;
+            sleep(wait).await;
             let looked = blocking("looking for models", move || {
                 let volumes = library.look(&settings, loader.as_ref());
                 (library, volumes)
@@ -386,10 +462,7 @@ impl Keeper {
         tracing::info!(model, ?reason, "taking up a model that the mesh lacks");
         let (shared, path, model) = (Arc::clone(shared), volume.path.clone(), model.to_owned());
         self.tasks.spawn(async move {
-            let loaded = shared
-                .models
-                .load(ModelSource::Path(path), &shared.settings)
-                .await;
+            let loaded = shared.load(ModelSource::Path(path), false).await;
             if let Err(error) = loaded {
                 tracing::warn!(model, %error, "a model could not be taken up");
             }
@@ -415,11 +488,7 @@ impl Keeper {
                 Member {
                     node: member.node,
                     standby: info.state == mesh::announcement::NodeState::Standby,
-                    serving: info
-                        .serving
-                        .iter()
-                        .map(|served| served.model.name.clone())
-                        .collect(),
+                    serving: serving(info),
                     local: info.local.iter().map(|model| model.name.clone()).collect(),
                 }
             });
@@ -433,9 +502,19 @@ impl Keeper {
                 .map(|volume| volume.name.clone())
                 .collect(),
         };
-        let fits =
-            |volume: &&Volume| volume.needed_bytes <= free_bytes && !failed.contains(&volume.name);
         let settings = &shared.settings;
+        let demand = picture::demand(&shared.ingress.rates(), Some(&view));
+        let shared_bytes = shared_bytes(&view, settings).saturating_add(free_bytes);
+        // What is asked for may be split; to do that unasked would take memory that others want.
+        let splits = |volume: &Volume| {
+            volume.can_split
+                && demand.contains_key(&volume.name)
+                && volume.needed_bytes <= shared_bytes
+        };
+        let fits = |volume: &&Volume| {
+            let fits = volume.needed_bytes <= free_bytes || splits(volume);
+            fits && !failed.contains(&volume.name)
+        };
         Scene {
             now_ms: shared.ingress.now_ms(),
             me: view.me,
@@ -446,7 +525,7 @@ impl Keeper {
                     size_bytes: volume.size_bytes,
                 })
                 .collect(),
-            demand: picture::demand(&shared.ingress.rates(), Some(&view)),
+            demand,
             willing: self.mesh.role() == Role::Serve
                 && !table.shutting_down
                 && !table.is_loading()
@@ -454,6 +533,30 @@ impl Keeper {
             wants_assignment: settings.models.is_empty() && !settings.mesh.standby,
         }
     }
+}
+
+/// Memory that others could give to a split model, bytes.
+fn shared_bytes(view: &View, settings: &Settings) -> u64 {
+    if settings.split == SplitModels::Never {
+        return 0;
+    }
+    let others = view.alive().filter(|member| {
+        member.node != view.me && member.role() == Role::Serve && member.liveness == Liveness::Alive
+    });
+    others
+        .map(|member| member.announcement().info.memory_free_bytes)
+        .fold(0, u64::saturating_add)
+}
+
+/// Models that answer at a node, or will: what it brings up over several machines is taken care of.
+fn serving(info: &NodeInfo) -> Vec<String> {
+    let comes = info
+        .splits
+        .iter()
+        .filter(|split| split.stage != SplitStage::Waiting);
+    let served = info.serving.iter().map(|served| &served.model);
+    let models = served.chain(comes.map(|split| &split.model));
+    models.map(|model| model.name.clone()).collect()
 }
 
 /// Why the mesh has no place for this node any more, if so.

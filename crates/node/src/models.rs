@@ -4,7 +4,6 @@
 //! and waits for the running answers of those that are dropped.
 
 mod purpose;
-#[cfg(feature = "solo")]
 mod splitting;
 
 use std::sync::Arc;
@@ -17,9 +16,10 @@ use tokio::task::JoinSet;
 use tokio_util::task::AbortOnDropHandle;
 
 pub(crate) use self::purpose::{Purpose, is_auto, is_called};
+pub(crate) use self::splitting::{Facts, Hosting, Splitting};
 use crate::layout::Layout;
 use crate::loader::{Loader, Plan};
-use crate::plan::{Budget, plan, plan_one};
+use crate::plan::{plan, plan_one};
 use crate::{DropError, ModelSource, ModelState, ModelStatus, Settings, StartError};
 
 /// Progress is published in steps of this share, so that a fast loader does not wake every
@@ -51,7 +51,8 @@ struct Model {
     stage: Stage,
     /// Of a model that runs on several machines.
     layout: Option<Arc<Layout>>,
-    is_split: bool,
+    /// Of one that is to.
+    split: Option<Splitting>,
 }
 
 enum Stage {
@@ -109,7 +110,7 @@ impl Models {
                 needed_bytes: 0,
                 stage: Stage::Ready(backend),
                 layout: None,
-                is_split: false,
+                split: None,
             })
             .collect();
         let table = Table {
@@ -149,17 +150,7 @@ impl Models {
     /// Memory that models may still take, bytes: what the machine has free, and what the owner
     /// allows.
     pub(crate) fn free_bytes(&self, bytes_max: Option<u64>) -> u64 {
-        let Some(loader) = &self.loader else {
-            return 0;
-        };
-        let table = self.table.borrow();
-        Budget {
-            available_bytes: loader.memory_available(),
-            loading_bytes: table.loading_bytes(),
-            loaded_bytes: table.needed_bytes(),
-            bytes_max,
-        }
-        .free_bytes()
+        self.budget(bytes_max).free_bytes()
     }
 
     /// How models are loaded here, if they can be.
@@ -173,11 +164,19 @@ impl Models {
         source: ModelSource,
         settings: &Settings,
     ) -> Result<String, StartError> {
-        let (planner, settings) = (self.loader.clone(), settings.clone());
-        let bytes_max = settings.memory_bytes_max;
+        let own = settings.clone();
+        let plan = blocking("planning", move || plan_one(&source, &own)).await??;
+        self.load_planned(plan, settings).await
+    }
+
+    /// Begins to load a model of which everything is decided; gives its name.
+    pub(crate) async fn load_planned(
+        &self,
+        plan: Plan,
+        settings: &Settings,
+    ) -> Result<String, StartError> {
+        let planner = self.loader.clone().ok_or(StartError::NoEngine)?;
         let (plan, needed_bytes) = blocking("planning", move || {
-            let plan = plan_one(&source, &settings)?;
-            let planner = planner.ok_or(StartError::NoEngine)?;
             let needed_bytes = crate::plan::needed(&plan, planner.as_ref())?;
             Ok::<_, StartError>((plan, needed_bytes))
         })
@@ -185,7 +184,7 @@ impl Models {
         if self.table.borrow().is_taken(&plan.name) {
             return Ok(plan.name);
         }
-        let free_bytes = self.free_bytes(bytes_max);
+        let free_bytes = self.free_bytes(settings.memory_bytes_max);
         crate::plan::check_fits(&[(plan.name.clone(), needed_bytes)], free_bytes)?;
         let name = plan.name.clone();
         self.begin(plan, needed_bytes).await?;
@@ -214,7 +213,7 @@ impl Models {
                 needed_bytes,
                 stage: Stage::Loading(0.0),
                 layout: None,
-                is_split: false,
+                split: None,
             });
             table.next_id += 1;
         });
@@ -458,7 +457,7 @@ impl Model {
 
     /// Nothing more comes of waiting for it; other machines may take for ever to come.
     fn is_settled(&self) -> bool {
-        self.is_split || self.running().is_some()
+        self.split.is_some() || self.running().is_some()
     }
 
     fn status(&self) -> ModelStatus {
@@ -485,6 +484,7 @@ impl Model {
             info,
             load,
             layout: self.layout.clone(),
+            loading: self.loading(),
         }
     }
 }

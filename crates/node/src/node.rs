@@ -1,16 +1,15 @@
 //! The handle to a running node, and what its parts share.
 
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, OnceLock, PoisonError};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use engine::{Backend, EmbedRequest, Embeddings, Error, EventStream, ModelInfo, Request};
 use futures::future::join_all;
-use mesh::announcement::MODEL_NAME_BYTES_MAX;
+use mesh::announcement::{Compute, MODEL_NAME_BYTES_MAX};
 use mesh::proto::View;
 use mesh::{Mesh, NodeId};
-use tokio::runtime::Handle;
 use tokio::sync::{Mutex, watch};
-use tokio::task::JoinHandle;
+use tokio::task::JoinSet;
 use tokio::time::timeout;
 use tokio_util::task::AbortOnDropHandle;
 
@@ -23,7 +22,7 @@ use crate::models::{Models, Purpose, is_auto, is_called};
 use crate::peer::Calls;
 use crate::remote::Remote;
 use crate::route::Place;
-use crate::{Machine, Settings, Snapshot, StartError, picture};
+use crate::{Machine, Settings, Snapshot, SplitModels, StartError, picture};
 
 /// How long after the grace time a backend may take to say that it has stopped. Ending a
 /// sequence takes one decode step, which even a slow machine does well within this.
@@ -44,7 +43,7 @@ const DESCRIBE_MAX: Duration = Duration::from_secs(2);
 #[derive(Clone)]
 pub struct Node {
     pub(crate) shared: Arc<Shared>,
-    _work: Arc<OnceLock<Vec<AbortOnDropHandle<()>>>>,
+    _work: Arc<OnceLock<AbortOnDropHandle<()>>>,
 }
 
 /// What the parts of a node share. Each part owns its own state.
@@ -58,6 +57,12 @@ pub(crate) struct Shared {
     pub(crate) membership: watch::Sender<Option<Arc<Membership>>>,
     /// Held while the node goes from one mesh to another: one change at a time.
     pub(crate) entering: Mutex<()>,
+    /// How fast this machine computes, once measured.
+    pub(crate) compute: OnceLock<Compute>,
+    #[cfg(feature = "solo")]
+    pub(crate) speeds: Arc<crate::split::Speeds>,
+    /// Tasks that keep models on several machines; they end with the node.
+    splits: std::sync::Mutex<JoinSet<()>>,
     started_unix_s: u64,
     published: watch::Sender<Arc<Snapshot>>,
 }
@@ -111,23 +116,30 @@ impl Node {
             .map_or_else(Vec::new, |loader| loader.gpus());
         let machine = picture::machine(&settings, gpus);
         let snapshot = picture::first(started_unix_s, &machine, &models.table());
+        let calls = Arc::new(Calls::new(settings.mesh.unread_max));
         let shared = Arc::new(Shared {
+            compute: OnceLock::new(),
+            #[cfg(feature = "solo")]
+            speeds: crate::split::speeds(&settings),
             settings,
             models,
             ingress: Ingress::new(),
-            calls: Arc::default(),
+            calls,
             machine: watch::Sender::new(machine),
             membership: watch::Sender::new(None),
             entering: Mutex::new(()),
+            splits: std::sync::Mutex::default(),
             started_unix_s,
             published: watch::Sender::new(Arc::new(snapshot)),
         });
         let work = OnceLock::new();
         if let Ok(runtime) = tokio::runtime::Handle::try_current() {
-            let mut tasks = vec![runtime.spawn(look(Arc::downgrade(&shared)))];
-            tasks.extend(keep_split(&runtime, &shared, split));
+            let looking = runtime.spawn(look(Arc::downgrade(&shared)));
             // The cell is empty: nobody else has this node yet.
-            let _ = work.set(tasks.into_iter().map(AbortOnDropHandle::new).collect());
+            let _ = work.set(AbortOnDropHandle::new(looking));
+            for plan in split {
+                shared.begin_split(plan, true, shared.settings.split == SplitModels::Always);
+            }
         }
         Self {
             shared,
@@ -260,7 +272,8 @@ impl Node {
         let grace = grace.min(GRACE_MAX);
         self.shared.models.close();
         self.shared.publish();
-        let stopping = self.shared.models.finish(Instant::now() + grace);
+        let running = self.shared.models.finish(Instant::now() + grace);
+        let stopping = async { tokio::join!(running, self.shared.leave_rings(grace)) };
         if tokio::time::timeout(grace + STOP_MARGIN, stopping)
             .await
             .is_err()
@@ -273,22 +286,6 @@ impl Node {
         self.shared.end_membership().await;
         drop(entering);
     }
-}
-
-/// Begins to keep models on several machines.
-#[cfg(feature = "solo")]
-fn keep_split(runtime: &Handle, shared: &Arc<Shared>, models: Vec<Plan>) -> Vec<JoinHandle<()>> {
-    let begun = models.into_iter().filter_map(|plan| {
-        let id = shared.models.begin_split(&plan.name)?;
-        Some(runtime.spawn(crate::split::keep(Arc::downgrade(shared), id, plan)))
-    });
-    begun.collect()
-}
-
-/// Without an engine there is nothing to begin.
-#[cfg(not(feature = "solo"))]
-fn keep_split(_: &Handle, _: &Arc<Shared>, _: Vec<Plan>) -> Vec<JoinHandle<()>> {
-    Vec::new()
 }
 
 /// Looks at what changes by itself until the node is gone.
@@ -319,6 +316,27 @@ async fn look(shared: std::sync::Weak<Shared>) {
 }
 
 impl Shared {
+    /// Begins to keep a model on several machines; false if there is one of that name. `asked`: the
+    /// owner wants it here. `forced`: even if it fits on one machine.
+    #[cfg(feature = "solo")]
+    pub(crate) fn begin_split(self: &Arc<Self>, plan: Plan, asked: bool, forced: bool) -> bool {
+        let Some(id) = self.models.begin_split(&plan.name, asked) else {
+            return false;
+        };
+        let keeping = crate::split::keep(Arc::downgrade(self), id, plan, forced);
+        let mut splits = self.splits.lock().unwrap_or_else(PoisonError::into_inner);
+        // Those that have ended are forgotten.
+        while splits.try_join_next().is_some() {}
+        splits.spawn(keeping);
+        true
+    }
+
+    /// Without an engine there is nothing to begin.
+    #[cfg(not(feature = "solo"))]
+    pub(crate) fn begin_split(self: &Arc<Self>, _: Plan, _: bool, _: bool) -> bool {
+        false
+    }
+
     /// The mesh, if the node is in one.
     pub(crate) fn mesh(&self) -> Option<Mesh> {
         let membership = self.membership.borrow();
@@ -331,6 +349,13 @@ impl Shared {
     pub(crate) fn view(&self) -> Option<Arc<View>> {
         let membership = self.membership.borrow();
         membership.as_ref().map(|membership| membership.view())
+    }
+
+    /// Whether there is a connection to a member.
+    pub(crate) fn is_connected(&self) -> bool {
+        let membership = self.membership.borrow();
+        let membership = membership.as_ref();
+        membership.is_some_and(|membership| !membership.links().is_empty())
     }
 
     /// The hosts of a model.

@@ -33,9 +33,5 @@ const QUESTION_MAX: Duration = Duration::from_secs(60);
 /// How long a call may take to arrive: 24 MiB over 20 Mbit/s.
 const CALL_READ_MAX: Duration = Duration::from_secs(10);
 
-/// How long a peer may read nothing. Its own client may be slow, so this is longer than the API's
-/// patience with that.
-const WRITE_MAX: Duration = Duration::from_secs(90);
-
 /// Code with which a stream is ended that broke a rule or a deadline.
 const CODE_BROKEN: u32 = 1;

@@ -43,6 +43,7 @@ pub(crate) fn machine(settings: &Settings, gpus: Vec<String>) -> Machine {
             .memory_bytes_max
             .map_or(total, |max| max.min(total)),
         memory_free_bytes: 0,
+        bandwidth_mb_s: None,
     };
     let free = available_bytes().min(settings.memory_bytes_max.unwrap_or(u64::MAX));
     note_memory(&mut machine, free);
@@ -178,6 +179,7 @@ fn member(member: &Member) -> MemberStatus {
             devices: info.devices.clone(),
             memory_total_bytes: info.memory_total_bytes,
             memory_free_bytes: info.memory_free_bytes,
+            bandwidth_mb_s: info.compute.map(|compute| compute.bandwidth_mb_s),
         },
         version: info.version.clone(),
         started_unix_ms: info.started_at_unix_ms,

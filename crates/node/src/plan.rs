@@ -70,8 +70,11 @@ pub(crate) fn plan(settings: &Settings, loader: &dyn Loader) -> Result<Plans, St
     let mut fits = check_fits(&needs, budget.free_bytes());
     while fits.is_err() && settings.split == SplitModels::IfNeeded {
         // The largest first: most of the others may fit without it.
-        let sizes = plans.iter().map(|(_, bytes)| *bytes).enumerate();
-        let Some((largest, _)) = sizes.max_by_key(|(_, bytes)| *bytes) else {
+        let sizes = plans
+            .iter()
+            .enumerate()
+            .filter(|(_, (plan, _))| can_split(plan));
+        let Some((largest, _)) = sizes.max_by_key(|(_, (_, bytes))| *bytes) else {
             break;
         };
         split.push(plans.remove(largest).0);
@@ -86,6 +89,15 @@ pub(crate) fn plan(settings: &Settings, loader: &dyn Loader) -> Result<Plans, St
         whole: plans,
         split,
     })
+}
+
+/// Whether a model could run on several machines. Reads its header.
+pub(crate) fn can_split(plan: &Plan) -> bool {
+    let Source::File(path) = &plan.source else {
+        return false;
+    };
+    let model = gguf::Model::open(path);
+    model.is_ok_and(|model| gguf::LayerMap::of(&model).is_ok())
 }
 
 /// Memory that a model will take, bytes.

@@ -1,9 +1,11 @@
 //! What a node is started with. Already resolved: nothing here reads flags, files or variables.
 
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use mesh::Role;
 use mesh::net::Network;
+use split::spec::Precision;
 
 /// Everything a node needs to know at its start.
 #[derive(Debug, Clone, Default)]
@@ -32,10 +34,35 @@ pub struct Settings {
     pub memory_bytes_max: Option<u64>,
     /// Which models run on several machines of the mesh.
     pub split: SplitModels,
+    /// How hidden states travel between the machines of a split model.
+    pub split_precision: Precision,
+    /// Where layers of split models come from that no member gives; `None`: from nowhere else.
+    pub hub: Option<Hub>,
+    /// Whether members get no weights of models on this disk, only what they need to check those from
+    /// elsewhere.
+    pub keeps_weights: bool,
     /// Folder for what can be made again, such as slices of models; `None`: among the node's files.
     pub cache_dir: Option<PathBuf>,
     /// What the node is in a mesh, and how it gets there.
     pub mesh: MeshSettings,
+}
+
+/// A hub of models that gives ranges of its files over HTTP.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Hub {
+    /// Its address, such as `https://huggingface.co`.
+    pub address: String,
+    /// The user's token there, for models that ask for one.
+    pub token: Option<String>,
+}
+
+impl std::fmt::Debug for Hub {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        // The token is nobody's business.
+        f.debug_struct("Hub")
+            .field("address", &self.address)
+            .finish_non_exhaustive()
+    }
 }
 
 /// Which models run on several machines.
@@ -68,7 +95,13 @@ pub struct MeshSettings {
     pub node_name: String,
     /// Where it stands, in its owner's words; may be empty.
     pub region: String,
+    /// How long a peer may read nothing of an answer before it is cut off.
+    pub unread_max: Duration,
 }
+
+/// How long a peer may read nothing. Its own client may be slow, so this is longer than the API's
+/// patience with that.
+const UNREAD_MAX: Duration = Duration::from_secs(90);
 
 impl Default for MeshSettings {
     fn default() -> Self {
@@ -80,6 +113,7 @@ impl Default for MeshSettings {
             standby: false,
             node_name: String::new(),
             region: String::new(),
+            unread_max: UNREAD_MAX,
         }
     }
 }

@@ -1,6 +1,6 @@
 //! The node's state as front ends see it: immutable, complete, cheap to clone.
 
-use crate::layout::Layout;
+use crate::layout::{Layout, LoadingStage};
 use std::sync::Arc;
 
 use engine::{Load, ModelInfo};
@@ -52,6 +52,8 @@ pub struct ModelStatus {
     pub load: Load,
     /// How it lies over several machines, if it does.
     pub layout: Option<Arc<Layout>>,
+    /// Machines that load their share of it at the moment.
+    pub loading: Vec<LoadingStage>,
 }
 
 /// How far a model is.
@@ -91,6 +93,8 @@ pub struct Machine {
     pub memory_total_bytes: u64,
     /// Of that, free at the last look, bytes.
     pub memory_free_bytes: u64,
+    /// Megabytes (10^6) a second that inference threads read from it, once measured.
+    pub bandwidth_mb_s: Option<u32>,
 }
 
 /// What a node does in its mesh.

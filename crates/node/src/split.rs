@@ -1,15 +1,19 @@
 //! Models that run on several machines: this node as the host of some, and as a worker for others'.
 //!
 //! - `streams`, `slices`: what [`split::station`] needs of this machine: ways to the others, and layers.
+//! - `bandwidth`, `probe`, `speeds`: how fast this machine is, and what is known of others.
 //! - `pool`: who could take part, from what the mesh says. Pure.
 //! - `host`: one such model, from the plan to its end.
 //! - `stages`: what stands in its decode thread for the layers of other machines.
 
 mod backend;
+mod bandwidth;
 mod host;
 mod pool;
+mod probe;
 mod runner;
 mod slices;
+mod speeds;
 mod stages;
 mod streams;
 mod weights;
@@ -17,17 +21,21 @@ mod weights;
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use mesh::announcement::Compute;
 use mesh::net::{IncomingStream, StreamKind};
 use mesh::{Mesh, NodeId};
 use split::layers::LayerSource;
 use split::station::{Offer, Station};
-use split::weights::{Cache, Server};
+use split::weights::{Cache, Server, shares_weights};
 
+use self::bandwidth::Field;
 pub(crate) use self::host::keep;
 use self::slices::Slices;
+pub(crate) use self::speeds::Speeds;
 use self::streams::{MeshStreams, duplex};
 use self::weights::{Shelf, WEIGHTS};
 
+use crate::Settings;
 use crate::node::Shared;
 
 /// Streams of stages. Other kinds belong to other protocols.
@@ -66,15 +74,18 @@ impl Part {
             Arc::clone(loader),
             cache.clone(),
             mesh.clone(),
+            Arc::clone(&shared.speeds),
         ));
         let offer = Offer {
             source: Arc::clone(&slices) as Arc<dyn LayerSource>,
             budget_bytes: shared.models.free_bytes(shared.settings.memory_bytes_max),
         };
+        // Meshes are private: nothing publishes one yet.
+        let gives = shares_weights(false, Some(!shared.settings.keeps_weights));
         let transport = Arc::new(MeshStreams::new(mesh.clone()));
         Some(Self {
             station: Station::new(mesh.node_id(), transport, Some(offer)),
-            weights: Server::new(Shelf::new(slices, cache.clone()), cache),
+            weights: Server::new(Shelf::new(slices, cache.clone(), gives), cache),
         })
     }
 
@@ -102,8 +113,43 @@ impl Part {
     }
 }
 
+/// Where layers are cut out for a trial.
+fn trial_folder(settings: &Settings) -> PathBuf {
+    slices_folder(settings).with_file_name("trials")
+}
+
+/// What is known of speeds from earlier runs.
+pub(crate) fn speeds(settings: &Settings) -> Arc<Speeds> {
+    let own = settings.mesh.home.clone();
+    Arc::new(Speeds::open(settings.cache_dir.clone().or(own)))
+}
+
+/// Measures the memory of this machine, unless that was done before. Blocks for some 100 ms.
+pub(crate) fn measure(shared: &Shared) -> Option<Compute> {
+    let loader = shared.models.loader()?;
+    let settings = &shared.settings;
+    // Layers on a GPU have another memory; only a run on one of them tells.
+    if !loader.gpus().is_empty() && settings.gpu_layers != Some(0) {
+        return None;
+    }
+    let threads = settings.threads.unwrap_or_else(engine::threads_default);
+    let processor = shared.machine.borrow().devices.join(", ");
+    let known = shared.speeds.bandwidth(&processor, threads);
+    let bytes_per_s = known.unwrap_or_else(|| {
+        let measured = Field::new().bytes_per_s(threads);
+        tracing::info!(gb_per_s = measured / 1e9, threads, "memory was measured");
+        shared.speeds.note_bandwidth(&processor, threads, measured);
+        shared.speeds.save();
+        measured
+    });
+    Some(Compute {
+        bandwidth_mb_s: (bytes_per_s / 1e6) as u32,
+        threads,
+    })
+}
+
 /// Where slices are kept: under the user's cache folder, or, without one, among the node's own files.
-fn slices_folder(settings: &crate::Settings) -> PathBuf {
+fn slices_folder(settings: &Settings) -> PathBuf {
     let own = settings.mesh.home.clone();
     let folder = settings.cache_dir.clone().or(own);
     folder.unwrap_or_else(std::env::temp_dir).join("slices")

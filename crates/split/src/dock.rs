@@ -5,19 +5,23 @@ use std::io;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use gguf::Fingerprint;
 use mesh::NodeId;
 use tokio::sync::oneshot;
 use tokio::time::timeout;
 
 use crate::spec::RingId;
 use crate::transport::{Duplex, Transport};
-use crate::wire::{Answer, Opening, read_answer, read_message, write_message};
+use crate::wire::{Answer, Opening, Pace, read_answer, read_message, read_pace, write_message};
 
 /// How long opening a stream may take. A new connection through a relay needs some seconds.
 const OPEN_MAX: Duration = Duration::from_secs(20);
 
 /// How long the other side may take to answer on a stream that is open.
 const ANSWER_MAX: Duration = Duration::from_secs(10);
+
+/// How long a machine may take to find out how fast it is: a layer is cut from a file, loaded and run.
+const PACE_MAX: Duration = Duration::from_secs(20);
 
 /// A place in one life of a ring.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -119,6 +123,18 @@ pub(crate) async fn open(
             "it can't be reached",
         )),
     }
+}
+
+/// Asks `peer` how fast it computes a model. `None`: it does not say.
+pub(crate) async fn pace(
+    transport: &dyn Transport,
+    peer: NodeId,
+    model: Fingerprint,
+) -> Option<Pace> {
+    let opened = open(transport, peer, Opening::Measure { model }).await;
+    let mut stream = opened.ok()?;
+    let answer = timeout(PACE_MAX, read_message(&mut stream.read)).await;
+    read_pace(&answer.ok()?.ok()??).ok()
 }
 
 /// Opens a data stream to a berth at `peer`.

@@ -9,10 +9,13 @@ use gguf::Fingerprint;
 use mesh::NodeId;
 
 use crate::fault::{Fault, Refusal};
+use crate::pace::Work;
 use crate::spec::{Precision, RingId, StageSpec};
+use crate::weights::fuzzing as weights;
 use crate::wire::{
-    Answer, CacheOp, Frame, FrameFormat, FromWorker, Lease, Opening, Outcome, Ready, ToWorker,
-    decode_frame, encode_frame, read_answer, read_from_worker, read_opening, read_to_worker,
+    Alive, Answer, CacheOp, Frame, FrameFormat, FromWorker, Lease, Opening, Outcome, Pace, Ready,
+    ToWorker, decode_frame, encode_frame, read_answer, read_from_worker, read_opening, read_pace,
+    read_to_worker,
 };
 
 /// Something that reads foreign bytes.
@@ -27,7 +30,7 @@ pub struct Decoder {
 }
 
 /// All of them.
-pub const DECODERS: [Decoder; 5] = [
+pub const DECODERS: [Decoder; 10] = [
     Decoder {
         name: "frame",
         read: frame,
@@ -57,7 +60,44 @@ pub const DECODERS: [Decoder; 5] = [
                 .into()
         },
     },
+    Decoder {
+        name: "to_holder",
+        read: to_holder,
+        samples: weights::asks,
+    },
+    Decoder {
+        name: "from_holder",
+        read: from_holder,
+        samples: weights::answers,
+    },
+    Decoder {
+        name: "headers",
+        read: headers,
+        samples: weights::headers_of_a_model,
+    },
+    Decoder {
+        name: "content_range",
+        read: content_range,
+        samples: || vec![b"bytes 0-99/1000".to_vec()],
+    },
+    Decoder {
+        name: "pace",
+        read: pace,
+        samples: || vec![SAMPLE_PACE.to_bytes()],
+    },
 ];
+
+/// Bytes that the decoder of this name accepts; none if there is no such decoder.
+#[must_use]
+pub fn samples(name: &str) -> Vec<Vec<u8>> {
+    let named = DECODERS.iter().find(|decoder| decoder.name == name);
+    named.map_or_else(Vec::new, |decoder| (decoder.samples)())
+}
+
+const SAMPLE_PACE: Pace = Pace {
+    decode_bytes_per_s: 80_000_000_000,
+    prefill_bytes_per_s: u64::MAX,
+};
 
 /// What frames of the samples look like.
 const FORMAT: FrameFormat = FrameFormat {
@@ -130,6 +170,35 @@ pub fn answer(bytes: &[u8]) -> bool {
     true
 }
 
+/// What a member asks for weights.
+pub fn to_holder(bytes: &[u8]) -> bool {
+    weights::ask(bytes)
+}
+
+/// The answer to it.
+pub fn from_holder(bytes: &[u8]) -> bool {
+    weights::answer(bytes)
+}
+
+/// A model's headers, as a member or a hub sends them.
+pub fn headers(bytes: &[u8]) -> bool {
+    weights::headers(bytes)
+}
+
+/// What a hub says of the bytes that it sends.
+pub fn content_range(bytes: &[u8]) -> bool {
+    weights::range(bytes)
+}
+
+/// How fast a machine computes.
+pub fn pace(bytes: &[u8]) -> bool {
+    let Ok(read) = read_pace(bytes) else {
+        return false;
+    };
+    assert_eq!(read_pace(&read.to_bytes()), Ok(read));
+    true
+}
+
 fn frames() -> Vec<Vec<u8>> {
     let mut frame = Frame {
         epoch: 3,
@@ -147,6 +216,7 @@ fn frames() -> Vec<Vec<u8>> {
             },
         ],
         outcome: Outcome::Rows,
+        busy_us: 0,
         positions: vec![70, 71],
         sequences: vec![2, 2],
         hidden: vec![1.0, -2.5, 1e9, 0.0, 65_504.0, -0.125],
@@ -159,13 +229,16 @@ fn frames() -> Vec<Vec<u8>> {
     vec![full, half, refused]
 }
 
-fn openings() -> [Opening; 2] {
+fn openings() -> [Opening; 3] {
     let data = Opening::Data {
         ring: RingId([7; 16]),
         epoch: 4,
         place: 1,
     };
-    [Opening::Control, data]
+    let measure = Opening::Measure {
+        model: Fingerprint([3; 32]),
+    };
+    [Opening::Control, data, measure]
 }
 
 fn to_workers() -> Vec<ToWorker> {
@@ -220,11 +293,18 @@ fn from_workers() -> Vec<FromWorker> {
         width: 4_096,
         is_recurrent: true,
     };
-    let alive = FromWorker::Alive {
+    let alive = FromWorker::Alive(Alive {
         received: 8,
         sent: 7,
-        busy: Duration::from_millis(12),
-    };
+        work: Work {
+            batches: 7,
+            rows: 20,
+            busy: Duration::from_millis(12),
+            singles: 4,
+            singles_busy: Duration::from_millis(5),
+        },
+        is_leaving: true,
+    });
     let mut all = vec![
         FromWorker::Loading { permille: 500 },
         FromWorker::Ready(ready),

@@ -1,10 +1,12 @@
 //! What a worker computes with. The protocol does not care what is behind it: tests put arithmetic
 //! there, `solo` puts llama.cpp.
 
+use gguf::Fingerprint;
 use mesh::NodeId;
 
 use crate::fault::Refusal;
 use crate::spec::StageSpec;
+use crate::wire::Pace;
 
 /// Rows of one call.
 #[derive(Debug, Clone, Copy)]
@@ -84,4 +86,11 @@ pub trait LayerSource: Send + Sync + 'static {
         spec: &StageSpec,
         progress: &mut dyn FnMut(u16) -> bool,
     ) -> Result<Box<dyn Layers>, String>;
+
+    /// How fast this machine computes a model, if it knows or can find out within moments. `is_busy`: stages
+    /// compute here, which must not be disturbed.
+    fn pace(&self, model: Fingerprint, is_busy: bool) -> Option<Pace> {
+        let _ = (model, is_busy);
+        None
+    }
 }

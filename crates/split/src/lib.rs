@@ -7,7 +7,8 @@
 //! - [`station`] is one machine's part in rings: it leases stages to hosts (`worker`, [`lease`]) and
 //!   raises rings of its own ([`ring`]). [`wire`] is what travels between them, over whatever
 //!   [`transport`] gives; [`layers`] is what computes.
-//! - [`recovery`] decides what happens when a machine of a ring is lost.
+//! - [`recovery`] decides what happens when a machine of a ring is lost, leaves or is slow; [`pace`] is how
+//!   fast it was.
 //! - [`weights`] brings the layers of a slice to the machine that runs them, and nothing else.
 //!
 //! The crate never samples and serves no HTTP; streams to other machines are handed to it.
@@ -20,6 +21,7 @@ pub mod fault;
 pub mod fuzzing;
 pub mod layers;
 pub mod lease;
+pub mod pace;
 pub mod plan;
 pub mod published;
 pub mod recovery;

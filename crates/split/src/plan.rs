@@ -35,6 +35,7 @@ mod refusal;
 pub mod render;
 mod ring;
 mod search;
+mod settled;
 mod shape;
 mod share;
 mod speed;
@@ -47,6 +48,7 @@ pub use outcome::{Plan, Stage};
 pub use refusal::Refusal;
 pub use render::ByteSize;
 pub use search::{BALANCE_PERCENT, FETCH_PERCENT, Request, STAGES_MAX, make};
+pub use settled::{Pinned, settled};
 pub use shape::{LAYERS_MAX, Layer, ModelShape, Parts, ShapeError};
 pub use speed::{Speed, SpeedError};
 

@@ -10,7 +10,8 @@
 //!          raising ─────────────────────────────────────┴───────┘ nobody to blame
 //!            │  ▲
 //!            ▼  └── (planning) ◀── lost
-//!          running
+//!          running ◀─┐
+//!            └───────┘ move: planned and raised while the old ring runs, if there is room for both
 //! ```
 //!
 //! Each plan begins a new epoch, and whatever still comes from an older one counts for nothing. Streams
@@ -18,13 +19,18 @@
 //! Whoever is suspected is left out for a while, longer each time. A worker that accuses others is believed
 //! once: nobody can prove an accusation, and a liar would otherwise empty the mesh.
 
+mod advantage;
 mod bench;
+mod moving;
 
 use std::collections::BTreeSet;
 use std::fmt::Debug;
 use std::time::Duration;
 
+pub use advantage::{Advantage, Sight};
 use bench::Bench;
+pub use moving::{MOVE_INTERVAL, MOVE_INTERVAL_MAX};
+use moving::{Moves, Moving};
 
 /// How long streams wait for a new ring. A person waits no longer; loading a stage from a slow disk
 /// takes one minute of it.
@@ -56,6 +62,8 @@ pub enum Event<I> {
         epoch: u32,
         /// Its workers.
         workers: Vec<I>,
+        /// For a move: whether there is room for the new ring beside the one that runs.
+        beside: bool,
     },
     /// The model does not fit on who is there.
     NoPlan {
@@ -84,6 +92,10 @@ pub enum Event<I> {
     Changed,
     /// A machine is there again, started anew.
     Returned(I),
+    /// A machine is about to stop, and waits for its rings to go elsewhere.
+    Leaves(I),
+    /// Another ring would be so much faster that going there pays.
+    Better,
     /// A stream waits for the ring.
     Waits,
     /// Time has passed.
@@ -101,6 +113,8 @@ pub enum Effect<I> {
         epoch: u32,
         /// Machines that it must do without.
         without: BTreeSet<I>,
+        /// A ring runs meanwhile.
+        is_move: bool,
     },
     /// Lease, load and connect what was planned.
     Raise {
@@ -108,6 +122,8 @@ pub enum Effect<I> {
         epoch: u32,
         /// Its workers.
         workers: Vec<I>,
+        /// The ring that runs must not be disturbed: its leases are not those of this one.
+        beside: bool,
     },
     /// Let go whatever there is of this epoch: the ring, or the attempt to raise it.
     Release {
@@ -183,6 +199,9 @@ pub struct Recovery<I> {
     /// Since when streams wait.
     waiting_since: Option<Duration>,
     raise_max: Duration,
+    /// On the way to another ring while this one runs.
+    moving: Option<Moving<I>>,
+    moves: Moves<I>,
 }
 
 impl<I: Copy + Ord + Debug> Recovery<I> {
@@ -199,6 +218,8 @@ impl<I: Copy + Ord + Debug> Recovery<I> {
             stands_since: None,
             waiting_since: None,
             raise_max,
+            moving: None,
+            moves: Moves::default(),
         }
     }
 
@@ -212,7 +233,8 @@ impl<I: Copy + Ord + Debug> Recovery<I> {
     #[must_use]
     pub fn next_wake(&self) -> Option<Duration> {
         let patience = self.waiting_since.map(|since| since + PATIENCE);
-        self.deadline.into_iter().chain(patience).min()
+        let ends = [self.deadline, patience, self.next_move()];
+        ends.into_iter().flatten().min()
     }
 
     /// Takes an event in.
@@ -231,13 +253,35 @@ impl<I: Copy + Ord + Debug> Recovery<I> {
                     self.plan(now, &mut effects);
                 }
             }
-            Event::Planned { epoch, workers } => self.planned(epoch, workers, now, &mut effects),
+            Event::Planned {
+                epoch,
+                workers,
+                beside,
+            } => match self.is_moving_to(epoch) {
+                true => self.move_planned(epoch, workers, beside, now, &mut effects),
+                false => self.planned(epoch, workers, now, &mut effects),
+            },
             Event::NoPlan { epoch, text } => {
-                if self.state == (State::Planning { epoch }) {
+                if self.is_moving_to(epoch) {
+                    self.move_failed(now);
+                } else if self.state == (State::Planning { epoch }) {
                     self.wait(text, RETRY_MAX, now, &mut effects);
                 }
             }
-            Event::Raised { epoch } => self.raised(epoch, now, &mut effects),
+            Event::Raised { epoch } => match self.is_moving_to(epoch) {
+                true => self.moved(now, &mut effects),
+                false => self.raised(epoch, now, &mut effects),
+            },
+            Event::Lost {
+                epoch,
+                suspect,
+                accuser,
+                ..
+            } if self.is_moving_to(epoch) => {
+                effects.push(Effect::Release { epoch });
+                self.bench.suspect(suspect, accuser, now);
+                self.move_failed(now);
+            }
             Event::Lost {
                 epoch,
                 suspect,
@@ -247,8 +291,11 @@ impl<I: Copy + Ord + Debug> Recovery<I> {
             Event::Changed => self.look_again(now, &mut effects),
             Event::Returned(node) => {
                 self.bench.returned(node);
+                self.moves.leaving.remove(&node);
                 self.look_again(now, &mut effects);
             }
+            Event::Leaves(node) => self.leaves(node, now, &mut effects),
+            Event::Better => self.better(now, &mut effects),
             Event::Waits => {
                 if !matches!(self.state, State::Running { .. }) {
                     self.waiting_since.get_or_insert(now);
@@ -266,8 +313,30 @@ impl<I: Copy + Ord + Debug> Recovery<I> {
         let epoch = self.epoch;
         self.state = State::Planning { epoch };
         self.deadline = Some(now + PLAN_MAX);
-        let without = self.bench.left_out(now);
-        effects.push(Effect::Plan { epoch, without });
+        let without = self.left_out(now);
+        let is_move = false;
+        effects.push(Effect::Plan {
+            epoch,
+            without,
+            is_move,
+        });
+    }
+
+    /// Machines that a plan must do without at the moment.
+    #[must_use]
+    pub fn without(&self, now: Duration) -> BTreeSet<I> {
+        self.left_out(now)
+    }
+
+    fn left_out(&self, now: Duration) -> BTreeSet<I> {
+        let mut out = self.bench.left_out(now);
+        let leaving = self.moves.leaving.iter();
+        out.extend(
+            leaving
+                .filter(|(_, until)| **until > now)
+                .map(|(node, _)| *node),
+        );
+        out
     }
 
     fn planned(
@@ -284,6 +353,7 @@ impl<I: Copy + Ord + Debug> Recovery<I> {
         effects.push(Effect::Raise {
             epoch,
             workers: workers.clone(),
+            beside: false,
         });
         self.state = State::Raising { epoch, workers };
     }
@@ -330,6 +400,9 @@ impl<I: Copy + Ord + Debug> Recovery<I> {
         }
         self.attempts = self.attempts.saturating_add(1);
         let is_blamed = self.bench.blame(suspect, accuser, now);
+        if is_running && self.take_over(suspect, effects) {
+            return;
+        }
         // The next ring does without somebody, or the last one has been of use.
         if self.attempts <= AT_ONCE_MAX && (is_blamed || is_running) {
             self.plan(now, effects);
@@ -358,6 +431,7 @@ impl<I: Copy + Ord + Debug> Recovery<I> {
         if let State::Raising { epoch, .. } | State::Running { epoch, .. } = self.state {
             effects.push(Effect::Release { epoch });
         }
+        self.give_move_up(effects);
         let text = "the model is no longer served here".to_owned();
         effects.push(Effect::Fail { text });
         self.state = State::Stopped;
@@ -375,6 +449,7 @@ impl<I: Copy + Ord + Debug> Recovery<I> {
             };
             effects.push(Effect::Fail { text });
         }
+        self.expire_move(now, effects);
         if !is_over(self.deadline) {
             return;
         }

@@ -10,6 +10,7 @@ mod handle;
 mod patience;
 mod pump;
 mod raise;
+mod steps;
 mod verdict;
 
 use std::ops::Range;
@@ -22,7 +23,7 @@ use crate::fault::{Loss, Refusal};
 use crate::spec::{Precision, RingId, SpecError, StageSpec};
 
 pub(crate) use handle::Opened;
-pub use handle::{Ring, RingError, RingWatch, WorkerStatus};
+pub use handle::{FrameTrip, Ring, RingError, RingWatch, WorkerStatus};
 pub(crate) use raise::{Host, raise};
 
 /// Most workers of a ring; the planner makes no longer ones.

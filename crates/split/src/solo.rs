@@ -1,10 +1,10 @@
 //! Real layers: llama.cpp's stages as [`Layers`], and a [`Ring`] where the engine wants its stages.
 
-use engine::stage::{StageBatch, StageError, StageRunner, Stages};
+use engine::stage::{StageBatch, StageError, StageRunner, Stages, Trip};
 use futures::executor::block_on;
 
 use crate::layers::{Layers, LayersError, Rows};
-use crate::ring::{Ring, RingError};
+use crate::ring::{FrameTrip, Ring, RingError};
 
 impl From<StageError> for LayersError {
     fn from(error: StageError) -> Self {
@@ -71,16 +71,41 @@ impl From<RingError> for StageError {
     }
 }
 
+impl From<FrameTrip> for Trip {
+    fn from(trip: FrameTrip) -> Self {
+        Self {
+            total: trip.total,
+            computing: trip.computing,
+        }
+    }
+}
+
 /// For the decode thread, which may block. Waits on channels only: deadlines are kept by tasks of the
 /// runtime that raised the ring, and when that ends, so do they.
 impl Stages for Ring {
-    fn run(&mut self, batch: &StageBatch<'_>, hidden: &mut Vec<f32>) -> Result<(), StageError> {
+    fn depth(&self) -> usize {
+        Self::depth(self)
+    }
+
+    fn parts(&self) -> usize {
+        self.plan().workers.len() + 1
+    }
+
+    fn submit(&mut self, batch: &StageBatch<'_>) -> Result<(), StageError> {
         let rows = Rows {
             hidden: batch.hidden,
             positions: batch.positions,
             sequences: batch.sequences,
         };
-        Ok(block_on(Self::run(self, &rows, hidden))?)
+        Ok(block_on(Self::submit(self, &rows))?)
+    }
+
+    fn receive(&mut self, hidden: &mut Vec<f32>) -> Result<(), StageError> {
+        Ok(block_on(Self::receive(self, hidden))?)
+    }
+
+    fn trip(&self) -> Option<Trip> {
+        Some(Self::trip(self).into())
     }
 
     fn copy(&mut self, from: u32, to: u32, tokens: u32) -> Result<(), StageError> {

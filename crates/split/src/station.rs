@@ -3,20 +3,24 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use gguf::Fingerprint;
 use mesh::NodeId;
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::dock::{Berth, Dock};
+use crate::dock::{self, Berth, Dock};
 use crate::layers::LayerSource;
 use crate::ring::{Host, RaiseError, Ring, RingPlan, raise};
 use crate::transport::{Duplex, Transport};
-use crate::wire::{Opening, read_message, read_opening};
+use crate::wire::{Opening, Pace, read_message, read_opening, write_message};
 use crate::worker::{Machine, Usage, Worker};
 
 /// How long a new stream may keep to itself what it is for.
 const OPENING_MAX: Duration = Duration::from_secs(10);
+
+/// Pause between two looks whether all hosts have gone.
+const LOOK_INTERVAL: Duration = Duration::from_millis(50);
 
 /// What a machine gives to the rings of others.
 pub struct Offer {
@@ -31,6 +35,7 @@ pub struct Offer {
 pub struct Station {
     host: Host,
     worker: Option<Worker>,
+    leaving: CancellationToken,
 }
 
 impl std::fmt::Debug for Station {
@@ -50,16 +55,22 @@ impl Station {
             tasks: TaskTracker::new(),
             stop: CancellationToken::new(),
         };
+        let leaving = CancellationToken::new();
         let worker = offer.map(|offer| {
             let machine = Machine {
                 transport,
                 source: offer.source,
                 dock: Arc::clone(&host.dock),
                 stop: host.stop.clone(),
+                leaving: leaving.clone(),
             };
             Worker::start(machine, offer.budget_bytes, &host.tasks)
         });
-        Self { host, worker }
+        Self {
+            host,
+            worker,
+            leaving,
+        }
     }
 
     /// Takes a stream that the member `peer` opened for stages, until what it is for is over. Spawn it
@@ -86,6 +97,20 @@ impl Station {
                 let berth = Berth { ring, epoch, place };
                 self.host.dock.arrive(berth, peer, stream).await;
             }
+            Ok(Opening::Measure { model }) => {
+                let Some(worker) = &self.worker else {
+                    return;
+                };
+                let Some(pace) = worker.pace(model).await else {
+                    return;
+                };
+                // Who asks may have lost patience.
+                let _ = timeout(
+                    OPENING_MAX,
+                    write_message(&mut stream.write, &pace.to_bytes()),
+                )
+                .await;
+            }
             Err(reason) => tracing::debug!(peer = peer.short(), %reason, "a stream makes no sense"),
         }
     }
@@ -104,10 +129,22 @@ impl Station {
         raise(&self.host, plan, progress).await
     }
 
+    /// Asks a member how fast it computes a model. `None`: it does not know, or is too busy to find out.
+    pub async fn pace_of(&self, peer: NodeId, model: Fingerprint) -> Option<Pace> {
+        dock::pace(self.host.transport.as_ref(), peer, model).await
+    }
+
     /// Changes how much memory is given. Leases that were granted stay.
     pub async fn set_budget(&self, budget_bytes: u64) {
         if let Some(worker) = &self.worker {
             worker.set_budget(budget_bytes).await;
+        }
+    }
+
+    /// Frees the layers of a model that wait here for a host that is gone: this machine is its host now.
+    pub async fn free_parked(&self, model: Fingerprint) {
+        if let Some(worker) = &self.worker {
+            worker.free_parked(model).await;
         }
     }
 
@@ -116,6 +153,20 @@ impl Station {
         match &self.worker {
             Some(worker) => worker.usage().await,
             None => Usage::default(),
+        }
+    }
+
+    /// Asks the hosts of this machine's stages to go elsewhere, takes no new ones, and waits until they have
+    /// gone, for so long at most.
+    pub async fn leave(&self, wait_max: Duration) {
+        self.leaving.cancel();
+        let gone = async {
+            while self.usage().await.rings > 0 {
+                sleep(LOOK_INTERVAL).await;
+            }
+        };
+        if timeout(wait_max, gone).await.is_err() && self.usage().await.rings > 0 {
+            tracing::info!("hosts still use stages of this machine, which stops");
         }
     }
 

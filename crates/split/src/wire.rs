@@ -13,11 +13,11 @@ mod framing;
 mod message;
 mod opening;
 
-pub use control::{FromWorker, Lease, Ready, ToWorker, read_from_worker, read_to_worker};
+pub use control::{Alive, FromWorker, Lease, Ready, ToWorker, read_from_worker, read_to_worker};
 pub use frame::{CacheOp, Frame, FrameFormat, Outcome, decode_frame, encode_frame};
 pub use framing::{FrameStreamError, read_frame};
 pub use message::{MessageStreamError, read_message, write_message};
-pub use opening::{Answer, Opening, read_answer, read_opening};
+pub use opening::{Answer, Opening, Pace, read_answer, read_opening, read_pace};
 
 /// Most bytes of a CBOR message; ours have some hundred.
 pub const MESSAGE_BYTES_MAX: usize = 16 << 10;

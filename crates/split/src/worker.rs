@@ -5,6 +5,7 @@
 //! frames through it.
 
 mod flow;
+mod gaps;
 mod keeper;
 mod session;
 mod stage;
@@ -12,8 +13,10 @@ mod stage;
 use std::sync::Arc;
 use std::time::Duration;
 
+use gguf::Fingerprint;
 use mesh::NodeId;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{Mutex, mpsc, oneshot};
+use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -23,6 +26,7 @@ use crate::layers::{LayerSource, Layers};
 use crate::lease::Ask;
 use crate::spec::{RingId, StageSpec};
 use crate::transport::{Duplex, Transport};
+use crate::wire::Pace;
 pub(crate) use flow::{FRAMES_HELD_MAX, is_finite, send};
 use keeper::Command;
 pub use keeper::Usage;
@@ -39,6 +43,9 @@ const COMMANDS_MAX: usize = 2 * SESSIONS_MAX;
 /// A worker says so often that it lives. Several fit into the host's patience.
 pub(crate) const ALIVE_INTERVAL: Duration = Duration::from_secs(1);
 
+/// How long a host that wants to know how fast this machine is waits for its turn.
+const PACE_WAIT_MAX: Duration = Duration::from_secs(15);
+
 /// What a worker needs of its machine.
 #[derive(Clone)]
 pub(crate) struct Machine {
@@ -46,6 +53,8 @@ pub(crate) struct Machine {
     pub(crate) source: Arc<dyn LayerSource>,
     pub(crate) dock: Arc<Dock>,
     pub(crate) stop: CancellationToken,
+    /// This machine takes no new stages, and hosts are to go elsewhere.
+    pub(crate) leaving: CancellationToken,
 }
 
 /// A handle on the worker of this process.
@@ -54,6 +63,8 @@ pub(crate) struct Worker {
     machine: Machine,
     commands: mpsc::Sender<Command>,
     sessions: Arc<session::Count>,
+    /// Held while this machine measures itself.
+    measures: Arc<Mutex<()>>,
 }
 
 /// A lease that was granted. The keeper gets the layers back when this is dropped.
@@ -89,6 +100,7 @@ impl Worker {
             machine,
             commands,
             sessions: Arc::default(),
+            measures: Arc::default(),
         }
     }
 
@@ -97,10 +109,28 @@ impl Worker {
         session::run(self, host, stream).await;
     }
 
+    /// How fast this machine computes a model; one that is asked for after the other.
+    pub(crate) async fn pace(&self, model: Fingerprint) -> Option<Pace> {
+        let _turn = timeout(PACE_WAIT_MAX, self.measures.lock()).await.ok()?;
+        if self.machine.leaving.is_cancelled() {
+            return None;
+        }
+        let is_busy = self.usage().await.rings > 0;
+        let source = Arc::clone(&self.machine.source);
+        let pace = tokio::task::spawn_blocking(move || source.pace(model, is_busy));
+        pace.await.ok().flatten()
+    }
+
     /// Changes how much memory is given.
     pub(crate) async fn set_budget(&self, budget_bytes: u64) {
         // Fails only when the worker has stopped, and then nothing is given anyway.
         let _ = self.commands.send(Command::Budget(budget_bytes)).await;
+    }
+
+    /// Frees layers of a model that wait for a host that is gone.
+    pub(crate) async fn free_parked(&self, model: Fingerprint) {
+        // As above.
+        let _ = self.commands.send(Command::Free(model)).await;
     }
 
     /// What is leased.
@@ -124,6 +154,9 @@ impl Worker {
         let stopped = || Refusal::NoModel {
             text: "the machine leaves".to_owned(),
         };
+        if self.machine.leaving.is_cancelled() {
+            return Err(stopped());
+        }
         let back = self.commands.clone().reserve_owned().await;
         let back = back.map_err(|_| stopped())?;
         let (granted, receiver) = oneshot::channel();

@@ -4,6 +4,7 @@
 
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used))]
 
+pub mod corpus;
 pub mod model;
 #[cfg(all(feature = "net", target_os = "linux"))]
 pub mod net;

@@ -25,6 +25,8 @@ pub(super) enum Target {
     Over(f64),
     Under(f64),
     AtMost(f64),
+    /// Neither less than the first nor more than the second.
+    Within(f64, f64),
 }
 
 impl Target {
@@ -35,6 +37,7 @@ impl Target {
             Self::Over(bound) => ratio > bound,
             Self::Under(bound) => ratio < bound,
             Self::AtMost(bound) => ratio <= bound,
+            Self::Within(least, most) => ratio >= least && ratio <= most,
         }
     }
 
@@ -45,6 +48,7 @@ impl Target {
             Self::Over(bound) => format!("> {bound:.2}"),
             Self::Under(bound) => format!("< {bound:.2}"),
             Self::AtMost(bound) => format!("≤ {bound:.2}"),
+            Self::Within(least, most) => format!("{least:.2} to {most:.2}"),
         }
     }
 }
@@ -207,6 +211,8 @@ mod tests {
             (Target::Under(1.0), 1.0, false),
             (Target::AtMost(0.25), 0.25, true),
             (Target::AtMost(0.25), 0.26, false),
+            (Target::Within(0.8, 1.2), 0.8, true),
+            (Target::Within(0.8, 1.2), 1.21, false),
         ] {
             assert_eq!(target.is_met(ratio), met, "{target:?} {ratio}");
         }

@@ -216,7 +216,7 @@ pub(super) struct Server {
 }
 
 /// What ours says first: its address, the whole event, and who reads on.
-type Ready = (SocketAddr, serde_json::Value, Option<JoinHandle<()>>);
+pub(super) type Ready = (SocketAddr, serde_json::Value, Option<JoinHandle<()>>);
 
 impl Server {
     /// Where requests for one of its models go.
@@ -265,7 +265,7 @@ impl Drop for Running {
 }
 
 /// Waits for the event that carries `api_url`; one JSON object stands on each line.
-fn wait_for_event(output: ChildStdout) -> Result<Ready> {
+pub(super) fn wait_for_event(output: ChildStdout) -> Result<Ready> {
     let (sender, receiver) = mpsc::channel();
     let drain = thread::spawn(move || {
         for line in BufReader::new(output).lines() {
@@ -319,7 +319,7 @@ fn model_name(address: SocketAddr) -> Result<String> {
     name.map(str::to_owned).context("/v1/models lists no model")
 }
 
-fn free_port() -> Result<u16> {
+pub(super) fn free_port() -> Result<u16> {
     Ok(TcpListener::bind("127.0.0.1:0")?.local_addr()?.port())
 }
 

@@ -39,7 +39,7 @@ fn of_mesh_itself(error: &MeshError, message: String) -> ApiError {
         MeshError::Unreachable(_) | MeshError::Peer { .. } => {
             ApiError::failed(StatusCode::BAD_GATEWAY, "unreachable", message)
         }
-        MeshError::Relay(_) | MeshError::NoPath | MeshError::Bind(_) => {
+        MeshError::Relay(_) | MeshError::NoPath | MeshError::Bind(_) | MeshError::PortInUse(_) => {
             ApiError::failed(StatusCode::INTERNAL_SERVER_ERROR, "network", message)
         }
         MeshError::Identity(_) => {

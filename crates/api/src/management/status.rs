@@ -4,11 +4,15 @@
 //! those who read this outside. Everything can be read back, by the terminal's `status` among
 //! others; readers ignore fields that they do not know.
 
+mod split;
+
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use node::Snapshot;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
+
+pub use self::split::{Split, SplitLoading, SplitStage};
 
 /// Version of the format. It grows when a field goes or changes its meaning, not when one comes.
 pub const SCHEMA: u32 = 1;
@@ -59,6 +63,10 @@ pub struct NodeStatus {
     pub memory_total_bytes: u64,
     /// Of that, free, bytes.
     pub memory_free_bytes: u64,
+    /// Megabytes (10^6) a second that inference threads read from it; null until that was measured.
+    #[serde(default)]
+    #[schema(required)]
+    pub bandwidth_mb_s: Option<u32>,
     /// URL of its inference API, if that is known.
     #[schema(required)]
     pub api_url: Option<String>,
@@ -124,33 +132,9 @@ pub struct Model {
     /// How it lies over several machines; absent for a model that runs here alone.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub split: Option<Split>,
-}
-
-/// A model over several machines.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
-pub struct Split {
-    /// The machines in the order of their layers; the last one is the host.
-    pub stages: Vec<SplitStage>,
-    /// What the plan expects of one stream, tokens per second.
-    pub predicted_tokens_per_second: f64,
-    /// Why it pauses, if it does.
-    #[schema(required)]
-    pub waiting: Option<String>,
-    /// All of it in one line.
-    pub summary: String,
-}
-
-/// One machine's share of a model.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
-pub struct SplitStage {
-    /// The machine's public key.
-    pub id: String,
-    /// What people call it.
-    pub name: String,
-    /// Its first layer.
-    pub first_layer: u32,
-    /// Its last layer.
-    pub last_layer: u32,
+    /// Machines that fetch or load their share of it at the moment.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub loading: Vec<SplitLoading>,
 }
 
 /// How far a model is.
@@ -195,6 +179,10 @@ pub struct Peer {
     pub memory_total_bytes: u64,
     /// Of that, free, bytes.
     pub memory_free_bytes: u64,
+    /// Megabytes (10^6) a second that inference threads read from it; null until that was measured.
+    #[serde(default)]
+    #[schema(required)]
+    pub bandwidth_mb_s: Option<u32>,
     /// Models that it answers for.
     pub serving: Vec<HostedModel>,
     /// Names of models on its disk.
@@ -366,6 +354,7 @@ impl NodeStatus {
             devices: machine.devices.clone(),
             memory_total_bytes: machine.memory_total_bytes,
             memory_free_bytes: machine.memory_free_bytes,
+            bandwidth_mb_s: machine.bandwidth_mb_s,
             api_url: api_url.map(str::to_owned),
         }
     }
@@ -434,23 +423,7 @@ impl From<&node::ModelStatus> for Model {
             waiting: model.load.waiting,
             generated_tokens: model.load.generated_tokens_total,
             split: model.layout.as_deref().map(Split::from),
-        }
-    }
-}
-
-impl From<&node::Layout> for Split {
-    fn from(layout: &node::Layout) -> Self {
-        let stages = layout.stages.iter().map(|stage| SplitStage {
-            id: stage.node.to_string(),
-            name: stage.name.clone(),
-            first_layer: stage.first_layer,
-            last_layer: stage.last_layer,
-        });
-        Self {
-            stages: stages.collect(),
-            predicted_tokens_per_second: layout.predicted_tokens_per_second,
-            waiting: layout.waiting.clone(),
-            summary: layout.to_string(),
+            loading: model.loading.iter().map(SplitLoading::from).collect(),
         }
     }
 }
@@ -469,6 +442,7 @@ impl From<&node::MemberStatus> for Peer {
             devices: machine.devices.clone(),
             memory_total_bytes: machine.memory_total_bytes,
             memory_free_bytes: machine.memory_free_bytes,
+            bandwidth_mb_s: machine.bandwidth_mb_s,
             serving: member.serving.iter().map(HostedModel::from).collect(),
             local: member.local.clone(),
             wanted: member.wanted.clone(),

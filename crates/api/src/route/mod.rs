@@ -69,7 +69,10 @@ pub(crate) enum Failures {
     NotFound(ErrorBody),
     #[response(status = 413, description = "The body is too long")]
     TooLarge(ErrorBody),
-    #[response(status = 415, description = "The body is no JSON")]
+    #[response(
+        status = 415,
+        description = "A web page of another origin sends something else than JSON"
+    )]
     MediaType(ErrorBody),
     #[response(status = 429, description = "Too many requests wait")]
     QueueFull(ErrorBody),

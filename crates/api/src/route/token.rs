@@ -27,7 +27,7 @@ use crate::state::App;
         (status = 400, description = "A value can't be used", body = ErrorBody),
         (status = 404, description = "No such model", body = ErrorBody),
         (status = 413, description = "The body is too long", body = ErrorBody),
-        (status = 415, description = "The body is no JSON", body = ErrorBody),
+        (status = 415, description = "A web page of another origin sends something else than JSON", body = ErrorBody),
         (status = 503, description = "Loading or shutting down", body = ErrorBody),
     )
 )]
@@ -87,7 +87,7 @@ async fn text(wire: &TokenizeRequest, backend: &dyn Backend) -> Result<String, A
         (status = 400, description = "A value can't be used", body = ErrorBody),
         (status = 404, description = "No such model", body = ErrorBody),
         (status = 413, description = "The body is too long", body = ErrorBody),
-        (status = 415, description = "The body is no JSON", body = ErrorBody),
+        (status = 415, description = "A web page of another origin sends something else than JSON", body = ErrorBody),
         (status = 503, description = "Loading or shutting down", body = ErrorBody),
     )
 )]

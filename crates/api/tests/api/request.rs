@@ -616,26 +616,54 @@ async fn unknown_models_routes_and_methods_are_refused() {
 }
 
 #[tokio::test]
-async fn other_content_types_are_refused() {
+async fn any_content_type_will_do_but_from_pages_of_other_origins() {
     let server = Server::start(Scripted::new(|_| Ok(say(&["ok"])))).await;
-    let cases = [
-        (Some("application/json; charset=utf-8"), 200),
-        (Some("application/vnd.api+json"), 200),
-        (None, 200),
-        (Some("application/x-www-form-urlencoded"), 415),
-        (Some("text/plain"), 415),
-    ];
-    for (kind, status) in cases {
+    let ask = async |kind: Option<&str>, from: &[(&str, &str)]| {
         let url = format!("http://{}/v1/chat/completions", server.address);
         let mut request = server.client.post(url).body(hello().to_string());
-        if let Some(kind) = kind {
-            request = request.header("content-type", kind);
+        for (name, value) in kind
+            .map(|kind| ("content-type", kind))
+            .iter()
+            .chain(from)
+            .copied()
+        {
+            request = request.header(name, value);
         }
-        let response = request.send().await.unwrap();
-        if status == 415 {
+        request.send().await.unwrap()
+    };
+    let json = [
+        Some("application/json; charset=utf-8"),
+        Some("application/vnd.api+json"),
+        None,
+    ];
+    // What a page can send without the browser asking first.
+    let simple = [
+        Some("application/x-www-form-urlencoded"),
+        Some("text/plain"),
+        Some("multipart/form-data; boundary=x"),
+    ];
+    for kind in json.into_iter().chain(simple) {
+        assert_eq!(ask(kind, &[]).await.status(), 200, "{kind:?}");
+        for origin in ["http://evil.example", "null", "file://"] {
+            let response = ask(kind, &[("origin", origin)]).await;
+            check_error(response, 403, "origin_not_allowed", None).await;
+        }
+        // A page of this machine, and the address line of a browser.
+        for from in [
+            &[
+                ("origin", "http://localhost:3000"),
+                ("sec-fetch-site", "same-site"),
+            ][..],
+            &[("sec-fetch-site", "none")],
+        ] {
+            assert_eq!(ask(kind, from).await.status(), 200, "{kind:?}, {from:?}");
+        }
+    }
+    // Without an origin a browser still says that the page is another.
+    for site in ["cross-site", "same-site"] {
+        for kind in simple.into_iter().chain([None]) {
+            let response = ask(kind, &[("sec-fetch-site", site)]).await;
             check_error(response, 415, "unsupported_media_type", None).await;
-        } else {
-            assert_eq!(response.status(), status, "{kind:?}");
         }
     }
 }

@@ -1,6 +1,7 @@
-//! The decode thread of one model: schedule, evaluate, sample; nothing else.
+//! The decode thread of one model: schedule, evaluate, sample; nothing else. Here are its requests and what
+//! it is told; what it does in a step is in `step`.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, TryRecvError};
@@ -9,26 +10,15 @@ use std::time::{Duration, Instant};
 use llama::Batch;
 use tokio::sync::mpsc;
 
-use super::choice::{Choice, Piece, Submission, Verdict};
+use super::choice::{Choice, Piece, Submission};
 use super::drafter::Drafter;
-use super::forward::{Forward, ForwardError};
+use super::forward::Forward;
+use super::pace::Pace;
 use super::shared::Shared;
-use crate::scheduler::cost::StepCost;
-use crate::scheduler::{CacheOp, JobKey, PrefillBudget, Row, Scheduler, Stall, Step, StoreId};
+use super::step::Flight;
+use crate::scheduler::{JobKey, Scheduler, Stall, StoreId};
 use crate::{Error, TokenId};
 
-/// Beside decoding jobs a prompt is evaluated in about so many parts: their streams stall for a
-/// part at a time, and between the parts the prompt waits for a decoding step.
-const PROMPT_PARTS: f64 = 5.0;
-/// A part takes no less, ms: shorter stalls go unnoticed and cost the prompt time.
-const STALL_MS_MIN: f64 = 130.0;
-/// A part takes no more, ms: long prompts are evaluated in more parts.
-const STALL_MS_MAX: f64 = 500.0;
-/// Prompt rows take about so long when nobody decodes: a newcomer or a cancellation waits no
-/// longer.
-const ALONE_MS: f64 = 1000.0;
-/// Fewest prompt rows per step, so that a wrong estimate can't starve prompts.
-const PREFILL_ROWS_MIN: usize = 16;
 /// Messages that a request's channel must have room for, per choice, before its job gets a step:
 /// a full draft, its bonus token, and the end.
 pub(super) const PIECES_PER_STEP: usize = crate::speculation::DRAFT_TOKENS_MAX + 3;
@@ -39,9 +29,6 @@ const GIVE_WAY_AFTER: Duration = Duration::from_secs(2);
 const STALLED_MAX: Duration = Duration::from_secs(300);
 /// Pause between looks when no job can go on, because their consumers read nothing.
 const STALLED_POLL: Duration = Duration::from_millis(5);
-/// Failed evaluations in a row after which the running requests are given up.
-const FAILURES_MAX: u32 = 3;
-
 /// Messages to the decode thread.
 pub(super) enum Command {
     Submit(Box<Submission>),
@@ -52,11 +39,11 @@ pub(super) enum Command {
 }
 
 /// One request whose choices run or wait.
-struct Running {
-    pieces: mpsc::Sender<Piece>,
-    submitted: Instant,
-    open_choices: usize,
-    announced: bool,
+pub(super) struct Running {
+    pub(super) pieces: mpsc::Sender<Piece>,
+    pub(super) submitted: Instant,
+    pub(super) open_choices: usize,
+    pub(super) announced: bool,
     stalled_since: Option<Instant>,
     /// Room in the channel at the last look, and when it last grew: the consumer read something.
     room_seen: usize,
@@ -71,22 +58,25 @@ pub(super) struct DecodeLoop {
     pub(super) shared: Arc<Shared>,
     pub(super) ends: Arc<[TokenId]>,
     pub(super) context_tokens: usize,
-    pub(super) cost: StepCost,
-    state: State,
+    pub(super) pace: Pace,
+    pub(super) state: State,
 }
 
 #[derive(Default)]
-struct State {
-    batch: Batch,
-    choices: BTreeMap<JobKey, (u64, Choice)>,
+pub(super) struct State {
+    /// Steps in flight, oldest first; no more than the forward pass takes.
+    pub(super) flights: VecDeque<Flight>,
+    /// Kept so that a step allocates nothing.
+    pub(super) batches: Vec<Batch>,
+    pub(super) choices: BTreeMap<JobKey, (u64, Choice)>,
     /// Prefixes outside the KV cache.
-    saved: BTreeMap<StoreId, Vec<u8>>,
-    requests: BTreeMap<u64, Running>,
+    pub(super) saved: BTreeMap<StoreId, Vec<u8>>,
+    pub(super) requests: BTreeMap<u64, Running>,
     next_key: JobKey,
     next_request: u64,
-    failures: u32,
-    /// The last step had no rows.
-    nothing_to_do: bool,
+    pub(super) failures: u32,
+    /// The last step had no rows, and none is in flight.
+    pub(super) nothing_to_do: bool,
     deadline: Option<Instant>,
 }
 
@@ -107,7 +97,7 @@ impl DecodeLoop {
             shared,
             ends,
             context_tokens,
-            cost: StepCost::default(),
+            pace: Pace::default(),
             state: State::default(),
         }
     }
@@ -121,6 +111,8 @@ impl DecodeLoop {
             self.drop_cancelled();
             if self.state.deadline.is_some_and(|d| Instant::now() >= d) {
                 self.fail_all(&Error::ShuttingDown);
+                // Nobody waits for what is in flight.
+                self.state.flights.clear();
             }
             self.look_for_stalls();
             self.step();
@@ -128,10 +120,15 @@ impl DecodeLoop {
         }
     }
 
+    /// Whether there is nothing to do. Steps whose jobs have ended must come back nevertheless.
+    fn is_idle(&self) -> bool {
+        self.scheduler.is_idle() && self.state.flights.is_empty()
+    }
+
     /// Takes in what has arrived; waits if there is nothing to do. False: the end.
     fn receive(&mut self, commands: &Receiver<Command>) -> bool {
         loop {
-            let next = if !self.scheduler.is_idle() {
+            let next = if !self.is_idle() {
                 commands
                     .try_recv()
                     .map_err(|e| e == TryRecvError::Disconnected)
@@ -144,11 +141,11 @@ impl DecodeLoop {
             match next {
                 Ok(Command::Submit(submission)) => self.submit(*submission),
                 Ok(Command::Shutdown { deadline }) => self.state.deadline = Some(deadline),
-                Err(true) if self.scheduler.is_idle() => return false,
+                Err(true) if self.is_idle() => return false,
                 Err(_) => break,
             }
         }
-        if self.state.nothing_to_do && !self.scheduler.is_idle() {
+        if self.state.nothing_to_do && !self.is_idle() {
             match commands.recv_timeout(STALLED_POLL) {
                 Ok(Command::Submit(submission)) => self.submit(*submission),
                 Ok(Command::Shutdown { deadline }) => self.state.deadline = Some(deadline),
@@ -220,7 +217,7 @@ impl DecodeLoop {
     }
 
     /// Ends all choices of a request, with an error or silently.
-    fn end_request(&mut self, request: u64, error: Option<Error>) {
+    pub(super) fn end_request(&mut self, request: u64, error: Option<Error>) {
         let keys: Vec<JobKey> = (self.state.choices.iter())
             .filter(|(_, (r, _))| *r == request)
             .map(|(key, _)| *key)
@@ -239,14 +236,14 @@ impl DecodeLoop {
         }
     }
 
-    fn end_choice(&mut self, key: JobKey) {
+    pub(super) fn end_choice(&mut self, key: JobKey) {
         self.state.choices.remove(&key);
         if let Some(op) = self.scheduler.finish(key) {
             self.apply(op);
         }
     }
 
-    fn fail_all(&mut self, error: &Error) {
+    pub(super) fn fail_all(&mut self, error: &Error) {
         let requests: Vec<u64> = self.state.requests.keys().copied().collect();
         for request in requests {
             self.end_request(request, Some(error.clone()));
@@ -289,283 +286,7 @@ impl DecodeLoop {
         }
     }
 
-    /// One step of the scheduler.
-    fn step(&mut self) {
-        self.draft();
-        let rows = |ms: f64| self.cost.rows_within(ms).max(PREFILL_ROWS_MIN);
-        let part = self.scheduler.longest_prefill() as f64 / PROMPT_PARTS;
-        let budget = PrefillBudget {
-            beside_decoding: (part.ceil() as usize).clamp(rows(STALL_MS_MIN), rows(STALL_MS_MAX)),
-            alone: rows(ALONE_MS),
-        };
-        let step = self.scheduler.plan(budget);
-        if !self.apply_all(&step.ops) {
-            return;
-        }
-        self.announce(&step);
-        self.state.nothing_to_do = step.rows.is_empty();
-        if step.rows.is_empty() {
-            return;
-        }
-        self.state.batch.clear();
-        for row in &step.rows {
-            let (position, sequence) = (row.position as i32, row.sequence as i32);
-            self.state
-                .batch
-                .push(row.token, position, sequence, row.output);
-        }
-        let started = Instant::now();
-        let result = self.forward.evaluate(&mut self.state.batch);
-        match result {
-            Ok(()) => {
-                self.state.failures = 0;
-                self.shared.steps.fetch_add(1, Relaxed);
-                let decoded = started.elapsed();
-                self.scheduler.commit(&step);
-                self.sample(&step);
-                let total = started.elapsed();
-                self.cost
-                    .observe(step.rows.len(), total.as_secs_f64() * 1e3);
-                tracing::trace!(
-                    rows = step.rows.len(),
-                    prefill_rows = step.prefill_rows,
-                    decode_us = decoded.as_micros() as u64,
-                    sample_us = (total - decoded).as_micros() as u64,
-                    "step"
-                );
-            }
-            Err(ForwardError::NoRoom) => {
-                let ops = self.scheduler.relieve();
-                if ops.is_empty() {
-                    self.recover("the KV cache is full with one request");
-                } else {
-                    self.apply_all(&ops);
-                }
-            }
-            // Whoever waits goes on waiting: the rows are evaluated again when there is somebody to do it.
-            Err(ForwardError::Waiting) => self.forget(),
-            Err(error) => self.recover(&error.to_string()),
-        }
-    }
-
-    fn forget(&mut self) {
-        self.forward.clear();
-        self.drafter.clear();
-        self.scheduler.forget_all();
-    }
-
-    /// After a failed evaluation the KV cache is not to be trusted: forget it and evaluate again;
-    /// give up when that fails too.
-    fn recover(&mut self, reason: &str) {
-        self.state.failures += 1;
-        tracing::error!(reason, "a step failed");
-        self.forget();
-        if self.state.failures >= FAILURES_MAX {
-            self.state.failures = 0;
-            self.fail_all(&Error::Inference(reason.to_owned()));
-        }
-    }
-
-    /// False: a stored prefix found no room, and the plan does not hold any more.
-    fn apply_all(&mut self, ops: &[CacheOp]) -> bool {
-        for op in ops {
-            if let CacheOp::Load { from, to } = *op {
-                let saved = self.state.saved.get(&from);
-                if !saved.is_some_and(|bytes| self.forward.load(to as i32, bytes)) {
-                    tracing::warn!("a stored prefix found no room in the KV cache");
-                    self.state.saved.clear();
-                    self.forward.clear();
-                    self.drafter.clear();
-                    self.scheduler.load_failed();
-                    return false;
-                }
-            } else {
-                self.apply(*op);
-            }
-        }
-        true
-    }
-
-    fn apply(&mut self, op: CacheOp) {
-        match op {
-            CacheOp::Save { from, to } => {
-                let bytes = self.forward.save(from as i32);
-                self.state.saved.insert(to, bytes);
-            }
-            CacheOp::Drop { store } => {
-                self.state.saved.remove(&store);
-            }
-            // See `apply_all`.
-            CacheOp::Load { .. } => {}
-            CacheOp::Copy { from, to, tokens } => {
-                self.forward.copy(from as i32, to as i32, tokens as i32);
-            }
-            CacheOp::Cut { sequence, from } => {
-                if !self.forward.cut(sequence as i32, from as i32) {
-                    // Only recurrent models refuse, and those are cut at 0 only, which works.
-                    tracing::error!(sequence, from, "the KV cache can't be cut");
-                }
-            }
-        }
-    }
-
-    /// Tells requests that their evaluation begins.
-    fn announce(&mut self, step: &Step) {
-        let now = Instant::now();
-        for (key, cached) in &step.started {
-            let Some((request, choice)) = self.state.choices.get_mut(key) else {
-                continue;
-            };
-            choice.progress.started.get_or_insert(now);
-            let Some(running) = self.state.requests.get_mut(request) else {
-                continue;
-            };
-            if !running.announced {
-                running.announced = true;
-                // Once per request, as its prompt tokens are counted.
-                self.shared.cached_tokens.fetch_add(*cached as u64, Relaxed);
-                self.shared.waiting.fetch_sub(1, Relaxed);
-                let queue_ms = (now - running.submitted).as_secs_f64() * 1e3;
-                let cached_tokens = *cached as u32;
-                let _ = running.pieces.try_send(Piece::Started {
-                    cached_tokens,
-                    queue_ms,
-                });
-            }
-        }
-    }
-
-    /// Proposes tokens to the jobs that decode.
-    fn draft(&mut self) {
-        if !self.drafter.is_on() {
-            return;
-        }
-        let jobs: Vec<JobKey> = self.scheduler.decoding().collect();
-        // While prompts are evaluated, rows are not free.
-        if jobs.is_empty() || self.scheduler.is_prefilling() {
-            return;
-        }
-        for key in &jobs {
-            let Some((_, choice)) = self.state.choices.get(key) else {
-                continue;
-            };
-            if !choice.speculate {
-                continue;
-            }
-            let Some(tokens) = self.scheduler.tokens(*key) else {
-                continue;
-            };
-            let left = (choice.max_tokens - choice.progress.figures.generated) as usize;
-            let room = self.context_tokens.saturating_sub(tokens.len() + 1);
-            let rate = choice.progress.acceptance.rate();
-            let wanted = self.drafter.tokens_wanted(rate, jobs.len(), &self.cost);
-            let count = wanted.min(left.saturating_sub(1)).min(room);
-            if count > 0 {
-                let draft = self.drafter.propose(*key, tokens, count);
-                self.scheduler.set_draft(*key, draft);
-            }
-        }
-    }
-
-    /// Draws from every output row and tells scheduler and consumers.
-    fn sample(&mut self, step: &Step) {
-        let mut index = 0;
-        while index < step.rows.len() {
-            let key = step.rows[index].key;
-            let end = step.rows[index..].iter().position(|r| r.key != key);
-            let end = end.map_or(step.rows.len(), |n| index + n);
-            if step.rows[end - 1].output {
-                self.sample_job(key, &step.rows[index..end], index);
-            }
-            index = end;
-        }
-    }
-
-    /// `rows`: those of one job; `first`: index of the first of them in the batch.
-    fn sample_job(&mut self, key: JobKey, rows: &[Row], first: usize) {
-        let Some((request, choice)) = self.state.choices.get_mut(&key) else {
-            return;
-        };
-        let request = *request;
-        let Some(running) = self.state.requests.get_mut(&request) else {
-            return;
-        };
-        let vocabulary = self.forward.model().clone();
-        let vocabulary = vocabulary.vocabulary();
-        let mut sampled = Vec::with_capacity(1);
-        let mut ended = None;
-        for (offset, row) in rows.iter().enumerate().filter(|(_, r)| r.output) {
-            let position = row.position + 1;
-            let drawn = match self.forward.logits(first + offset) {
-                None => Err(Error::Inference("llama.cpp gave no logits".into())),
-                Some(logits) => choice.step(
-                    vocabulary,
-                    &self.ends,
-                    logits,
-                    position,
-                    self.context_tokens,
-                ),
-            };
-            let (token, piece, verdict) = match drawn {
-                Ok(drawn) => drawn,
-                Err(error) => return self.end_request(request, Some(error)),
-            };
-            sampled.push(token);
-            if let Some(piece) = piece {
-                // There is room: jobs without are stalled and get no rows.
-                let _ = running.pieces.try_send(piece);
-            }
-            if let Verdict::End { reason, text } = verdict {
-                ended = Some((reason, text));
-                break;
-            }
-            if rows.get(offset + 1).is_some_and(|next| next.token != token) {
-                break;
-            }
-        }
-        let drafted = rows.iter().filter(|r| r.output).count() - 1;
-        let accepted = sampled.len().saturating_sub(1);
-        choice.progress.figures.drafted += drafted as u32;
-        choice.progress.figures.accepted += accepted as u32;
-        choice.progress.acceptance.observe(drafted, accepted);
-        self.shared
-            .drafted_tokens
-            .fetch_add(drafted as u64, Relaxed);
-        self.shared
-            .accepted_tokens
-            .fetch_add(accepted as u64, Relaxed);
-        self.shared
-            .generated_tokens
-            .fetch_add(sampled.len() as u64, Relaxed);
-        let over = ended.is_some();
-        if let Some((reason, text)) = ended {
-            let (index, figures) = (choice.index, choice.progress.figures);
-            let piece = Piece::Finished {
-                choice: index,
-                text,
-                reason,
-                figures,
-            };
-            let _ = running.pieces.try_send(piece);
-            running.open_choices -= 1;
-            if running.open_choices == 0 {
-                let ms = running.submitted.elapsed().as_millis();
-                self.shared
-                    .request_ms
-                    .store(u32::try_from(ms).unwrap_or(u32::MAX), Relaxed);
-                self.shared.requests.fetch_add(1, Relaxed);
-                self.state.requests.remove(&request);
-            }
-        }
-        if let Some(op) = self.scheduler.advance(key, &sampled) {
-            self.apply(op);
-        }
-        if over {
-            self.end_choice(key);
-        }
-    }
-
-    fn publish(&self) {
+    pub(super) fn publish(&self) {
         let running = self.scheduler.running() + self.scheduler.parked();
         self.shared.running.store(running as u32, Relaxed);
         self.shared

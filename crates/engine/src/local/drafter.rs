@@ -7,7 +7,6 @@ use llama::{Batch, Context};
 
 use super::sampler::argmax;
 use crate::scheduler::JobKey;
-use crate::scheduler::cost::StepCost;
 use crate::speculation::{self, DRAFT_TOKENS_MAX};
 use crate::{Error, TokenId};
 
@@ -51,14 +50,12 @@ impl Drafter {
         !matches!(self, Self::Off)
     }
 
-    /// How many tokens are worth drafting for each of `jobs` jobs at this acceptance.
-    pub(super) fn tokens_wanted(&self, acceptance: f64, jobs: usize, cost: &StepCost) -> usize {
-        let draft_ms = match self {
-            Self::Off => return 0,
-            Self::Lookup => 0.0,
-            Self::Model(model) => model.token_ms.unwrap_or(0.0) * jobs as f64,
-        };
-        speculation::draft_tokens(acceptance, jobs, cost, draft_ms)
+    /// Time that a drafted token costs, ms; 0 until measured.
+    pub(super) fn token_ms(&self) -> f64 {
+        match self {
+            Self::Off | Self::Lookup => 0.0,
+            Self::Model(model) => model.token_ms.unwrap_or(0.0),
+        }
     }
 
     /// At most `count` tokens that may follow `tokens`; none if nothing is known.

@@ -2,10 +2,14 @@
 
 use llama::{Batch, Context, DecodeError, Model, Pos, SeqId};
 
+use crate::scheduler::round::Pipe;
+use crate::stage::Trip;
+
 /// Why a step gave no logits.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum ForwardError {
-    /// No room in the KV cache, which is as before the step.
+    /// No room in the KV cache. Some parts of the model may hold the step's rows, and other steps in flight
+    /// may come to the same end: receive them, then cut the sequences of those that did.
     #[error("no room in the KV cache")]
     NoRoom,
     /// Nobody can evaluate at the moment, which is no failure; the KV cache is gone.
@@ -16,7 +20,9 @@ pub(crate) enum ForwardError {
     Failed(String),
 }
 
-/// Evaluates steps, and keeps the KV cache of all sequences. Used by one thread.
+/// Evaluates steps, and keeps the KV cache of all sequences. Used by one thread. Steps, and what is done
+/// to sequences between them, take effect in the order in which they were asked for. After errors other than
+/// [`ForwardError::NoRoom`] no step is in flight any more.
 pub(crate) trait Forward: Send {
     /// The model that has the vocabulary.
     fn model(&self) -> &Model;
@@ -24,11 +30,24 @@ pub(crate) trait Forward: Send {
     /// KV cells in all.
     fn kv_tokens(&self) -> u32;
 
-    /// Evaluates the rows of one step.
-    fn evaluate(&mut self, batch: &mut Batch) -> Result<(), ForwardError>;
+    /// What steps go through, links not measured. May be another one after each call.
+    fn pipe(&self) -> Pipe {
+        Pipe::WHOLE
+    }
 
-    /// The logits of row `row` of the last step, one per token; `None` if the row gave none. They may
-    /// be changed in place.
+    /// Sends a step on its way; on error it is not in flight.
+    fn submit(&mut self, batch: &Batch) -> Result<(), ForwardError>;
+
+    /// Waits for the oldest step in flight, whose rows `batch` has.
+    fn receive(&mut self, batch: &mut Batch) -> Result<(), ForwardError>;
+
+    /// The way of the step that was received last; `None` if all of its time was computing.
+    fn trip(&self) -> Option<Trip> {
+        None
+    }
+
+    /// The logits of row `row` of the step received last, one per token; `None` if the row gave none.
+    /// They may be changed in place.
     fn logits(&mut self, row: usize) -> Option<&mut [f32]>;
 
     /// Makes the first `tokens` positions of `from` also those of `to`, which is empty.
@@ -47,7 +66,7 @@ pub(crate) trait Forward: Send {
     fn clear(&mut self);
 }
 
-/// A whole model.
+/// A whole model: one step at a time, computed when it is asked for.
 impl Forward for Context {
     fn model(&self) -> &Model {
         Context::model(self)
@@ -57,7 +76,11 @@ impl Forward for Context {
         Context::kv_tokens(self)
     }
 
-    fn evaluate(&mut self, batch: &mut Batch) -> Result<(), ForwardError> {
+    fn submit(&mut self, _batch: &Batch) -> Result<(), ForwardError> {
+        Ok(())
+    }
+
+    fn receive(&mut self, batch: &mut Batch) -> Result<(), ForwardError> {
         self.decode(batch).map_err(|error| match error {
             DecodeError::NoKvSlot => ForwardError::NoRoom,
             error => ForwardError::Failed(error.to_string()),

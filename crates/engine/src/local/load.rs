@@ -341,7 +341,9 @@ fn stored_tokens(context_tokens: u32, kv_token_bytes: u64) -> u32 {
     u32::try_from(tokens).map_or(context_tokens, |tokens| tokens.min(context_tokens))
 }
 
-pub(crate) fn threads_default() -> u32 {
+/// Compute threads where nobody says otherwise: one per physical core that this process may use.
+#[must_use]
+pub fn threads_default() -> u32 {
     let allowed = std::thread::available_parallelism().map_or(1, usize::from);
     u32::try_from(num_cpus::get_physical().min(allowed)).unwrap_or(1)
 }

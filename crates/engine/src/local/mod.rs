@@ -14,14 +14,16 @@ mod generation;
 mod handle;
 mod launch;
 pub(crate) mod load;
+mod pace;
 mod sampler;
 mod shared;
+mod step;
 mod tokens;
 
 pub use device::gpus;
 pub(crate) use forward::{Forward, ForwardError};
 pub use handle::Engine;
-pub use load::{Draft, LoadOptions, ModelSource, memory_needed, stage_options};
+pub use load::{Draft, LoadOptions, ModelSource, memory_needed, stage_options, threads_default};
 
 /// Checks that this build uses what the CPU has.
 ///

@@ -73,9 +73,10 @@ impl Scheduler {
             let Phase::Follow { leader, tokens } = self.running[index].phase else {
                 continue;
             };
-            let waits = self.running.iter().any(|j| {
-                j.key == leader && j.evaluated < tokens && !j.is_decoding() && !j.is_stalled()
-            });
+            let waits = self
+                .running
+                .iter()
+                .any(|j| j.key == leader && j.confirmed < tokens && j.leads() && !j.is_stalled());
             if waits {
                 continue;
             }
@@ -115,9 +116,9 @@ impl Scheduler {
                         from: m.tokens,
                     });
                 }
-                job.shared = self.sequences[m.sequence].shared.min(m.tokens);
+                let shared = self.sequences[m.sequence].shared.min(m.tokens);
                 self.sequences[m.sequence].tokens.clear();
-                (job.sequence, job.evaluated) = (m.sequence, m.tokens);
+                job.begin(m.sequence, m.tokens, shared);
                 return true;
             }
             if let Some(target) = own.or_else(|| self.take_sequence(Some(m.sequence), ops)) {
@@ -126,13 +127,13 @@ impl Scheduler {
                     to: target,
                     tokens: m.tokens,
                 });
-                (job.sequence, job.evaluated, job.shared) = (target, m.tokens, m.tokens);
+                job.begin(target, m.tokens, m.tokens);
                 return true;
             }
         }
         match own.or_else(|| self.take_sequence(None, ops)) {
             Some(sequence) => {
-                (job.sequence, job.evaluated, job.shared) = (sequence, 0, 0);
+                job.begin(sequence, 0, 0);
                 true
             }
             None => false,
@@ -179,7 +180,7 @@ impl Scheduler {
                 from: found.tokens,
             });
         }
-        (job.sequence, job.evaluated, job.shared) = (sequence, found.tokens, 0);
+        job.begin(sequence, found.tokens, 0);
         true
     }
 

@@ -1,7 +1,7 @@
 //! Which rows go into the next step.
 
 use super::job::Job;
-use super::{CacheOp, JobKey, Phase, PrefillBudget, Scheduler, SequenceId};
+use super::{Budget, CacheOp, JobKey, Phase, Scheduler, SequenceId};
 use crate::TokenId;
 
 /// Rows that cost as much as one more or fewer, when there are few: vector kernels work on four
@@ -36,12 +36,26 @@ pub struct Step {
     pub prefill_rows: usize,
 }
 
+impl Step {
+    /// The rows of each job.
+    pub fn jobs(&self) -> impl Iterator<Item = &[Row]> {
+        self.rows.chunk_by(|a, b| a.key == b.key)
+    }
+
+    /// Rows of jobs that decode.
+    #[must_use]
+    pub fn decode_rows(&self) -> usize {
+        self.rows.len() - self.prefill_rows
+    }
+}
+
 impl Scheduler {
-    /// Admits what fits and fills one batch: a row (and its drafts) of every decoding job, then
-    /// parts of the prompts, shared evenly, up to the budget.
+    /// Admits what fits and fills one batch: a row (and its drafts) of decoding jobs, then parts of
+    /// the prompts, shared evenly, up to the budget. The rows are in flight until the step is committed
+    /// or taken back.
     ///
     /// Cache changes in the result must be applied even if the rows can't be evaluated.
-    pub fn plan(&mut self, budget: PrefillBudget) -> Step {
+    pub fn plan(&mut self, budget: Budget) -> Step {
         self.clock += 1;
         let mut step = Step::default();
         step.started = self.release_followers(&mut step.ops);
@@ -49,8 +63,8 @@ impl Scheduler {
         step.started.extend(admitted);
 
         self.forget_surplus(&mut step.ops);
-        self.decode_rows(&mut step);
-        let decoding = !step.rows.is_empty();
+        self.decode_rows(&mut step, budget.jobs);
+        let decoding = self.decoding().next().is_some();
         let wanted = if decoding {
             budget.beside_decoding
         } else {
@@ -63,7 +77,9 @@ impl Scheduler {
         } else {
             wanted
         };
-        let prefill = if part >= left {
+        let prefill = if wanted == 0 {
+            0
+        } else if part >= left {
             // All that is left, also where it begins a group: another step would cost more.
             left
         } else {
@@ -71,6 +87,12 @@ impl Scheduler {
         };
         let prefill = prefill.min(room);
         self.prefill_rows(&mut step, prefill);
+        for rows in step.jobs() {
+            let job = self.running.iter_mut().find(|j| j.key == rows[0].key);
+            if let (Some(job), Some(last)) = (job, rows.last()) {
+                job.plan(last.position + 1, last.output, self.clock);
+            }
+        }
         step
     }
 
@@ -86,15 +108,16 @@ impl Scheduler {
             .filter(|j| j.phase == Phase::Run && !j.is_decoding() && !j.is_stalled())
     }
 
-    fn decode_rows(&self, step: &mut Step) {
-        let decoding = || {
-            self.running
-                .iter()
-                .filter(|j| j.is_decoding() && !j.is_stalled())
-        };
-        // Every decoding job gets its row; drafts share what is left of the batch.
-        let mut draft_room = self.limits.batch_tokens.saturating_sub(decoding().count());
-        for job in decoding() {
+    fn decode_rows(&self, step: &mut Step, jobs: usize) {
+        let due = self.due(jobs);
+        // Every one of them gets its row; drafts share what is left of the batch.
+        let mut draft_room = self.limits.batch_tokens.saturating_sub(due.len());
+        // Both lists are in the order of admission.
+        let mut due = due.into_iter().peekable();
+        for job in &self.running {
+            if due.next_if_eq(&job.key).is_none() {
+                continue;
+            }
             let Some(token) = job.tokens.last() else {
                 continue;
             };

@@ -9,6 +9,9 @@ const LARGE_ROWS_MIN: usize = 32;
 /// Price of a row before anything was measured, ms.
 const ROW_MS_DEFAULT: f64 = 2.0;
 
+/// Weight of a new time on links when the step may have waited for others.
+const CREEP_RATE: f64 = 0.002;
+
 /// Running means of step times.
 #[derive(Debug, Clone)]
 pub struct StepCost {
@@ -45,6 +48,21 @@ impl StepCost {
         (time_ms / self.row_ms.unwrap_or(ROW_MS_DEFAULT).max(1e-6)) as usize
     }
 
+    /// Whether the price of a prompt row was measured.
+    #[must_use]
+    pub fn knows_rows(&self) -> bool {
+        self.row_ms.is_some()
+    }
+
+    /// The next larger number of rows that was measured, and its time, ms.
+    #[must_use]
+    pub fn next_larger(&self, rows: usize) -> Option<(usize, f64)> {
+        let larger = rows + 1..=SMALL_ROWS;
+        larger
+            .into_iter()
+            .find_map(|r| Some((r, self.small_ms[r]?)))
+    }
+
     /// Time of a step of `rows` rows, ms: measured, or drawn as a line between the nearest
     /// measured neighbours. `None` until a step of one row and a larger one were seen.
     #[must_use]
@@ -61,5 +79,30 @@ impl StepCost {
         })?;
         let t = (rows as f64 - below.0) / (above.0 - below.0).max(1.0);
         Some(below.1 + t * (above.1 - below.1))
+    }
+}
+
+/// What steps spend on their way between the parts of a model, beside being computed.
+#[derive(Debug, Clone, Default)]
+pub struct LinkCost {
+    ms: Option<f64>,
+}
+
+impl LinkCost {
+    /// Learns that a step was under way for `time_ms` more than it was computed. Unless it was `alone` it
+    /// may have waited for others, so that only a shorter time says much.
+    pub fn observe(&mut self, time_ms: f64, alone: bool) {
+        let old = *self.ms.get_or_insert(time_ms);
+        let rate = match alone || time_ms < old {
+            true => LEARNING_RATE,
+            false => CREEP_RATE,
+        };
+        self.ms = Some(old + rate * (time_ms - old));
+    }
+
+    /// Time that a step spends so, ms; 0 until measured.
+    #[must_use]
+    pub fn ms(&self) -> f64 {
+        self.ms.unwrap_or(0.0)
     }
 }

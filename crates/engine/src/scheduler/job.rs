@@ -23,8 +23,17 @@ pub(super) struct Job {
     pub(super) key: JobKey,
     /// Prompt, then generated tokens.
     pub(super) tokens: Vec<TokenId>,
-    /// Of these, how many the KV sequence holds. With drafts evaluated it may exceed `tokens`.
+    /// Of these, how many the KV sequence holds once all planned steps are evaluated. With drafts it
+    /// may exceed `tokens`.
     pub(super) evaluated: usize,
+    /// Of these, how many it holds for certain: their steps are committed.
+    pub(super) confirmed: usize,
+    /// Steps in flight that have rows of the job.
+    pub(super) in_flight: usize,
+    /// One of them gives logits: the next token depends on it.
+    pub(super) awaited: bool,
+    /// When it last got rows.
+    pub(super) planned_at: u64,
     /// Of these, how many cells belong to another sequence too.
     pub(super) shared: usize,
     /// Tokens proposed to follow `tokens`.
@@ -43,6 +52,10 @@ impl Job {
             key,
             tokens,
             evaluated: 0,
+            confirmed: 0,
+            in_flight: 0,
+            awaited: false,
+            planned_at: 0,
             shared: 0,
             draft: Vec::new(),
             sequence: 0,
@@ -53,9 +66,38 @@ impl Job {
         }
     }
 
-    /// Whether only the last token is left to evaluate.
+    /// Whether no more than the last token is left to plan.
     pub(super) fn is_decoding(&self) -> bool {
         self.phase == Phase::Run && self.evaluated + 1 >= self.tokens.len()
+    }
+
+    /// Whether the next step may decode it.
+    pub(super) fn is_due(&self) -> bool {
+        self.is_decoding() && !self.awaited && !self.is_stalled()
+    }
+
+    /// Whether more than the last token is not known to be evaluated: others may wait for it.
+    pub(super) fn leads(&self) -> bool {
+        self.phase == Phase::Run && self.confirmed + 1 < self.tokens.len()
+    }
+
+    /// Tokens that the KV sequence holds for certain.
+    pub(super) fn held(&self) -> &[TokenId] {
+        &self.tokens[..self.confirmed.min(self.tokens.len())]
+    }
+
+    /// Settles where it begins: `held` tokens are in `sequence`, of which `shared` are another one's too.
+    pub(super) fn begin(&mut self, sequence: SequenceId, held: usize, shared: usize) {
+        self.sequence = sequence;
+        (self.evaluated, self.confirmed, self.shared) = (held, held, shared);
+    }
+
+    /// Notes that positions up to `end` are planned.
+    pub(super) fn plan(&mut self, end: usize, gives_output: bool, now: u64) {
+        self.evaluated = self.evaluated.max(end);
+        self.in_flight += 1;
+        self.awaited |= gives_output;
+        self.planned_at = now;
     }
 
     pub(super) fn is_stalled(&self) -> bool {
@@ -77,14 +119,14 @@ impl Job {
         let valid = (self.tokens.len() + matched).min(self.evaluated);
         self.tokens.extend_from_slice(sampled);
         self.draft.clear();
-        self.evaluated = valid;
+        (self.evaluated, self.confirmed) = (valid, valid);
         valid
     }
 
-    /// Forgets all evaluation.
+    /// Forgets all evaluation, also what is in flight.
     pub(super) fn reset(&mut self) {
-        self.evaluated = 0;
-        self.shared = 0;
+        self.begin(self.sequence, 0, 0);
+        (self.in_flight, self.awaited) = (0, false);
         self.draft.clear();
         self.phase = Phase::Run;
     }

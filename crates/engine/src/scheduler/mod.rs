@@ -3,7 +3,13 @@
 //! Owns the waiting queue, the running jobs, and what each KV sequence holds. A step goes:
 //! [`Scheduler::plan`] → the caller applies the [`CacheOp`]s and evaluates the rows →
 //! [`Scheduler::commit`] → [`Scheduler::advance`] or [`Scheduler::finish`] per sampled job. If the
-//! KV cache turns out to be full, [`Scheduler::relieve`] and plan again.
+//! KV cache turns out to be full, [`Scheduler::take_back`], [`Scheduler::relieve`] and plan again.
+//!
+//! Several steps may be in flight: planned, and not committed yet. They are evaluated and committed in
+//! the order in which they were planned, their operations and rows in that order too, so that plans
+//! are made over the cache as it will be after all of them. Only what is committed is shared with
+//! others, because rows in flight may find no room. A job whose next token is in flight gets no rows, one
+//! whose prompt is goes on with it. Ended jobs leave their sequence at once: the cut follows their rows.
 //!
 //! Does not sample, does not know text, and never waits.
 
@@ -12,6 +18,7 @@ mod batch;
 pub mod cost;
 mod job;
 mod prefix;
+pub mod round;
 mod store;
 
 use std::collections::VecDeque;
@@ -50,12 +57,14 @@ pub struct Limits {
     pub stored_tokens: usize,
 }
 
-/// Room per step for prompts, rows.
+/// How large the next step may be.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct PrefillBudget {
-    /// While other jobs decode: their next token waits for this.
+pub struct Budget {
+    /// Jobs that it decodes.
+    pub jobs: usize,
+    /// Rows of prompts while other jobs decode: their next token waits for this.
     pub beside_decoding: usize,
-    /// While none does.
+    /// Rows of prompts while none does.
     pub alone: usize,
 }
 
@@ -123,6 +132,8 @@ pub struct Scheduler {
     store: Store,
     /// Counts plans; orders uses of sequences.
     clock: u64,
+    /// Counts what gives up cells.
+    releases: u64,
     /// A job was sent back for lack of cells: nobody is admitted until another one has finished, or
     /// the same job would come and go for ever.
     admission_paused: bool,
@@ -150,6 +161,7 @@ impl Scheduler {
                 0
             }),
             clock: 0,
+            releases: 0,
             admission_paused: false,
         }
     }
@@ -159,6 +171,13 @@ impl Scheduler {
     pub fn submit(&mut self, key: JobKey, prompt: Vec<TokenId>, reuse: bool) {
         debug_assert!(!prompt.is_empty() && prompt.len() < self.limits.kv_tokens.max(2));
         self.waiting.push_back(Job::new(key, prompt, reuse));
+    }
+
+    /// How often cells were given up so far. If it was more often than when a step was planned that found
+    /// no room, there may be room now.
+    #[must_use]
+    pub fn releases(&self) -> u64 {
+        self.releases
     }
 
     /// Whether there is nothing to do.
@@ -213,12 +232,34 @@ impl Scheduler {
             .map(|j| j.tokens.as_slice())
     }
 
-    /// The running jobs whose next step decodes, and whether drafts make sense for them.
+    /// The running jobs that decode, those in flight among them.
     pub fn decoding(&self) -> impl Iterator<Item = JobKey> + '_ {
         self.running
             .iter()
             .filter(|j| j.is_decoding() && !j.is_stalled())
             .map(|j| j.key)
+    }
+
+    /// The jobs that a step decodes if it may decode `jobs`, so that drafts make sense for them: those
+    /// that have waited longest, in the order of admission.
+    #[must_use]
+    pub fn due(&self, jobs: usize) -> Vec<JobKey> {
+        let mut due: Vec<&Job> = self.running.iter().filter(|j| j.is_due()).collect();
+        if due.len() > jobs {
+            let mut waited: Vec<u64> = due.iter().map(|j| j.planned_at).collect();
+            waited.sort_unstable();
+            // Of those that got their last rows in one step, the first ones fill what is left.
+            let latest = waited[..jobs].last().copied();
+            let earlier = waited[..jobs].iter().filter(|at| Some(**at) < latest);
+            let mut left = jobs - earlier.count();
+            due.retain(|j| {
+                let is_latest = Some(j.planned_at) == latest;
+                let taken = Some(j.planned_at) < latest || is_latest && left > 0;
+                left -= usize::from(is_latest && taken);
+                taken
+            });
+        }
+        due.iter().map(|j| j.key).collect()
     }
 
     /// Whether any running job still evaluates its prompt.
@@ -245,7 +286,7 @@ impl Scheduler {
     /// Proposes tokens that may follow; they are evaluated with the next step of `key`.
     pub fn set_draft(&mut self, key: JobKey, draft: Vec<TokenId>) {
         if let Some(job) = self.running.iter_mut().find(|j| j.key == key)
-            && job.is_decoding()
+            && job.is_due()
             && self.limits.can_cut
         {
             job.draft = draft;
@@ -261,13 +302,43 @@ impl Scheduler {
         }
     }
 
-    /// Records that the rows of `step` were evaluated.
+    /// Records that the rows of `step`, the oldest in flight, were evaluated.
     pub fn commit(&mut self, step: &Step) {
-        for row in &step.rows {
-            if let Some(job) = self.running.iter_mut().find(|j| j.key == row.key) {
-                job.evaluated = job.evaluated.max(row.position + 1);
-            }
+        for rows in step.jobs() {
+            let (Some(job), Some(last)) = (self.in_flight(rows), rows.last()) else {
+                continue;
+            };
+            job.confirmed = job.confirmed.max(last.position + 1).min(job.evaluated);
+            job.in_flight = job.in_flight.saturating_sub(1);
+            job.awaited &= !last.output;
         }
+    }
+
+    /// Records that the rows of `step`, the oldest in flight, found no room, and neither will rows that
+    /// follow them in later steps, which are to be taken back too. The returned operations forget what
+    /// was evaluated of them nevertheless.
+    pub fn take_back(&mut self, step: &Step) -> Vec<CacheOp> {
+        let mut ops = Vec::new();
+        for rows in step.jobs() {
+            let (Some(job), [first, .., last] | [first @ last]) = (self.in_flight(rows), rows)
+            else {
+                continue;
+            };
+            job.evaluated = job.evaluated.min(first.position).max(job.confirmed);
+            job.in_flight = job.in_flight.saturating_sub(1);
+            job.awaited &= !last.output;
+            ops.push(CacheOp::Cut {
+                sequence: job.sequence,
+                from: job.evaluated,
+            });
+        }
+        ops
+    }
+
+    /// The job that has these rows in flight, unless it has ended.
+    fn in_flight(&mut self, rows: &[Row]) -> Option<&mut Job> {
+        let key = rows.first()?.key;
+        self.running.iter_mut().find(|j| j.key == key)
     }
 
     /// Records the tokens sampled for `key` after a commit: accepted drafts, then one more.
@@ -283,16 +354,21 @@ impl Scheduler {
     }
 
     /// Ends a job, running or waiting. What it evaluated stays in the KV cache for later prompts.
-    /// The returned operation forgets drafts that were evaluated and never judged.
+    /// The returned operation forgets drafts that were evaluated and never judged, and rows in flight.
     pub fn finish(&mut self, key: JobKey) -> Option<CacheOp> {
         if let Some(index) = self.running.iter().position(|j| j.key == key) {
             let mut job = self.running.remove(index);
             self.admission_paused = false;
-            let cut = (job.evaluated > job.tokens.len()).then_some(CacheOp::Cut {
+            self.releases += 1;
+            let mut held = job.held().len();
+            if held < job.evaluated && !self.limits.can_cut {
+                held = 0;
+            }
+            let cut = (job.evaluated > held).then_some(CacheOp::Cut {
                 sequence: job.sequence,
-                from: job.tokens.len(),
+                from: held,
             });
-            job.tokens.truncate(job.evaluated);
+            job.tokens.truncate(held);
             if let Some(sequence) = self.sequences.get_mut(job.sequence) {
                 sequence.owner = None;
                 sequence.used_at = self.clock;
@@ -306,10 +382,12 @@ impl Scheduler {
         }
     }
 
-    /// Makes room in a full KV cache: moves the prefix out that was used longest ago or, if there is
-    /// none, sends a running job back to the queue, a stalled one before the youngest (its tokens
-    /// are kept and evaluated again later). Nothing to be done: there is nothing to give up.
+    /// Makes room in a full KV cache when nothing is in flight: moves the prefix out that was used
+    /// longest ago or, if there is none, sends a running job back to the queue, a stalled one before the
+    /// youngest (its tokens are kept and evaluated again later). Nothing to be done: there is nothing to
+    /// give up.
     pub fn relieve(&mut self) -> Vec<CacheOp> {
+        debug_assert!(self.running.iter().all(|j| j.in_flight == 0));
         let mut ops = Vec::new();
         if self.forget_oldest(None, &mut ops) || self.running.len() < 2 {
             return ops;
@@ -341,10 +419,11 @@ impl Scheduler {
     /// in its place. What it evaluated is kept as a prefix for as long as there is room. `None`: there
     /// is no such job; else the operation that forgets its drafts, if it has any.
     fn give_way(&mut self) -> Option<Option<CacheOp>> {
-        let gives_way = |j: &Job| j.stall == Stall::Long;
+        // Rows in flight would come back to a job that has begun anew.
+        let gives_way = |j: &Job| j.stall == Stall::Long && j.in_flight == 0;
         let index = self.running.iter().rposition(gives_way)?;
         let mut job = self.running.remove(index);
-        let held = job.evaluated.min(job.tokens.len());
+        let held = job.held().len();
         let cut = (job.evaluated > held).then_some(CacheOp::Cut {
             sequence: job.sequence,
             from: held,
@@ -363,8 +442,9 @@ impl Scheduler {
         Some(cut)
     }
 
-    /// Forgets every kept prefix and sends every running job back to the queue, oldest first.
-    /// For use after the KV cache itself was cleared.
+    /// Forgets every kept prefix and sends every running job back to the queue, oldest first. Steps in
+    /// flight are forgotten: they are neither committed nor taken back. For use after the KV cache
+    /// itself was cleared.
     pub fn forget_all(&mut self) {
         self.sequences.fill_with(Sequence::default);
         while let Some(mut job) = self.running.pop() {
@@ -415,11 +495,12 @@ impl Scheduler {
     /// Empties a sequence without owner; what it holds goes to the store, unless a running job holds
     /// it too.
     fn move_out(&mut self, sequence: SequenceId, ops: &mut Vec<CacheOp>) {
+        self.releases += 1;
         let kept = std::mem::take(&mut self.sequences[sequence]);
-        let runs = self.running.iter().any(|job| {
-            let held = job.evaluated.min(job.tokens.len());
-            prefix::common_prefix(&kept.tokens, &job.tokens[..held]) == kept.tokens.len()
-        });
+        let runs = self
+            .running
+            .iter()
+            .any(|job| prefix::common_prefix(&kept.tokens, job.held()) == kept.tokens.len());
         if !runs && let Put::As(id, gone) = self.store.put(&kept.tokens, kept.used_at) {
             ops.extend(gone.into_iter().map(|store| CacheOp::Drop { store }));
             ops.push(CacheOp::Save {

@@ -1,6 +1,7 @@
 //! Which evaluated tokens a prompt can share.
 
-use super::{Phase, Scheduler, SequenceId};
+use super::job::Job;
+use super::{Scheduler, SequenceId};
 use crate::TokenId;
 use crate::scheduler::JobKey;
 
@@ -39,14 +40,14 @@ impl Scheduler {
                 held: s.tokens.len(),
                 running: false,
             });
-        let running = self.running.iter().map(|job| {
-            let held = job.evaluated.min(job.tokens.len());
-            Match {
-                sequence: job.sequence,
-                tokens: common_prefix(wanted, &job.tokens[..held]),
-                held,
-                running: true,
-            }
+        // Rows in flight may yet find no room, so that only what is known to be there is copied. Memory
+        // that can't be cut is copied as a whole, and would bring those rows along.
+        let can_copy = |job: &&Job| self.limits.can_cut || job.in_flight == 0;
+        let running = self.running.iter().filter(can_copy).map(|job| Match {
+            sequence: job.sequence,
+            tokens: common_prefix(wanted, job.held()),
+            held: job.held().len(),
+            running: true,
         });
         kept.chain(running)
             .filter(|m| m.tokens > 0 && (self.limits.can_cut || m.tokens == m.held))
@@ -71,7 +72,7 @@ impl Scheduler {
         let wanted = &tokens[..tokens.len().saturating_sub(1)];
         self.running
             .iter()
-            .filter(|job| job.phase == Phase::Run && !job.is_decoding() && !job.is_stalled())
+            .filter(|job| job.leads() && !job.is_stalled())
             .map(|job| (job.key, common_prefix(wanted, &job.tokens)))
             .filter(|(_, shared)| *shared >= have + FOLLOW_GAIN_TOKENS_MIN)
             .max_by_key(|(_, shared)| *shared)

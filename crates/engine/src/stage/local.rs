@@ -2,22 +2,29 @@
 
 use super::{StageBatch, StageError, StageRunner, Stages};
 
-/// Stages in this process, one after the other.
+/// Stages in this process, one after the other: one call at a time.
 #[derive(Debug)]
 pub struct LocalStages {
     runners: Vec<StageRunner>,
+    /// What the last call gave.
+    hidden: Vec<f32>,
 }
 
 impl LocalStages {
     /// The stages in the order of their layers; may be none.
     #[must_use]
     pub fn new(runners: Vec<StageRunner>) -> Self {
-        Self { runners }
+        Self {
+            runners,
+            hidden: Vec::new(),
+        }
     }
 }
 
 impl Stages for LocalStages {
-    fn run(&mut self, batch: &StageBatch<'_>, hidden: &mut Vec<f32>) -> Result<(), StageError> {
+    /// Evaluates all of it.
+    fn submit(&mut self, batch: &StageBatch<'_>) -> Result<(), StageError> {
+        let hidden = &mut self.hidden;
         hidden.clear();
         let mut runners = self.runners.iter_mut();
         let Some(first) = runners.next() else {
@@ -33,6 +40,11 @@ impl Stages for LocalStages {
             })?;
             hidden.copy_from_slice(given);
         }
+        Ok(())
+    }
+
+    fn receive(&mut self, hidden: &mut Vec<f32>) -> Result<(), StageError> {
+        std::mem::swap(&mut self.hidden, hidden);
         Ok(())
     }
 

@@ -26,7 +26,7 @@ pub use embedding::EmbeddingTable;
 pub use error::StageError;
 pub use local::LocalStages;
 pub use memory::{StageMemory, memory_needed};
-pub use pipeline::{Pipeline, Stages};
+pub use pipeline::{Pipeline, Stages, Trip};
 pub use runner::{StageOptions, StageRunner};
 pub use tail::Tail;
 

@@ -27,7 +27,7 @@ fn options(path: &Path) -> LoadOptions {
 }
 
 /// The model at `whole`, cut in three.
-fn slices(folder: &tempfile::TempDir) -> Slices {
+pub(crate) fn slices(folder: &tempfile::TempDir) -> Slices {
     let path = folder.path().join("whole.gguf");
     let spec = ModelSpec {
         layers: 6,
@@ -37,7 +37,7 @@ fn slices(folder: &tempfile::TempDir) -> Slices {
     slices::cut(&path, 3, folder.path())
 }
 
-fn stages(parts: &[PathBuf], tail: &LoadOptions) -> LocalStages {
+pub(crate) fn stages(parts: &[PathBuf], tail: &LoadOptions) -> LocalStages {
     let room = stage_options(tail).unwrap();
     let open = |path: &PathBuf| StageRunner::open(path, &room).unwrap();
     LocalStages::new(parts.iter().map(open).collect())
@@ -51,7 +51,7 @@ fn split(slices: &Slices, wrap: impl FnOnce(LocalStages) -> Box<dyn Stages>) -> 
     Engine::load_split(&tail, embedding, stages).unwrap()
 }
 
-async fn answer(engine: &Engine, prompt: &str) -> Result<Vec<TokenId>, engine::Error> {
+pub(crate) async fn answer(engine: &Engine, prompt: &str) -> Result<Vec<TokenId>, engine::Error> {
     let mut request = Request::new("", Input::Text(prompt.into()));
     request.sampling.temperature = 0.0;
     request.limits.max_tokens = Some(TOKENS);
@@ -97,12 +97,16 @@ struct Flaky {
 }
 
 impl Stages for Flaky {
-    fn run(&mut self, batch: &StageBatch<'_>, hidden: &mut Vec<f32>) -> Result<(), StageError> {
+    fn submit(&mut self, batch: &StageBatch<'_>) -> Result<(), StageError> {
         self.calls += 1;
         if self.fails_at.contains(&self.calls) {
             return Err(StageError::Lost("the machine is gone".into()));
         }
-        self.stages.run(batch, hidden)
+        self.stages.submit(batch)
+    }
+
+    fn receive(&mut self, hidden: &mut Vec<f32>) -> Result<(), StageError> {
+        self.stages.receive(hidden)
     }
 
     fn copy(&mut self, from: u32, to: u32, tokens: u32) -> Result<(), StageError> {

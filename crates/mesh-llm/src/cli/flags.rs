@@ -6,7 +6,7 @@ use std::path::PathBuf;
 
 use clap::{ArgAction, Args};
 
-use crate::settings::LogFormat;
+use crate::settings::{LogFormat, SplitPrecision};
 
 /// The engine's bounds, so that a larger number is told and not silently cut.
 const SLOTS_MAX: i64 = 256;
@@ -70,6 +70,18 @@ pub(crate) struct ModelFlags {
     /// Memory that models may use, GB, such as 12 or 7.5 [default: what is free].
     #[arg(long, value_name = "GB", value_parser = gigabytes)]
     pub(crate) max_vram: Option<f64>,
+    /// Where layers of split models come from that no member of the mesh gives: a hub's address, or
+    /// `none` [default: https://huggingface.co].
+    #[arg(long, value_name = "URL")]
+    pub(crate) hub: Option<String>,
+    /// Give members no layers of the models on this disk; they get them elsewhere.
+    #[arg(
+        long,
+        num_args = 0,
+        default_missing_value = "true",
+        hide_possible_values = true
+    )]
+    pub(crate) no_share: Option<bool>,
 }
 
 /// The place in a mesh.
@@ -110,9 +122,21 @@ pub(crate) struct MeshFlags {
         num_args = 0,
         default_missing_value = "true",
         hide_possible_values = true,
-        conflicts_with_all = ["client", "no_mesh"]
+        conflicts_with_all = ["client", "no_mesh", "no_split"]
     )]
     pub(crate) split: Option<bool>,
+    /// How hidden states travel between the machines of a split model. f32: as computed. f16: half the
+    /// bytes, for slow links, and text that may differ [default: f32].
+    #[arg(long, value_name = "FORMAT", value_enum, hide_possible_values = true)]
+    pub(crate) split_precision: Option<SplitPrecision>,
+    /// Run no model on several machines: what does not fit here is refused.
+    #[arg(
+        long,
+        num_args = 0,
+        default_missing_value = "true",
+        hide_possible_values = true
+    )]
+    pub(crate) no_split: Option<bool>,
     /// Let a client keep its key, so that it can come back without a ticket.
     #[arg(
         long,
@@ -304,6 +328,8 @@ impl ModelFlags {
             no_draft,
             threads: self.threads.or(lower.threads),
             max_vram: self.max_vram.or(lower.max_vram),
+            hub: self.hub.or(lower.hub),
+            no_share: self.no_share.or(lower.no_share),
         }
     }
 }
@@ -314,6 +340,8 @@ impl MeshFlags {
             || self.name.is_some()
             || self.rejoin == Some(true)
             || self.no_mesh == Some(true);
+        let own = (self.split, self.no_split);
+        let (split, no_split) = either(own, (lower.split, lower.no_split));
         // These four are one setting: which mesh.
         let lower_way = if is_said {
             Self::default()
@@ -327,7 +355,9 @@ impl MeshFlags {
             no_mesh: self.no_mesh.or(lower_way.no_mesh),
             client: self.client.or(lower.client),
             standby: self.standby.or(lower.standby),
-            split: self.split.or(lower.split),
+            split,
+            no_split,
+            split_precision: self.split_precision.or(lower.split_precision),
             keep_key: self.keep_key.or(lower.keep_key),
             node_name: self.node_name.or(lower.node_name),
             region: self.region.or(lower.region),

@@ -17,6 +17,9 @@ const HERE: u32 = 1;
 /// Round trip that is assumed to a member where none is measured yet: one on the same network.
 const ROUND_TRIP_UNKNOWN: Duration = Duration::from_millis(1);
 
+/// What evaluation reaches of the bandwidth of memory.
+const EFFICIENCY: f64 = 0.75;
+
 /// Machines with names.
 pub(super) struct Machines {
     pub(super) pool: Pool<u32>,
@@ -58,6 +61,9 @@ impl Machines {
             name: "this machine".to_owned(),
             memory_bytes: node::available_bytes(),
             has_weights: is_here,
+            bandwidth_mb_s: status
+                .as_ref()
+                .and_then(|status| status.node.bandwidth_mb_s),
             round_trip: Duration::ZERO,
         }];
         for peer in status.iter().flat_map(|status| &status.peers) {
@@ -68,6 +74,7 @@ impl Machines {
                     name: peer.name.clone(),
                     memory_bytes: peer.memory_free_bytes,
                     has_weights: peer.local.iter().any(|local| local == model),
+                    bandwidth_mb_s: peer.bandwidth_mb_s,
                     round_trip: measured.unwrap_or(ROUND_TRIP_UNKNOWN),
                 });
             }
@@ -77,15 +84,19 @@ impl Machines {
 
     fn measured(mut machines: Vec<Machine>) -> Result<Self, Failure> {
         machines.truncate(split::plan::CANDIDATES_MAX);
-        let speed = Speed::from_bandwidth(BANDWIDTH_GB_S_DEFAULT * 1e9)
-            .map_err(|error| Failure::other(error.to_string()))?;
         let numbered = || (HERE..).zip(&machines);
-        let candidates = numbered().map(|(id, machine)| Candidate {
-            id,
-            memory_bytes: machine.memory_bytes,
-            speed,
-            has_weights: machine.has_weights,
+        let candidates = numbered().map(|(id, machine)| {
+            Ok(Candidate {
+                id,
+                memory_bytes: machine.memory_bytes,
+                speed: machine.speed()?,
+                has_weights: machine.has_weights,
+            })
         });
+        let candidates = candidates.collect::<Result<Vec<_>, Failure>>()?;
+        let all = machines
+            .iter()
+            .all(|machine| machine.bandwidth_mb_s.is_some());
         let failed = |error: split::plan::PoolError<u32>| Failure::other(error.to_string());
         let mut pool = Pool::new(candidates).map_err(failed)?;
         for (a, from) in numbered() {
@@ -100,7 +111,12 @@ impl Machines {
                 .map(|(id, machine)| (id, machine.name.clone()))
                 .collect(),
             pool,
-            assumption: "A memory bandwidth of 100 GB/s is assumed; --nodes describes other machines.\n",
+            assumption: match all {
+                true => "From measured memory bandwidths; --nodes describes other machines.\n",
+                false => {
+                    "Where no node has measured it, a memory bandwidth of 100 GB/s is assumed; --nodes describes other machines.\n"
+                }
+            },
         })
     }
 
@@ -120,5 +136,18 @@ struct Machine {
     name: String,
     memory_bytes: u64,
     has_weights: bool,
+    /// As it was measured there.
+    bandwidth_mb_s: Option<u32>,
     round_trip: Duration,
+}
+
+impl Machine {
+    fn speed(&self) -> Result<Speed, Failure> {
+        let measured = self.bandwidth_mb_s.filter(|mb_s| *mb_s > 0);
+        let bytes_per_s = match measured {
+            Some(mb_s) => f64::from(mb_s) * 1e6 * EFFICIENCY,
+            None => BANDWIDTH_GB_S_DEFAULT * 1e9,
+        };
+        Speed::from_bandwidth(bytes_per_s).map_err(|error| Failure::other(error.to_string()))
+    }
 }

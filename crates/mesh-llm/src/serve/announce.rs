@@ -113,7 +113,7 @@ fn try_it(url: &str, model: &str, has_key: bool) -> String {
         "messages": [{ "role": "user", "content": "What is mesh-llm?" }],
     });
     format!(
-        "\nTry it:\n  curl {url}/chat/completions -H 'Content-Type: application/json'{auth} -d '{body}'\nor, in another terminal:\n  mesh-llm chat\n"
+        "\nTry it:\n  curl {url}/chat/completions{auth} -d '{body}'\nor, in another terminal:\n  mesh-llm chat\n"
     )
 }
 

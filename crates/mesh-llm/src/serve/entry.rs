@@ -3,8 +3,9 @@
 use mesh::Role;
 use mesh::admission::{Invite, Membership};
 use mesh::identity::StateDir;
+use mesh::net::MeshError;
 use mesh::ticket::Ticket;
-use node::{MeshSettings, Node};
+use node::{MeshRequestError, MeshSettings, Node};
 use tokio_util::task::AbortOnDropHandle;
 
 use super::TicketTask;
@@ -14,7 +15,7 @@ use crate::failure::Failure;
 /// Opens the node's own mesh and begins to make a ticket for it.
 ///
 /// A mesh without a name is opened in passing: who only wants a model served is told when there
-/// can be no mesh, and gets the model.
+/// can be no mesh, and gets the model. Who named a port for it wants the mesh.
 pub(super) async fn open(
     node: &Node,
     name: Option<&str>,
@@ -26,7 +27,7 @@ pub(super) async fn open(
             let making = tokio::spawn(async move { node.invite(Invite::default()).await });
             Ok(Some(AbortOnDropHandle::new(making)))
         }
-        Err(error) if name.is_some() => Err(error.into()),
+        Err(error) if name.is_some() || is_port_in_use(&error) => Err(error.into()),
         Err(error) => {
             console.warn(
                 "no_mesh",
@@ -35,6 +36,11 @@ pub(super) async fn open(
             Ok(None)
         }
     }
+}
+
+/// Only a port that was asked for can be in use.
+fn is_port_in_use(error: &MeshRequestError) -> bool {
+    matches!(error, MeshRequestError::Mesh(MeshError::PortInUse(_)))
 }
 
 /// Joins the mesh of a ticket, or comes back to it: a ticket opens the door once, a membership

@@ -72,6 +72,11 @@ enum News {
         model: String,
         reason: String,
     },
+    /// It waits for machines, or for memory.
+    ModelWaits {
+        model: String,
+        reason: String,
+    },
     ModelGone(String),
     Joined {
         mesh: MeshId,
@@ -94,6 +99,7 @@ impl News {
         match self {
             Self::ModelReady(model) => format!("`{model}` is ready"),
             Self::ModelFailed { model, reason } => format!("`{model}` failed: {reason}"),
+            Self::ModelWaits { model, reason } => format!("`{model}` waits: {reason}"),
             Self::ModelGone(model) => format!("`{model}` is dropped"),
             Self::Joined { mesh, name } => {
                 let short = mesh.short();
@@ -115,6 +121,9 @@ impl News {
             Self::ModelReady(model) => ("model_ready", json!({ "model": model })),
             Self::ModelFailed { model, reason } => {
                 ("model_failed", json!({ "model": model, "reason": reason }))
+            }
+            Self::ModelWaits { model, reason } => {
+                ("model_waits", json!({ "model": model, "reason": reason }))
             }
             Self::ModelGone(model) => ("model_gone", json!({ "model": model })),
             Self::Joined { mesh, name } => (
@@ -161,6 +170,12 @@ fn of_models(before: &Snapshot, now: &Snapshot, news: &mut Vec<News>) {
                     reason: reason.clone(),
                 });
             }
+            ModelState::Waiting { reason } if !waited_so(was, reason) => {
+                news.push(News::ModelWaits {
+                    model: model.name.clone(),
+                    reason: reason.clone(),
+                });
+            }
             _ => {}
         }
     }
@@ -170,6 +185,15 @@ fn of_models(before: &Snapshot, now: &Snapshot, news: &mut Vec<News>) {
         .iter()
         .filter(|model| !left.contains(model.name.as_str()));
     news.extend(gone.map(|model| News::ModelGone(model.name.clone())));
+}
+
+/// Whether a model waited for the same thing before. Numbers in a reason change all the time.
+fn waited_so(was: Option<&ModelState>, reason: &str) -> bool {
+    let gist = |text: &str| -> String { text.chars().filter(|c| !c.is_ascii_digit()).collect() };
+    match was {
+        Some(ModelState::Waiting { reason: before }) => gist(before) == gist(reason),
+        _ => false,
+    }
 }
 
 fn of_mesh(before: &Snapshot, now: &Snapshot, news: &mut Vec<News>) {

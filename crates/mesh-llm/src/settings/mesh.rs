@@ -6,8 +6,9 @@ use mesh::Role;
 use mesh::net::{Network, Relays};
 use mesh::ticket::Ticket;
 use node::{MeshSettings, SplitModels};
+use split::spec::Precision;
 
-use super::SettingsError;
+use super::{SettingsError, SplitPrecision};
 use crate::cli::{MeshFlags, NetworkFlags};
 
 /// What a machine without a name is called.
@@ -62,13 +63,22 @@ pub(crate) fn read_ticket(text: &str) -> Result<Ticket, SettingsError> {
     Ok(text.parse()?)
 }
 
-/// Which models run on several machines. Whoever joins others may hope for their help; a node that is alone
-/// says at once what does not fit.
+/// Which models run on several machines: whoever is in a mesh may hope for the help of others.
 pub(super) fn split(flags: &MeshFlags, way: &Way) -> SplitModels {
-    match (flags.split, way) {
+    let is_alone = *way == Way::Alone || flags.client == Some(true);
+    match (flags.split, flags.no_split) {
+        _ if is_alone => SplitModels::Never,
+        (_, Some(true)) => SplitModels::Never,
         (Some(true), _) => SplitModels::Always,
-        (None, Way::Join(_) | Way::Rejoin) => SplitModels::IfNeeded,
-        _ => SplitModels::Never,
+        _ => SplitModels::IfNeeded,
+    }
+}
+
+/// How hidden states of split models travel.
+pub(super) fn precision(flags: &MeshFlags) -> Precision {
+    match flags.split_precision.unwrap_or_default() {
+        SplitPrecision::F32 => Precision::F32,
+        SplitPrecision::F16 => Precision::F16,
     }
 }
 
@@ -110,6 +120,7 @@ pub(super) fn settings(
             .region
             .map(|region| short(&region))
             .unwrap_or_default(),
+        unread_max: defaults.unread_max,
     }
 }
 

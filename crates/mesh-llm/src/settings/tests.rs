@@ -2,7 +2,7 @@ use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use node::{Draft, ModelSource};
+use node::{Draft, Hub, ModelSource, SplitModels};
 
 use super::{
     ConsolePort, Environment, LogFormat, Settings, SettingsError, Way, early_log_format, resolve,
@@ -295,4 +295,51 @@ fn json_is_recognised_before_anything_is_read() {
     check(&[], "json", LogFormat::Json);
     check(&["--log-format", "pretty"], "json", LogFormat::Pretty);
     check(&["--log-format"], "", LogFormat::Pretty);
+}
+
+#[test]
+fn what_does_not_fit_is_split_unless_nobody_could_help_or_may() {
+    let check = |file: Option<&str>, flags: &[&str], expected: SplitModels| {
+        let settings = Machine::new(file, &[]).resolve(flags).unwrap();
+        assert_eq!(settings.node.split, expected, "{file:?} {flags:?}");
+    };
+    check(None, &["--model", "m"], SplitModels::IfNeeded);
+    check(None, &["--model", "m", "--split"], SplitModels::Always);
+    check(None, &["--model", "m", "--no-split"], SplitModels::Never);
+    check(None, &["--model", "m", "--no-mesh"], SplitModels::Never);
+    check(None, &["--client"], SplitModels::Never);
+    // Whoever says either on the command line has said both.
+    check(Some("split = true"), &["--no-split"], SplitModels::Never);
+    check(Some("no_split = true"), &["--split"], SplitModels::Always);
+}
+
+#[test]
+fn the_hub_can_be_another_or_none_and_learns_the_token_in_secret_only() {
+    let hub = |variables: &[(&str, &str)], flags: &[&str]| {
+        let settings = Machine::new(Some("[models]\nhub = \"https://hub.lan/\""), variables);
+        settings.resolve(flags).map(|settings| settings.node.hub)
+    };
+    let token = ("HF_TOKEN", "hf_secret");
+    let of = |address: &str, token: Option<&str>| {
+        Some(Hub {
+            address: address.to_owned(),
+            token: token.map(str::to_owned),
+        })
+    };
+    assert_eq!(hub(&[], &[]).unwrap(), of("https://hub.lan/", None));
+    assert_eq!(
+        hub(&[token], &[]).unwrap(),
+        of("https://hub.lan/", Some("hf_secret"))
+    );
+    let plain = hub(&[token], &["--hub", "http://hub.lan"]);
+    assert_eq!(plain.unwrap(), of("http://hub.lan", None));
+    assert_eq!(hub(&[("MESH_LLM_HUB", "none")], &[]).unwrap(), None);
+    let error = hub(&[], &["--hub", "ftp://hub.lan"]).unwrap_err();
+    assert!(
+        error.to_string().contains("`ftp://hub.lan` is no address"),
+        "{error}"
+    );
+    let usual = Machine::new(None, &[]).resolve(&[]).unwrap();
+    assert_eq!(usual.node.hub, of("https://huggingface.co", None));
+    assert!(!format!("{:?}", of("https://x", Some("hf_secret"))).contains("hf_secret"));
 }

@@ -265,6 +265,16 @@ fn model_row(model: &Model, status: &Status) -> [String; 7] {
 }
 
 fn state(model: &Model) -> String {
+    let state = phase(model);
+    let loading = model.loading.iter().map(|stage| plain(&stage.summary));
+    [state]
+        .into_iter()
+        .chain(loading)
+        .collect::<Vec<_>>()
+        .join("; ")
+}
+
+fn phase(model: &Model) -> String {
     match model.state {
         ModelPhase::Loading => format!("loading {:.0} %", model.progress * 100.0),
         ModelPhase::Ready => match &model.split {

@@ -17,11 +17,11 @@ const WAIT_MAX: Duration = Duration::from_secs(90);
 const LOOK: Duration = Duration::from_millis(100);
 
 /// A machine of the lab with a node that is ready.
-struct Machine<'a> {
+pub(crate) struct Machine<'a> {
     lab: &'a Lab,
-    host: usize,
+    pub(crate) host: usize,
     ready: Value,
-    process: Process,
+    pub(crate) process: Process,
     home: tempfile::TempDir,
 }
 
@@ -32,7 +32,7 @@ fn bad_network(hosts: usize) -> Lab {
 }
 
 impl<'a> Machine<'a> {
-    fn start(lab: &'a Lab, host: usize, name: &str, arguments: &[&str]) -> Self {
+    pub(crate) fn start(lab: &'a Lab, host: usize, name: &str, arguments: &[&str]) -> Self {
         Self::start_at(lab, host, name, arguments, tempfile::tempdir().unwrap())
     }
 
@@ -76,12 +76,15 @@ impl<'a> Machine<'a> {
         self.home
     }
 
-    fn ticket(&self) -> &str {
+    pub(crate) fn ticket(&self) -> &str {
         self.ready["ticket"].as_str().unwrap()
     }
 
     /// Runs something with an HTTP client inside the host.
-    fn run<T: Send + 'static>(&self, work: impl Future<Output = T> + Send + 'static) -> T {
+    pub(crate) fn run<T: Send + 'static>(
+        &self,
+        work: impl Future<Output = T> + Send + 'static,
+    ) -> T {
         let runtime = tokio::runtime::Builder::new_current_thread()
             .build()
             .unwrap();
@@ -92,12 +95,12 @@ impl<'a> Machine<'a> {
         )
     }
 
-    fn text(&self, key: &str) -> String {
+    pub(crate) fn text(&self, key: &str) -> String {
         self.ready[key].as_str().unwrap().to_owned()
     }
 
     /// Waits until the node knows so many hosts of all models together.
-    fn knows(&self, hosts: usize) {
+    pub(crate) fn knows(&self, hosts: usize) {
         self.until(move |status| {
             let targets = status["targets"].as_array().unwrap().iter();
             let hosts_of = |target: &Value| target["hosts"].as_array().unwrap().len();
@@ -106,7 +109,7 @@ impl<'a> Machine<'a> {
     }
 
     /// Waits until the node's state is as wished.
-    fn until(&self, is_wished: impl Fn(&Value) -> bool + Send + 'static) {
+    pub(crate) fn until(&self, is_wished: impl Fn(&Value) -> bool + Send + 'static) {
         let url = format!("{}/api/status", self.text("console_url"));
         self.run(async move {
             loop {

@@ -3,7 +3,12 @@
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 #[cfg(all(target_os = "linux", feature = "solo"))]
+#[path = "../alphabet/mod.rs"]
+mod alphabet;
+#[cfg(all(target_os = "linux", feature = "solo"))]
 mod hosts;
+#[cfg(all(target_os = "linux", feature = "solo"))]
+mod split;
 
 use std::process::ExitCode;
 
@@ -29,6 +34,9 @@ fn add(suite: &mut Suite) {
             hosts::machines_come_back_after_the_power_failed,
             hosts::a_member_whose_ticket_is_revoked_is_out_at_once,
             hosts::fifty_clients_ask_at_once,
+            split::streams_go_on_when_the_cable_to_any_worker_is_cut,
+            split::streams_go_on_when_the_cable_to_the_host_is_cut,
+            split::a_prompt_goes_on_when_the_cable_to_the_host_is_cut,
         ],
     );
 }

@@ -1,6 +1,6 @@
 //! What can't be served or used is refused with one clear message and its own exit code.
 
-use std::net::TcpListener;
+use std::net::{TcpListener, UdpSocket};
 use std::path::Path;
 
 use mesh_llm::STARTER;
@@ -166,6 +166,19 @@ fn a_port_in_use_is_told_with_what_to_do() {
     let expected = format!(
         "error: can't open port {port}: it is in use\nhint: another mesh-llm may be running; \
          choose another port with --port, or --port 0 for any free one\n"
+    );
+    assert_eq!((run.code, run.stderr), (Some(4), expected));
+}
+
+#[test]
+fn a_udp_port_in_use_is_told_with_what_to_do() {
+    let taken = UdpSocket::bind("127.0.0.1:0").unwrap();
+    let port = taken.local_addr().unwrap().port();
+    let bind = format!("--bind-port={port}");
+    let run = Program::new(["--port=0", "--model=starter", "--log-level=error", &bind]).run();
+    let expected = format!(
+        "error: can't open UDP port {port}: it is in use\nhint: another mesh-llm may be running; \
+         choose another port with --bind-port, or leave it out for any free one\n"
     );
     assert_eq!((run.code, run.stderr), (Some(4), expected));
 }

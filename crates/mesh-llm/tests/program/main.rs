@@ -2,16 +2,24 @@
 #![cfg(feature = "solo")]
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
+#[path = "../alphabet/mod.rs"]
+mod alphabet;
 mod chat;
 mod commands;
 mod failures;
+mod faults;
+mod host_faults;
+mod hub;
 mod idle;
 mod mesh;
 mod models;
 mod output;
+mod pace;
 mod plans;
 mod process;
+mod room;
 mod serving;
 mod several;
 mod split;
 mod stop;
+mod succession;

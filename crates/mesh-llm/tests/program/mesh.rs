@@ -1,5 +1,6 @@
 //! Several nodes as one, by the commands that a user types. Real processes, real QUIC, loopback.
 
+use std::net::UdpSocket;
 use std::time::{Duration, Instant};
 
 use reqwest::Client;
@@ -182,6 +183,18 @@ fn tickets_are_made_listed_and_taken_back() {
     );
 }
 
+/// What is printed is pasted on the other machine as it is.
+#[test]
+fn a_person_is_told_the_command_for_the_other_machine() {
+    let first = Program::new(["--port=0", "--model=starter", "--node-name=first"]).start();
+    first.line_on_stderr("Another machine joins this one with:");
+    let rest = first.line_on_stderr("  mesh-llm ");
+    let (join, ticket) = rest.split_once(' ').unwrap();
+    let second = Member::of(Program::node(&[join, ticket]));
+    second.until(|status| peers(status).iter().any(|peer| peer["name"] == "first"));
+    second.stop();
+}
+
 #[test]
 fn a_running_node_joins_and_leaves_by_command() {
     let (first, ticket) = Member::first();
@@ -200,6 +213,51 @@ fn a_running_node_joins_and_leaves_by_command() {
     });
     assert_eq!(idle.status()["mesh"], Value::Null);
     idle.stop();
+}
+
+/// UDP ports on which a process listens, as the kernel tells.
+#[cfg(target_os = "linux")]
+fn udp_ports(pid: u32) -> Vec<u16> {
+    let files = std::fs::read_dir(format!("/proc/{pid}/fd")).unwrap();
+    let sockets: Vec<String> = files
+        .filter_map(|file| {
+            let to = std::fs::read_link(file.ok()?.path()).ok()?;
+            let inode = to.to_str()?.strip_prefix("socket:[")?.strip_suffix(']')?;
+            Some(inode.to_owned())
+        })
+        .collect();
+    let table = std::fs::read_to_string(format!("/proc/{pid}/net/udp")).unwrap();
+    let port = |line: &str| {
+        let fields: Vec<&str> = line.split_whitespace().collect();
+        let (_, port) = fields[1].split_once(':').unwrap();
+        let is_own = sockets.iter().any(|inode| inode == fields[9]);
+        is_own.then(|| u16::from_str_radix(port, 16).unwrap())
+    };
+    table.lines().skip(1).filter_map(port).collect()
+}
+
+#[test]
+fn the_udp_port_can_be_pinned() {
+    // Free a moment ago, and so most likely still.
+    let port = || {
+        let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
+        socket.local_addr().unwrap().port()
+    };
+    let pinned = port();
+    let bind = format!("--bind-port={pinned}");
+    let first = Member::of(Program::serving(&["--node-name=first", &bind]));
+    let ticket = first.running.event("ticket");
+    let taken = UdpSocket::bind(("127.0.0.1", pinned)).unwrap_err();
+    assert_eq!(taken.kind(), std::io::ErrorKind::AddrInUse);
+    #[cfg(target_os = "linux")]
+    assert_eq!(udp_ports(first.running.pid()), [pinned]);
+    // And it is the one that the ticket leads to.
+    let ticket = ticket["ticket"].as_str().unwrap();
+    let second = Member::of(Program::node(&["--join", ticket, "--node-name=second"]));
+    let address = format!("127.0.0.1:{pinned}");
+    second.until(|status| status["links"].to_string().contains(&address));
+    second.stop();
+    first.stop();
 }
 
 /// Where none runs, the same command starts one.

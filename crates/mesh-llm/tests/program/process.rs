@@ -138,6 +138,11 @@ fn follow(stream: impl Read + Send + 'static) -> Receiver<String> {
 }
 
 impl Running {
+    /// The number of the process.
+    pub(crate) fn pid(&self) -> u32 {
+        self.pid
+    }
+
     /// Waits for an event. Every line before it must be an object with an `event`.
     pub(crate) fn event(&self, name: &str) -> Value {
         loop {

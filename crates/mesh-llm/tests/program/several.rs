@@ -9,6 +9,7 @@ use serde_json::{Value, json};
 use testkit::model::{Architecture, ModelSpec};
 use tokio::time::{sleep, timeout};
 
+use crate::alphabet::write_alphabet;
 use crate::process::{Program, Running};
 
 /// Longest wait for something that takes moments; the machine may be busy.
@@ -61,7 +62,7 @@ impl Node {
         Self::start(&[&["--join", ticket][..], arguments].concat())
     }
 
-    fn text(&self, key: &str) -> String {
+    pub(crate) fn text(&self, key: &str) -> String {
         self.ready[key]
             .as_str()
             .unwrap_or_else(|| panic!("no {key} in {}", self.ready))
@@ -173,6 +174,27 @@ impl Asked {
     /// What the whole answer says.
     pub(crate) async fn content(mut self) -> String {
         while self.read().await {}
+        self.said()
+    }
+
+    /// What an answer of exactly so many tokens says, whose question asked for the usage.
+    pub(crate) async fn content_of(mut self, tokens: u32) -> String {
+        while self.read().await {}
+        let chunks = self
+            .text
+            .lines()
+            .filter_map(|line| line.strip_prefix("data: {"));
+        let chunks: Vec<Value> = chunks
+            .map(|line| serde_json::from_str(&format!("{{{line}")).unwrap())
+            .collect();
+        let ends = |chunk: &&Value| chunk["choices"][0]["finish_reason"] == "length";
+        assert_eq!(chunks.iter().filter(ends).count(), 1, "{}", self.text);
+        let counts = |chunk: &&Value| chunk["usage"]["completion_tokens"] == tokens;
+        assert_eq!(chunks.iter().filter(counts).count(), 1, "{}", self.text);
+        self.said()
+    }
+
+    fn said(&self) -> String {
         assert_eq!(self.status, StatusCode::OK, "{}", self.text);
         if !self.text.starts_with("data: ") {
             let answer: Value = serde_json::from_str(&self.text).unwrap();
@@ -268,42 +290,6 @@ fn write_model(folder: &Path, name: &str) -> PathBuf {
     };
     let path = folder.join(format!("{name}.gguf"));
     testkit::model::write(&spec, &path).unwrap();
-    path
-}
-
-/// Letters that [`write_alphabet`] says after one another, without end.
-const LETTERS: std::ops::Range<usize> = 97..113;
-
-/// A model that is sure of what it says: each letter is followed by the next. Random weights are not,
-/// so that rounding, which differs between batches of different shapes, would change their text.
-pub(crate) fn write_alphabet(folder: &Path) -> PathBuf {
-    let path = write_model(folder, "alphabet");
-    let model = gguf::Model::open(&path).unwrap();
-    let place = |name: &str| {
-        let range = model.tensor(name).unwrap().file_range().unwrap();
-        usize::try_from(range.start).unwrap()..usize::try_from(range.end).unwrap()
-    };
-    let (embedding, output) = (place("token_embd.weight"), place("output.weight"));
-    let row = model.metadata().embedding_length().unwrap() as usize * 4;
-    let mut bytes = std::fs::read(&path).unwrap();
-    let rows = bytes[embedding.clone()].to_vec();
-    // A token's own row outweighs what the layers add to it.
-    for value in bytes[embedding].chunks_mut(4) {
-        let number = f32::from_le_bytes(value.try_into().unwrap());
-        value.copy_from_slice(&(number * 5_000.0).to_le_bytes());
-    }
-    // The head has the row of each letter at the place of the next, and nothing else.
-    bytes[output.clone()].fill(0);
-    for letter in LETTERS {
-        let next = if letter + 1 < LETTERS.end {
-            letter + 1
-        } else {
-            LETTERS.start
-        };
-        let to = output.start + next * row;
-        bytes[to..to + row].copy_from_slice(&rows[letter * row..(letter + 1) * row]);
-    }
-    std::fs::write(&path, bytes).unwrap();
     path
 }
 

@@ -4,7 +4,8 @@ use std::path::Path;
 
 use serde_json::{Value, json};
 
-use crate::several::{Node, question, write_alphabet};
+use crate::alphabet::{assert_alphabet, write_alphabet};
+use crate::several::{Node, question};
 
 /// A folder with a model that both the host and its workers have.
 fn shelf() -> (tempfile::TempDir, String) {
@@ -177,10 +178,7 @@ async fn goes_on(harm: impl Fn(&Node), streams: usize) {
         answer.content().await
     });
     for text in futures::future::join_all(texts).await {
-        assert_eq!(text.len(), TOKENS as usize);
-        let letters = text.as_bytes();
-        let follows = |pair: &[u8]| pair[1] == pair[0] + 1 || pair == b"pa";
-        assert!(letters.windows(2).all(follows), "{text}");
+        assert_alphabet(&text, TOKENS as usize);
     }
     ring.runs().await;
 }

@@ -1,6 +1,9 @@
 //! Fuzz target: see `mesh::fuzzing::hello`.
 #![no_main]
 
-libfuzzer_sys::fuzz_target!(|bytes: &[u8]| {
-    mesh::fuzzing::hello(bytes);
-});
+libfuzzer_sys::fuzz_target!(
+    init: testkit::corpus::plant(mesh::fuzzing::samples("hello")),
+    |bytes: &[u8]| {
+        mesh::fuzzing::hello(bytes);
+    }
+);

@@ -1,6 +1,9 @@
 //! Fuzz target: see `mesh::fuzzing::membership`.
 #![no_main]
 
-libfuzzer_sys::fuzz_target!(|bytes: &[u8]| {
-    mesh::fuzzing::membership(bytes);
-});
+libfuzzer_sys::fuzz_target!(
+    init: testkit::corpus::plant(mesh::fuzzing::samples("membership")),
+    |bytes: &[u8]| {
+        mesh::fuzzing::membership(bytes);
+    }
+);

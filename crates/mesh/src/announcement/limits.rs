@@ -28,6 +28,9 @@ pub const DEVICE_BYTES_MAX: usize = 64;
 /// Most models that one node serves at a time; memory ends before.
 pub const SERVING_MODELS_MAX: usize = 8;
 
+/// Most models that one node hosts over several machines at a time: each takes the memory of some.
+pub const SPLIT_MODELS_MAX: usize = 4;
+
 /// Most models that one node asks for.
 pub const WANTED_MODELS_MAX: usize = 8;
 

@@ -5,10 +5,11 @@
 use serde::{Deserialize, Serialize};
 
 use super::{
-    ADDRESS_BYTES_MAX, ADDRESSES_MAX, Announcement, COUNTER_MAX, DEVICE_BYTES_MAX, DEVICES_MAX,
-    FINGERPRINT_BYTES_MAX, LOCAL_MODELS_MAX, MODEL_NAME_BYTES_MAX, Model, ModelRate,
+    ADDRESS_BYTES_MAX, ADDRESSES_MAX, Announcement, COUNTER_MAX, Compute, DEVICE_BYTES_MAX,
+    DEVICES_MAX, FINGERPRINT_BYTES_MAX, LOCAL_MODELS_MAX, MODEL_NAME_BYTES_MAX, Model, ModelRate,
     NAME_BYTES_MAX, NodeInfo, NodeState, RATES_MAX, REGION_BYTES_MAX, ROUND_TRIPS_MAX, RoundTrip,
-    SERVING_MODELS_MAX, ServedModel, TTL_MS_MAX, TTL_MS_MIN, VERSION_BYTES_MAX, WANTED_MODELS_MAX,
+    SERVING_MODELS_MAX, SPLIT_MODELS_MAX, ServedModel, SplitModel, SplitStage, TTL_MS_MAX,
+    TTL_MS_MIN, VERSION_BYTES_MAX, WANTED_MODELS_MAX,
 };
 use crate::Role;
 use crate::codec::{Blob, Fixed};
@@ -52,6 +53,9 @@ pub(super) struct Body {
     memory_total_bytes: u64,
     #[serde(rename = "f", default)]
     memory_free_bytes: u64,
+    /// Bandwidth and threads.
+    #[serde(rename = "c", default, skip_serializing_if = "Option::is_none")]
+    compute: Option<(u32, u32)>,
     #[serde(rename = "o", default, skip_serializing_if = "Vec::is_empty")]
     serving: Vec<WireServed>,
     #[serde(rename = "w", default, skip_serializing_if = "Vec::is_empty")]
@@ -60,6 +64,8 @@ pub(super) struct Body {
     local: Vec<WireModel>,
     #[serde(rename = "e", default, skip_serializing_if = "Vec::is_empty")]
     rates: Vec<WireRate>,
+    #[serde(rename = "y", default, skip_serializing_if = "Vec::is_empty")]
+    splits: Vec<WireSplit>,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -88,6 +94,22 @@ struct WireServed {
     busy: u32,
     #[serde(rename = "q", default, skip_serializing_if = "is_zero_u32")]
     queued: u32,
+}
+
+#[derive(Serialize, Deserialize)]
+struct WireSplit {
+    #[serde(rename = "m")]
+    model: WireModel,
+    #[serde(rename = "s", default, skip_serializing_if = "is_zero_u32")]
+    slots: u32,
+    #[serde(rename = "t", default, skip_serializing_if = "is_zero_u32")]
+    term: u32,
+    #[serde(rename = "g", default, skip_serializing_if = "is_zero_u8")]
+    stage: u8,
+    #[serde(rename = "f", default, skip_serializing_if = "is_false")]
+    forced: bool,
+    #[serde(rename = "b", default, skip_serializing_if = "is_zero_u64")]
+    host_bytes: u64,
 }
 
 /// Also part of a table pull, where clients tell their demand.
@@ -143,10 +165,12 @@ impl From<&Announcement> for Body {
             devices: a.info.devices.clone(),
             memory_total_bytes: a.info.memory_total_bytes,
             memory_free_bytes: a.info.memory_free_bytes,
+            compute: a.info.compute.map(|c| (c.bandwidth_mb_s, c.threads)),
             serving: a.info.serving.iter().map(WireServed::from).collect(),
             wanted: a.info.wanted.iter().map(WireModel::from).collect(),
             local: a.info.local.iter().map(WireModel::from).collect(),
             rates: a.info.rates.iter().map(WireRate::from).collect(),
+            splits: a.info.splits.iter().map(WireSplit::from).collect(),
         }
     }
 }
@@ -186,10 +210,15 @@ impl Body {
                 })?,
                 memory_total_bytes: self.memory_total_bytes,
                 memory_free_bytes: self.memory_free_bytes,
+                compute: self.compute.map(|(bandwidth_mb_s, threads)| Compute {
+                    bandwidth_mb_s,
+                    threads,
+                }),
                 serving: list(self.serving, SERVING_MODELS_MAX, "serving", served)?,
                 wanted: list(self.wanted, WANTED_MODELS_MAX, "wanted", model)?,
                 local: list(self.local, LOCAL_MODELS_MAX, "local", model)?,
                 rates: rates(self.rates)?,
+                splits: list(self.splits, SPLIT_MODELS_MAX, "splits", split)?,
             },
         })
     }
@@ -224,6 +253,22 @@ fn served(wire: WireServed) -> Result<ServedModel, OutOfBounds> {
         slots: wire.slots,
         busy: wire.busy,
         queued: wire.queued,
+    })
+}
+
+fn split(wire: WireSplit) -> Result<SplitModel, OutOfBounds> {
+    Ok(SplitModel {
+        model: model(wire.model)?,
+        slots: wire.slots,
+        term: wire.term,
+        stage: match wire.stage {
+            0 => SplitStage::Waiting,
+            1 => SplitStage::Coming,
+            2 => SplitStage::Ready,
+            _ => return Err("stage"),
+        },
+        forced: wire.forced,
+        host_bytes: wire.host_bytes,
     })
 }
 
@@ -265,6 +310,23 @@ impl From<&ServedModel> for WireServed {
             slots: served.slots,
             busy: served.busy,
             queued: served.queued,
+        }
+    }
+}
+
+impl From<&SplitModel> for WireSplit {
+    fn from(split: &SplitModel) -> Self {
+        Self {
+            model: (&split.model).into(),
+            slots: split.slots,
+            term: split.term,
+            stage: match split.stage {
+                SplitStage::Waiting => 0,
+                SplitStage::Coming => 1,
+                SplitStage::Ready => 2,
+            },
+            forced: split.forced,
+            host_bytes: split.host_bytes,
         }
     }
 }

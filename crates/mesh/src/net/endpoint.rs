@@ -1,19 +1,16 @@
 //! Owns the settings of the iroh endpoint and of its QUIC connections.
 
+use std::io::ErrorKind;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
-use iroh::endpoint::{BindOpts, Builder, QuicTransportConfig, VarInt, presets};
+use iroh::endpoint::{BindError, BindOpts, Builder, QuicTransportConfig, VarInt, presets};
 use iroh::{Endpoint, RelayConfig, RelayMap, RelayMode, RelayUrl, SecretKey};
 use iroh_mdns_address_lookup::MdnsAddressLookup;
-use noq_proto::congestion::CubicConfig;
 
+use super::congestion::FlooredCubic;
 use super::{ALPN_JOIN, ALPN_PEER, MeshError, Network, Relays};
-
-/// First congestion window in bytes. QUIC's own 12,000 would make every larger message of a fresh
-/// connection wait for a second round trip.
-const FIRST_WINDOW_BYTES: u64 = 512 * 1_024;
 
 /// Most unread bytes of one stream. With 4 MiB connections were seen to die of "too many gaps".
 const STREAM_WINDOW_BYTES: u32 = 2 * 1_024 * 1_024;
@@ -42,11 +39,21 @@ pub(crate) async fn bind(key: SecretKey, network: &Network) -> Result<Endpoint, 
     let endpoint = sockets(builder, network)?
         .bind()
         .await
-        .map_err(|error| MeshError::Bind(error.to_string()))?;
+        .map_err(|error| why_not_bound(&error, network.port))?;
     if network.local_discovery && network.direct {
         discover_locally(&endpoint);
     }
     Ok(endpoint)
+}
+
+fn why_not_bound(error: &BindError, port: u16) -> MeshError {
+    match error {
+        BindError::Sockets { source, .. } if source.kind() == ErrorKind::AddrInUse && port != 0 => {
+            MeshError::PortInUse(port)
+        }
+        BindError::Sockets { source, .. } => MeshError::Bind(source.to_string()),
+        error => MeshError::Bind(error.to_string()),
+    }
 }
 
 fn relays(relays: &Relays) -> Result<Builder, MeshError> {
@@ -91,11 +98,9 @@ fn sockets(builder: Builder, network: &Network) -> Result<Builder, MeshError> {
 
 /// QUIC settings of all connections.
 fn transport(idle: Duration) -> QuicTransportConfig {
-    let mut congestion = CubicConfig::default();
-    congestion.initial_window(FIRST_WINDOW_BYTES);
     let idle_ms = u32::try_from(idle.as_millis()).unwrap_or(u32::MAX);
     QuicTransportConfig::builder()
-        .congestion_controller_factory(Arc::new(congestion))
+        .congestion_controller_factory(Arc::new(FlooredCubic))
         .stream_receive_window(VarInt::from_u32(STREAM_WINDOW_BYTES))
         .receive_window(VarInt::from_u32(CONNECTION_WINDOW_BYTES))
         .send_window(SEND_WINDOW_BYTES)

@@ -21,8 +21,13 @@ pub enum MeshError {
     /// Nobody that the ticket names answered.
     #[error("no node of the mesh could be reached ({}); hint: is one of them running, and can this machine reach it?", list(.0))]
     Unreachable(Vec<Unreached>),
+    /// The UDP port that was asked for belongs to somebody else.
+    #[error(
+        "can't open UDP port {0}: it is in use; hint: another mesh-llm may be running; choose another port with --bind-port, or leave it out for any free one"
+    )]
+    PortInUse(u16),
     /// The UDP socket.
-    #[error("cannot use the network: {0}; hint: is the port of --bind-port free?")]
+    #[error("cannot use the network: {0}")]
     Bind(String),
     /// A relay in the settings.
     #[error("`{0}` is not the URL of a relay; hint: relays look like https://relay.example")]

@@ -9,7 +9,9 @@
 
 mod actor;
 mod address;
+mod clock;
 mod close;
+mod congestion;
 mod endpoint;
 mod error;
 mod frame;

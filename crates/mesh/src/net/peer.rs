@@ -280,3 +280,6 @@ async fn hand_over(
         stream.recv.abort(STREAM_BUSY);
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -7,7 +7,7 @@ use super::authority::SimulatedAuthority;
 use super::happening::Happening;
 use super::mixing::{mix, node_id};
 use super::traffic::Traffic;
-use crate::announcement::{Model, ModelRate, NodeInfo, NodeState, ServedModel};
+use crate::announcement::{Compute, Model, ModelRate, NodeInfo, NodeState, ServedModel};
 use crate::bucket::Bucket;
 use crate::proto::{BOOTSTRAP_MAX, Config, State};
 use crate::{MeshId, NodeId, Role};
@@ -198,6 +198,10 @@ fn info(index: usize, state: NodeState) -> NodeInfo {
         devices: vec!["NVIDIA GeForce RTX 4090, 24 GB".into()],
         memory_total_bytes: 24 << 30,
         memory_free_bytes: 12 << 30,
+        compute: Some(Compute {
+            bandwidth_mb_s: 80_000,
+            threads: 16,
+        }),
         rates: serving
             .iter()
             .map(|served| ModelRate {
@@ -208,5 +212,6 @@ fn info(index: usize, state: NodeState) -> NodeInfo {
         serving: serving.into_iter().collect(),
         wanted: Vec::new(),
         local: vec![model(index % 7), model(8)],
+        splits: Vec::new(),
     }
 }

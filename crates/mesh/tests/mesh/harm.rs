@@ -3,7 +3,9 @@
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::{Arc, Mutex, OnceLock};
 
-use iroh::endpoint::{Connection, ConnectionError, RecvStream, SendStream, presets};
+use iroh::endpoint::{
+    Connection, ConnectionError, QuicTransportConfig, RecvStream, SendStream, VarInt, presets,
+};
 use iroh::{Endpoint, EndpointAddr, EndpointId, RelayMode, SecretKey};
 use mesh::Mesh;
 use mesh::NodeId;
@@ -18,9 +20,14 @@ use crate::nodes::{Node, apart, ask, echo, refusal, sees, within};
 
 /// A stranger with a socket.
 async fn stranger(key: SecretKey) -> Endpoint {
+    stranger_with(key, QuicTransportConfig::default()).await
+}
+
+async fn stranger_with(key: SecretKey, transport: QuicTransportConfig) -> Endpoint {
     Endpoint::builder(presets::Minimal)
         .relay_mode(RelayMode::Disabled)
         .secret_key(key)
+        .transport_config(transport)
         .clear_ip_transports()
         .bind_addr(SocketAddr::from((IpAddr::V4(Ipv4Addr::LOCALHOST), 0)))
         .unwrap()
@@ -271,6 +278,29 @@ async fn a_member_that_sends_a_gigabyte_is_cut_off() {
         }
     })
     .await;
+}
+
+/// Takes as long as a message may: ten seconds.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_member_that_reads_nothing_is_cut_off() {
+    let log = Log::start();
+    let one = Node::create().await;
+    let mut two = one.bring().await;
+    let (endpoint, membership) = inside(&one).await;
+    let key = endpoint.secret_key().clone();
+    within(endpoint.close()).await;
+    // Room for a fraction of the first table, so that it need not be flooded.
+    let small = QuicTransportConfig::builder()
+        .stream_receive_window(VarInt::from_u32(64))
+        .build();
+    let endpoint = stranger_with(key, small).await;
+    let to = address(&one).await;
+    let (connection, _send, _recv) = enter(&endpoint, &membership, &to).await;
+    assert_eq!(closed_with(&connection).await, MISBEHAVED);
+    let who = NodeId::from_bytes(*endpoint.id().as_bytes()).short();
+    log.warns(&["cut a peer off", &who, "it does not read"])
+        .await;
+    undisturbed(&one.mesh, &mut two).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

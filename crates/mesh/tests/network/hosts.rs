@@ -1,6 +1,6 @@
 //! Members on hosts of their own, 20 ms apart, with one packet in a hundred lost.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use mesh::Mesh;
 use mesh::net::{Path, Settings};
@@ -9,7 +9,7 @@ use mesh::ticket::Ticket;
 use testkit::net::{Host, Lab, Link};
 
 use crate::multicast::{bare_ticket, local};
-use crate::nodes::{Node, apart, ask, echo, home, sees, sees_gone, settings, until, within};
+use crate::nodes::{ECHO, Node, apart, ask, echo, home, sees, sees_gone, settings, until, within};
 
 const ROUND_TRIP_MS: u64 = 20;
 
@@ -172,4 +172,52 @@ pub(crate) async fn a_ticket_without_addresses_works_between_hosts() {
     let bare = bare_ticket(&one.mesh, &one.home).await;
     let two = join_with(lab.host(1), &bare, local).await;
     together(&one, &two).await;
+}
+
+/// 4,096 values of 32 bits, as between the stages of a large model.
+const HIDDEN_STATE_BYTES: usize = 16 * 1_024;
+
+/// Enough for a window that shrinks with each loss to be too small for a hidden state by then: 24 packets an
+/// echo, one of a hundred lost.
+const ECHOES: usize = 240;
+
+/// Sends so many bytes there and back, `ECHOES` times; the middle time of the second half.
+async fn echo_time(one: &Node, other: &mut Node, bytes: usize) -> Duration {
+    let (mut send, mut receive) = within(one.mesh.open(other.id(), ECHO)).await.unwrap();
+    let echoes = async {
+        let (message, mut answer) = (vec![1; bytes], vec![0; bytes]);
+        let mut times = Vec::with_capacity(ECHOES);
+        for _ in 0..ECHOES {
+            let began = Instant::now();
+            send.write_all(&message).await.unwrap();
+            receive.read_exact(&mut answer).await.unwrap();
+            times.push(began.elapsed());
+        }
+        send.finish().unwrap();
+        let late = &mut times[ECHOES / 2..];
+        late.sort();
+        late[late.len() / 2]
+    };
+    let answers = async { echo(within(other.streams.next()).await.unwrap()).await };
+    within(async { tokio::join!(echoes, answers) }).await.0
+}
+
+/// A second flight would cost a whole round trip more than a few bytes do; how long it takes exactly is measured
+/// by the bench.
+#[tokio::main(flavor = "current_thread")]
+pub(crate) async fn a_hidden_state_takes_one_flight_each_way() {
+    for loss in [0.0, 0.01] {
+        let lab = Lab::new(2).unwrap();
+        lab.set_all(Link::round_trip_ms(ROUND_TRIP_MS).with_loss(loss));
+        let one = create(lab.host(0)).await;
+        let mut two = join(lab.host(1), &one.ticket().await).await;
+        together(&one, &two).await;
+        let few = echo_time(&one, &mut two, 64).await;
+        let state = echo_time(&one, &mut two, HIDDEN_STATE_BYTES).await;
+        let most = few + Duration::from_millis(ROUND_TRIP_MS / 4);
+        assert!(
+            state < most,
+            "at a loss of {loss}: {state:?}, and {few:?} for a few bytes"
+        );
+    }
 }

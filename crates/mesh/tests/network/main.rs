@@ -31,6 +31,7 @@ fn main() -> ExitCode {
             hosts::a_cut_link_is_noticed_and_heals,
             hosts::a_member_that_was_cut_off_comes_back,
             hosts::a_ticket_without_addresses_works_between_hosts,
+            hosts::a_hidden_state_takes_one_flight_each_way,
         ],
     );
     suite.run()

@@ -3,7 +3,7 @@
 use mesh::announcement::NodeState;
 use mesh::proto::{PULL_AGAIN_MS_MIN, PULL_MS, PULL_MS_MAX, PULLS_PER_SECOND};
 use mesh::sim::survey::client_cost;
-use mesh::sim::{Kind, Memory, Simulation};
+use mesh::sim::{IDLE_MS, Kind, Memory, Simulation};
 
 use crate::worlds::{DEATH_MS, SPREAD_MS, Weather, always, check_bounds, settled, within};
 
@@ -75,6 +75,26 @@ fn clients_outlive_their_servers() {
             simulation.start(server);
         }
         within(&mut simulation, 60_000, &case, |sim| sim.agree());
+    }
+}
+
+/// A laptop: it wakes up with connections that nobody knows any more and a table of long ago.
+#[test]
+fn a_client_that_was_suspended_soon_knows_what_is_there() {
+    /// For its dead connections to be given up, and one pull.
+    const AWAKE_MS_MAX: u64 = IDLE_MS + PULL_AGAIN_MS_MIN + SPREAD_MS;
+    for asleep_ms in [10_000, 60_000, 3_600_000] {
+        let mut simulation = with_clients(4, 3, 1);
+        let client = 4;
+        simulation.pause(client);
+        simulation.crash(1);
+        let late = simulation.add(Kind::Serving, &[0]);
+        simulation.start(late);
+        simulation.run_for(asleep_ms + DEATH_MS);
+        simulation.resume(client);
+        let case = format!("asleep for {asleep_ms} ms");
+        within(&mut simulation, AWAKE_MS_MAX, &case, |sim| sim.agree());
+        always(&mut simulation, 60_000, &case, |sim| sim.agree());
     }
 }
 

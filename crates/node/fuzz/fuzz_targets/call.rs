@@ -1,6 +1,9 @@
 //! Fuzz target: see `node::fuzzing::call`.
 #![no_main]
 
-libfuzzer_sys::fuzz_target!(|bytes: &[u8]| {
-    node::fuzzing::call(bytes);
-});
+libfuzzer_sys::fuzz_target!(
+    init: testkit::corpus::plant(node::fuzzing::samples("call")),
+    |bytes: &[u8]| {
+        node::fuzzing::call(bytes);
+    }
+);

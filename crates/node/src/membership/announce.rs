@@ -2,14 +2,14 @@
 
 use mesh::Role;
 use mesh::announcement::{
-    LOCAL_MODELS_MAX, Model, ModelRate, NodeInfo, NodeState, RATES_MAX, ServedModel,
+    LOCAL_MODELS_MAX, Model, ModelRate, NodeInfo, NodeState, RATES_MAX, ServedModel, SplitModel,
     WANTED_MODELS_MAX,
 };
 use mesh::proto::View;
 
 use crate::directory;
 use crate::library::Volume;
-use crate::models::{Purpose, is_auto};
+use crate::models::{Hosting, Purpose, is_auto};
 use crate::node::Shared;
 
 /// What the node says before it has looked around.
@@ -67,7 +67,12 @@ pub(super) fn info(
         addresses: Vec::new(),
         devices: machine.devices,
         memory_total_bytes: machine.memory_total_bytes,
-        memory_free_bytes: machine.memory_free_bytes,
+        // Nobody is to plan with a node that is about to stop.
+        memory_free_bytes: match table.shutting_down {
+            true => 0,
+            false => machine.memory_free_bytes,
+        },
+        compute: shared.compute.get().copied(),
         wanted: wanted
             .take(WANTED_MODELS_MAX)
             .map(|name| Model {
@@ -91,7 +96,27 @@ pub(super) fn info(
                 per_minute: *per_minute,
             })
             .collect(),
+        splits: table.splits().filter_map(split).collect(),
     };
     info.trim();
     info
+}
+
+/// What others are told of a model over several machines, if this node hosts it.
+fn split(hosting: Hosting) -> Option<SplitModel> {
+    let facts = hosting.facts;
+    Some(SplitModel {
+        model: Model {
+            name: hosting.name,
+            fingerprint: facts.fingerprint,
+            size_bytes: facts.size_bytes,
+            context_length: facts.context_tokens,
+            ..Model::default()
+        },
+        slots: facts.slots,
+        term: hosting.term?,
+        stage: hosting.stage,
+        forced: facts.forced,
+        host_bytes: facts.host_bytes,
+    })
 }

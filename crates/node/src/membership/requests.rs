@@ -1,6 +1,7 @@
 //! What a running node can be asked about its mesh and its models.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use mesh::admission::{InvitationState, Invite, TicketId};
 use mesh::identity::StateDir;
@@ -10,8 +11,10 @@ use mesh::{Mesh, MeshId, NodeId};
 
 use super::Membership;
 use super::announce::first_info;
+use crate::models::blocking;
 use crate::node::Shared;
-use crate::{DropError, MeshRequestError, ModelSource, Node, StartError};
+use crate::plan::{can_split, plan_one};
+use crate::{DropError, MeshRequestError, ModelSource, Node, SplitModels, StartError};
 
 /// A way into a mesh.
 enum Entrance {
@@ -123,10 +126,11 @@ impl Node {
     }
 
     /// Begins to load a model beside those that are there; its progress is in the snapshot. Returns
-    /// its name. A model that is served or being loaded already is left alone.
+    /// its name. A model that is served or being loaded already is left alone. One that does not fit here
+    /// waits for machines of the mesh that run some of its layers, where the settings allow that.
     ///
     /// # Errors
-    /// When it can't be found or read, or does not fit.
+    /// When it can't be found or read, or does not fit and is not to be split.
     pub async fn load_model(&self, source: ModelSource) -> Result<String, StartError> {
         let shared = &self.shared;
         if self.is_shutting_down() {
@@ -135,7 +139,7 @@ impl Node {
         if shared.settings.mesh.role == mesh::Role::Client {
             return Err(StartError::Client);
         }
-        shared.models.load(source, &shared.settings).await
+        shared.load(source, true).await
     }
 
     /// Takes no new requests for a model and frees its memory once running answers have ended.
@@ -167,6 +171,34 @@ impl Node {
 }
 
 impl Shared {
+    /// Begins to load a model, or to split it if it does not fit; gives its name. `asked`: the owner wants
+    /// it here.
+    pub(crate) async fn load(
+        self: &Arc<Self>,
+        source: ModelSource,
+        asked: bool,
+    ) -> Result<String, StartError> {
+        let loaded = self.models.load(source.clone(), &self.settings).await;
+        let Err(error @ StartError::Memory { .. }) = loaded else {
+            return loaded;
+        };
+        if self.settings.split == SplitModels::Never || self.mesh().is_none() {
+            return Err(error);
+        }
+        let settings = self.settings.clone();
+        let planned = blocking("planning", move || {
+            let plan = plan_one(&source, &settings)?;
+            Ok::<_, StartError>(can_split(&plan).then_some(plan))
+        });
+        let Some(plan) = planned.await?? else {
+            return Err(error);
+        };
+        let name = plan.name.clone();
+        tracing::info!(model = name, %error, "a model is split over machines of the mesh");
+        self.begin_split(plan, asked, false);
+        Ok(name)
+    }
+
     fn mesh_settings(&self) -> MeshSettings {
         let own = &self.settings.mesh;
         MeshSettings {
@@ -234,6 +266,14 @@ impl Shared {
         self.membership.send_replace(Some(membership));
         self.publish();
         id
+    }
+
+    /// Asks the hosts of this machine's stages to go elsewhere, and waits for that, so long at most.
+    pub(crate) async fn leave_rings(&self, wait_max: Duration) {
+        let membership = self.membership.borrow().clone();
+        if let Some(membership) = membership {
+            membership.leave_rings(wait_max).await;
+        }
     }
 
     /// Leaves the mesh; false if there is none.

@@ -3,14 +3,15 @@
 use std::collections::BTreeMap;
 use std::future::Future;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use engine::{Backend, EmbedRequest, Error, EventStream};
 use futures::{FutureExt, StreamExt};
 use mesh::NodeId;
-use mesh::net::{IncomingStream, SendStream};
+use mesh::net::{IncomingStream, RecvStream, SendStream};
 use tokio::time::timeout;
 
-use super::{ALIVE_INTERVAL, CALL_READ_MAX, CODE_BROKEN, WRITE_MAX};
+use super::{ALIVE_INTERVAL, CALL_READ_MAX, CODE_BROKEN};
 use crate::wire::{self, CALL_BYTES_MAX, Call, FrameError, Reply, read_frame_if, write_frames};
 
 /// Calls of one peer at a time. An ingress with many users has some dozens.
@@ -38,9 +39,11 @@ pub(crate) trait Hosting: Send + Sync + 'static {
 }
 
 /// Counts the calls that run.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Calls {
     running: Arc<Mutex<BTreeMap<NodeId, InUse>>>,
+    /// How long a peer may read nothing of an answer.
+    unread_max: Duration,
 }
 
 /// What the calls of one peer take.
@@ -57,7 +60,21 @@ struct Running {
     bytes: usize,
 }
 
+/// The way back to the peer.
+struct Back<'a> {
+    stream: &'a mut SendStream,
+    unread_max: Duration,
+}
+
 impl Calls {
+    /// None yet.
+    pub(crate) fn new(unread_max: Duration) -> Self {
+        Self {
+            running: Arc::default(),
+            unread_max,
+        }
+    }
+
     fn begin(&self, peer: NodeId) -> Option<Running> {
         let mut running = self.running.lock().unwrap_or_else(PoisonError::into_inner);
         let own = running.get(&peer).map_or(0, |own| own.calls);
@@ -126,9 +143,13 @@ enum Cut {
 /// Answers one call of a peer, to its end.
 pub(crate) async fn answer(mut stream: IncomingStream, host: impl Hosting, calls: Arc<Calls>) {
     let peer = stream.peer;
+    let mut back = Back {
+        stream: &mut stream.send,
+        unread_max: calls.unread_max,
+    };
     let answered = match calls.begin(peer) {
-        Some(mut running) => run(&mut stream, &host, &mut running).await,
-        None => say(&mut stream.send, &[Reply::Failed(FULL)]).await,
+        Some(mut running) => run(&mut stream.recv, &mut back, &host, &mut running).await,
+        None => say(&mut back, &[Reply::Failed(FULL)]).await,
     };
     match answered {
         Ok(()) => {
@@ -145,24 +166,24 @@ pub(crate) async fn answer(mut stream: IncomingStream, host: impl Hosting, calls
 }
 
 async fn run(
-    stream: &mut IncomingStream,
+    recv: &mut RecvStream,
+    send: &mut Back<'_>,
     host: &impl Hosting,
     running: &mut Running,
 ) -> Result<(), Cut> {
     let has_room = |bytes| running.claim(bytes);
-    let reading = read_frame_if(&mut stream.recv, CALL_BYTES_MAX, has_room);
+    let reading = read_frame_if(recv, CALL_BYTES_MAX, has_room);
     let frame = match timeout(CALL_READ_MAX, reading).await {
         Ok(Ok(frame)) => frame.ok_or(Cut::Stopped)?,
         Ok(Err(FrameError::NoRoom { .. })) => {
-            stream.recv.abort(CODE_BROKEN);
-            return say(&mut stream.send, &[Reply::Failed(FULL)]).await;
+            recv.abort(CODE_BROKEN);
+            return say(send, &[Reply::Failed(FULL)]).await;
         }
         Ok(Err(error)) => return Err(Cut::Broken(error.to_string())),
         Err(_) => return Err(Cut::Broken("the call does not arrive".to_owned())),
     };
     let call = wire::read_call(&frame).map_err(|error| Cut::Broken(error.to_string()))?;
     drop(frame);
-    let send = &mut stream.send;
     let backend = match host.backend(&call) {
         Ok(backend) => backend,
         Err(error) => return say(send, &[Reply::Failed(error)]).await,
@@ -197,7 +218,7 @@ async fn run(
     }
 }
 
-async fn say_result(send: &mut SendStream, result: Result<Reply, Error>) -> Result<(), Cut> {
+async fn say_result(send: &mut Back<'_>, result: Result<Reply, Error>) -> Result<(), Cut> {
     match result {
         Ok(reply) => say(send, &[Reply::Accepted, reply]).await,
         Err(error) => say(send, &[Reply::Failed(error)]).await,
@@ -206,7 +227,7 @@ async fn say_result(send: &mut SendStream, result: Result<Reply, Error>) -> Resu
 
 /// Passes events on as they come. When the peer stops reading for good, dropping them cancels the
 /// generation.
-async fn generate(send: &mut SendStream, mut events: EventStream) -> Result<(), Cut> {
+async fn generate(send: &mut Back<'_>, mut events: EventStream) -> Result<(), Cut> {
     say(send, &[Reply::Accepted]).await?;
     loop {
         let first = waiting(send, events.next()).await?;
@@ -232,7 +253,7 @@ async fn generate(send: &mut SendStream, mut events: EventStream) -> Result<(), 
 }
 
 async fn embed(
-    send: &mut SendStream,
+    send: &mut Back<'_>,
     backend: &dyn Backend,
     request: EmbedRequest,
 ) -> Result<(), Cut> {
@@ -249,9 +270,9 @@ async fn embed(
 }
 
 /// Waits for `work` and gives signs of life meanwhile; ends when the peer stops the stream.
-async fn waiting<T>(send: &mut SendStream, work: impl Future<Output = T>) -> Result<T, Cut> {
+async fn waiting<T>(send: &mut Back<'_>, work: impl Future<Output = T>) -> Result<T, Cut> {
     let mut work = std::pin::pin!(work);
-    let mut stopped = std::pin::pin!(send.stopped());
+    let mut stopped = std::pin::pin!(send.stream.stopped());
     loop {
         tokio::select! {
             done = &mut work => return Ok(done),
@@ -261,9 +282,9 @@ async fn waiting<T>(send: &mut SendStream, work: impl Future<Output = T>) -> Res
     }
 }
 
-async fn say(send: &mut SendStream, replies: &[Reply]) -> Result<(), Cut> {
+async fn say(send: &mut Back<'_>, replies: &[Reply]) -> Result<(), Cut> {
     let frames: Vec<_> = replies.iter().map(wire::reply_bytes).collect();
-    match timeout(WRITE_MAX, write_frames(send, &frames)).await {
+    match timeout(send.unread_max, write_frames(send.stream, &frames)).await {
         Ok(Ok(())) => Ok(()),
         // The peer stopped the stream or is gone: either way nobody reads.
         Ok(Err(_)) => Err(Cut::Stopped),

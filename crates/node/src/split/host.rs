@@ -2,26 +2,51 @@
 //! the ring to the others, and does what [`Recovery`] says when a machine is lost.
 
 mod making;
+mod outlook;
+mod pacing;
 mod ring;
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
+use futures::future::join_all;
+use mesh::NodeId;
+use split::plan::Speed;
 use split::station::Station;
-use tokio::time::{Instant, sleep, sleep_until};
+use split::wire::Pace;
+use tokio::time::{Instant, sleep, sleep_until, timeout};
 
-use self::making::{Made, Subject, make};
+use self::making::{HostPart, Made, Subject, make};
 use self::ring::RingKeeper;
-use super::pool::Own;
+use super::pool::{Own, Scene, threads};
+use super::probe::probe;
+use super::trial_folder;
 use crate::loader::Plan;
 use crate::membership::Membership;
 use crate::node::Shared;
 
+/// What to do about a model that fits on nobody.
+const ADD_A_MACHINE: &str =
+    "hint: run `mesh-llm --join TICKET` on another machine; `mesh-llm invite` makes a ticket";
+
 /// Pause between two looks whether the model can be split by now.
 const LOOK_AGAIN: Duration = Duration::from_secs(2);
 
+/// How long machines may take to say how fast their memory is, before the first plan.
+const TOLD_MAX: Duration = Duration::from_secs(4);
+
+/// How long the trials on one layer may take together.
+const ASK_MAX: Duration = Duration::from_secs(12);
+
+/// Machines that are asked for such a trial. A ring has fewer.
+const ASKED_MAX: usize = 16;
+
+/// Pause between two looks at what they say.
+const KNOW_PAUSE: Duration = Duration::from_millis(100);
+
 /// Keeps the model of table entry `id` until it is dropped or the node is gone.
-pub(crate) async fn keep(shared: Weak<Shared>, id: u64, plan: Plan) {
+pub(crate) async fn keep(shared: Weak<Shared>, id: u64, plan: Plan, forced: bool) {
     let mut made: Option<Made> = None;
     let subject = match Subject::read(&plan).await {
         Ok(subject) => subject,
@@ -32,11 +57,25 @@ pub(crate) async fn keep(shared: Weak<Shared>, id: u64, plan: Plan) {
             return;
         }
     };
-    loop {
-        let Some((membership, station)) = mesh(&shared, id).await else {
-            return;
-        };
+    let note = |host_bytes: u64| {
+        if let Some(shared) = shared.upgrade() {
+            shared
+                .models
+                .split_is(id, subject.facts(forced, host_bytes));
+        }
+    };
+    note(0);
+    while let Some((membership, station)) = mesh(&shared, id).await {
+        if !is_host(&shared, id) {
+            // Another one is, or it is not decided yet.
+            if let Some(made) = made.take() {
+                end(made).await;
+            }
+            turn(&shared, id).await;
+            continue;
+        }
         if made.is_none() {
+            station.free_parked(subject.fingerprint).await;
             made = first(&shared, id, &subject, &membership, &plan).await;
         }
         let Some(made) = &mut made else {
@@ -44,6 +83,7 @@ pub(crate) async fn keep(shared: Weak<Shared>, id: u64, plan: Plan) {
             sleep(LOOK_AGAIN).await;
             continue;
         };
+        note(made.host_bytes);
         let keeper = RingKeeper {
             shared: shared.clone(),
             id,
@@ -53,6 +93,9 @@ pub(crate) async fn keep(shared: Weak<Shared>, id: u64, plan: Plan) {
             station,
         };
         keeper.run().await;
+    }
+    if let Some(made) = made {
+        end(made).await;
     }
 }
 
@@ -71,6 +114,9 @@ async fn mesh(shared: &Weak<Shared>, id: u64) -> Option<(Arc<Membership>, Statio
         {
             return Some((membership, station));
         }
+        if present.models.table().shutting_down {
+            return None;
+        }
         present
             .models
             .split_waits(id, "this node is in no mesh".to_owned());
@@ -83,6 +129,31 @@ async fn mesh(shared: &Weak<Shared>, id: u64) -> Option<(Arc<Membership>, Statio
     }
 }
 
+/// Whether `succession` has made this node the host of the model.
+fn is_host(shared: &Weak<Shared>, id: u64) -> bool {
+    let shared = shared.upgrade();
+    shared.is_some_and(|shared| shared.models.split_term(id).is_some())
+}
+
+/// Waits for a change that may make this node the host.
+async fn turn(shared: &Weak<Shared>, id: u64) {
+    let Some(mut table) = shared.upgrade().map(|shared| shared.models.watch()) else {
+        return;
+    };
+    // Looks again now and then: the mesh may be another meanwhile.
+    tokio::select! {
+        _ = table.wait_for(|table| table.is_host_of(id)) => {}
+        () = sleep(LOOK_AGAIN) => {}
+    }
+}
+
+/// Frees the part of this machine. Streams have been told by then.
+async fn end(made: Made) {
+    made.backend.shutdown(std::time::Instant::now()).await;
+    // Freeing memory takes its time.
+    let _ = tokio::task::spawn_blocking(move || drop(made)).await;
+}
+
 /// Makes the first plan, which decides what runs here, and loads that.
 async fn first(
     shared: &Weak<Shared>,
@@ -91,14 +162,25 @@ async fn first(
     membership: &Arc<Membership>,
     plan: &Plan,
 ) -> Option<Made> {
+    // Only where a plan can be made is it worth to find out how fast everybody is.
     let present = shared.upgrade()?;
-    let own = Own {
-        node: membership.mesh().node_id(),
-        memory_bytes: Some(present.models.free_bytes(present.settings.memory_bytes_max)),
+    let planned = plan_first(&present, subject, membership);
+    // Streams wait for one that takes over from a lost host.
+    let is_awaited = present.models.split_term(id).is_some_and(|term| term > 1);
+    drop(present);
+    let planned = match planned {
+        Ok(_) if !is_awaited => {
+            get_to_know(shared, subject, membership).await;
+            let present = shared.upgrade()?;
+            plan_first(&present, subject, membership)
+        }
+        planned => planned,
     };
-    let start = match subject.first_plan(&membership.view(), own) {
+    let present = shared.upgrade()?;
+    let start = match planned {
         Ok(start) => start,
         Err(reason) => {
+            let reason = format!("{reason}; {ADD_A_MACHINE}");
             present.models.split_waits(id, reason);
             return None;
         }
@@ -114,6 +196,124 @@ async fn first(
             None
         }
     }
+}
+
+/// This machine as it is to take part.
+fn own(shared: Option<&Shared>, node: NodeId, memory_bytes: Option<u64>) -> Own {
+    Own {
+        node,
+        memory_bytes,
+        compute: shared.and_then(|shared| shared.compute.get().copied()),
+    }
+}
+
+/// Who could take part in the first plan, the host among them.
+fn with_all<T>(
+    shared: &Shared,
+    subject: &Subject,
+    membership: &Membership,
+    work: impl FnOnce(&Scene<'_>) -> T,
+) -> T {
+    let me = membership.mesh().node_id();
+    let memory_bytes = shared.models.free_bytes(shared.settings.memory_bytes_max);
+    let fingerprint = subject.fingerprint.to_string();
+    let measured = |node: NodeId, threads: u32| shared.speeds.of_model(&fingerprint, node, threads);
+    work(&Scene {
+        view: &membership.view(),
+        own: own(Some(shared), me, Some(memory_bytes)),
+        fingerprint: &fingerprint,
+        measured: &measured,
+        without: &BTreeSet::new(),
+        held: &BTreeMap::new(),
+        beside: false,
+    })
+}
+
+fn plan_first(
+    shared: &Shared,
+    subject: &Subject,
+    membership: &Membership,
+) -> Result<HostPart, String> {
+    with_all(shared, subject, membership, |scene| {
+        subject.first_plan(scene)
+    })
+}
+
+/// Learns how fast the machines are: what they say of their memory, and a short run on a layer of this very
+/// model where that is possible. For so long at most; then what is known must do.
+async fn get_to_know(shared: &Weak<Shared>, subject: &Subject, membership: &Arc<Membership>) {
+    let told = async {
+        while let Some(present) = shared.upgrade() {
+            if with_all(&present, subject, membership, |scene| scene.is_known()) {
+                return;
+            }
+            drop(present);
+            sleep(KNOW_PAUSE).await;
+        }
+    };
+    // Programs of other versions do not say.
+    let _ = timeout(TOLD_MAX, told).await;
+    let Some(present) = shared.upgrade() else {
+        return;
+    };
+    let me = membership.mesh().node_id();
+    let unmeasured = with_all(&present, subject, membership, |scene| scene.unmeasured());
+    let fingerprint = subject.fingerprint.to_string();
+    let station = membership.station();
+    let asked = unmeasured.into_iter().take(ASKED_MAX).map(|node| {
+        let (station, model) = (station.clone(), subject.fingerprint);
+        async move { Some((node, station?.pace_of(node, model).await?)) }
+    });
+    let own = measure_here(&present, subject, me);
+    let asked = timeout(
+        ASK_MAX,
+        join_all(asked.map(|ask| timeout(ASK_MAX - KNOW_PAUSE, ask))),
+    );
+    let (answers, ()) = tokio::join!(asked, own);
+    let view = membership.view();
+    for (node, pace) in answers.into_iter().flatten().flatten().flatten() {
+        let Some(speed) = speed_of(pace) else {
+            continue;
+        };
+        let member = view.member(node);
+        let compute = member.and_then(|member| member.announcement().info.compute);
+        tracing::info!(
+            node = node.short(),
+            ?pace,
+            "a machine was measured with a layer"
+        );
+        present
+            .speeds
+            .note_model(&fingerprint, node, threads(compute), speed);
+    }
+}
+
+/// The same for this machine.
+async fn measure_here(shared: &Arc<Shared>, subject: &Subject, me: NodeId) {
+    let fingerprint = subject.fingerprint.to_string();
+    let threads = threads(shared.compute.get().copied());
+    if shared.speeds.of_model(&fingerprint, me, threads).is_some() {
+        return;
+    }
+    let (shared, path) = (Arc::clone(shared), subject.path.clone());
+    let measure = move || {
+        let folder = trial_folder(&shared.settings);
+        let bytes = shared.models.free_bytes(shared.settings.memory_bytes_max);
+        match probe(&path, &shared.settings, &folder, bytes) {
+            Ok(speed) => shared.speeds.note_model(&fingerprint, me, threads, speed),
+            Err(reason) => tracing::debug!(reason, "this machine can't be measured"),
+        }
+    };
+    // A trial that fails leaves a guess.
+    let _ = tokio::task::spawn_blocking(measure).await;
+}
+
+/// What a machine says of itself, if it can be.
+fn speed_of(pace: Pace) -> Option<Speed> {
+    #[expect(clippy::cast_precision_loss, reason = "three digits are plenty")]
+    let of = |bytes_per_s: u64| 1.0 / bytes_per_s as f64;
+    let speed = Speed::from_times(1, of(pace.decode_bytes_per_s), of(pace.prefill_bytes_per_s));
+    speed.ok()
 }
 
 /// Sleeps until `at`, or for ever.

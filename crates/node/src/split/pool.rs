@@ -1,16 +1,23 @@
 //! Who could run layers of a model, from what the mesh says. Pure.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use mesh::NodeId;
 use mesh::Role;
-use mesh::proto::{Member, View};
+use mesh::announcement::Compute;
+use mesh::proto::{Liveness, Member, View};
 use split::plan::nodes::BANDWIDTH_GB_S_DEFAULT;
 use split::plan::{CANDIDATES_MAX, Candidate, Pool, Speed};
 
 /// Round trip that is assumed where none is measured: a stranger somewhere on the continent.
 const ROUND_TRIP_UNKNOWN: Duration = Duration::from_millis(50);
+
+/// Round trips from here on are rounded down to milliseconds: what the ends of a link add, not more than a few per cent.
+const ROUNDED_FROM_US: u32 = 20_000;
+
+/// What evaluation reaches of the bandwidth of memory, where no machine was measured with the model.
+const EFFICIENCY_DEFAULT: f64 = 0.75;
 
 /// This machine.
 #[derive(Debug, Clone, Copy)]
@@ -18,59 +25,189 @@ pub(super) struct Own {
     pub(super) node: NodeId,
     /// Memory that the model may take here, bytes; `None`: it takes no part.
     pub(super) memory_bytes: Option<u64>,
+    pub(super) compute: Option<Compute>,
 }
 
-/// Machines that could take part, but those in `without`, and the round trips between them. Who lacks the
-/// model's file fetches its layers.
-pub(super) fn pool(
-    view: &View,
-    own: Own,
-    fingerprint: &str,
-    without: &BTreeSet<NodeId>,
-) -> Option<Pool<NodeId>> {
-    let speed = Speed::from_bandwidth(BANDWIDTH_GB_S_DEFAULT * 1e9).ok()?;
-    let could = |member: &&Member| {
-        member.node != own.node
-            && member.role() == Role::Serve
-            && !without.contains(&member.node)
-            && member.announcement().info.memory_free_bytes > 0
-    };
-    let has = |member: &Member| {
-        let local = &member.announcement().info.local;
-        local.iter().any(|local| local.fingerprint == fingerprint)
-    };
-    let mut members: Vec<&Member> = view.alive().filter(could).collect();
-    members.sort_by_key(|member| std::cmp::Reverse(member.announcement().info.memory_free_bytes));
-    members.truncate(CANDIDATES_MAX - 1);
-    let here = own.memory_bytes.map(|bytes| (own.node, bytes, true));
-    let others = members.iter().map(|member| {
-        let bytes = member.announcement().info.memory_free_bytes;
-        (member.node, bytes, has(member))
-    });
-    let candidates = here.into_iter().chain(others);
-    let candidates = candidates.map(|(id, memory_bytes, has_weights)| Candidate {
-        id,
-        memory_bytes,
-        speed,
-        has_weights,
-    });
-    let mut pool = Pool::new(candidates).ok()?;
-    for (index, member) in members.iter().enumerate() {
-        if own.memory_bytes.is_some() {
-            pool.link(own.node, member.node, from_here(member)).ok()?;
+/// What was measured of a model's layers on a machine with so many threads.
+pub(super) type Measured<'a> = &'a dyn Fn(NodeId, u32) -> Option<Speed>;
+
+/// Everything that says who could take part.
+#[derive(Clone, Copy)]
+pub(super) struct Scene<'a> {
+    pub(super) view: &'a View,
+    pub(super) own: Own,
+    pub(super) fingerprint: &'a str,
+    pub(super) measured: Measured<'a>,
+    /// Machines to do without.
+    pub(super) without: &'a BTreeSet<NodeId>,
+    /// What the model has of members already, bytes.
+    pub(super) held: &'a BTreeMap<NodeId, u64>,
+    /// Whether that stays where it is.
+    pub(super) beside: bool,
+}
+
+/// A machine's threads, as far as it says.
+pub(super) fn threads(compute: Option<Compute>) -> u32 {
+    compute.map_or(0, |compute| compute.threads)
+}
+
+impl Scene<'_> {
+    fn bytes(&self, member: &Member) -> u64 {
+        let held = self.held.get(&member.node).copied().unwrap_or(0);
+        lendable(
+            member.announcement().info.memory_free_bytes,
+            held,
+            self.beside,
+        )
+    }
+
+    fn members(&self) -> Vec<&Member> {
+        let could = |member: &&Member| {
+            member.node != self.own.node
+                // Who is silent may be gone: finding that out by a lease takes longer.
+                && member.liveness == Liveness::Alive
+                && member.role() == Role::Serve
+                && !self.without.contains(&member.node)
+                && self.bytes(member) > 0
+        };
+        let mut members: Vec<&Member> = self.view.alive().filter(could).collect();
+        members.sort_by_key(|member| std::cmp::Reverse(self.bytes(member)));
+        members.truncate(CANDIDATES_MAX - 1);
+        members
+    }
+
+    /// Machines whose speed with the model is not known, though they could be asked.
+    pub(super) fn unmeasured(&self) -> Vec<NodeId> {
+        let unknown = |member: &&Member| {
+            let compute = member.announcement().info.compute;
+            (self.measured)(member.node, threads(compute)).is_none()
+        };
+        let members = self.members();
+        members
+            .into_iter()
+            .filter(unknown)
+            .map(|m| m.node)
+            .collect()
+    }
+
+    /// Whether every machine has said how fast its memory is.
+    pub(super) fn is_known(&self) -> bool {
+        let knows = |member: &&Member| member.announcement().info.compute.is_some();
+        self.own.compute.is_some() && self.members().iter().all(knows)
+    }
+
+    /// Machines that could take part and the round trips between them. Who lacks the model's file fetches its
+    /// layers.
+    pub(super) fn pool(&self) -> Option<Pool<NodeId>> {
+        let own = self.own;
+        let members = self.members();
+        let computes = members
+            .iter()
+            .map(|member| (member.node, member.announcement().info.compute));
+        let computes: Vec<_> = [(own.node, own.compute)]
+            .into_iter()
+            .chain(computes)
+            .collect();
+        let guess = Guess::of(&computes, self.measured)?;
+        let has = |member: &Member| {
+            let local = &member.announcement().info.local;
+            local
+                .iter()
+                .any(|local| local.fingerprint == self.fingerprint)
+        };
+        let here = own
+            .memory_bytes
+            .map(|bytes| (own.node, own.compute, bytes, true));
+        let others = members.iter().map(|member| {
+            let compute = member.announcement().info.compute;
+            (member.node, compute, self.bytes(member), has(member))
+        });
+        let candidates = here.into_iter().chain(others);
+        let candidates = candidates.map(|(id, compute, memory_bytes, has_weights)| Candidate {
+            id,
+            memory_bytes,
+            speed: (self.measured)(id, threads(compute)).unwrap_or_else(|| guess.speed(compute)),
+            has_weights,
+        });
+        let mut pool = Pool::new(candidates).ok()?;
+        for (index, member) in members.iter().enumerate() {
+            if own.memory_bytes.is_some() {
+                pool.link(own.node, member.node, from_here(member)).ok()?;
+            }
+            for other in &members[..index] {
+                pool.link(member.node, other.node, between(member, other))
+                    .ok()?;
+            }
         }
-        for other in &members[..index] {
-            pool.link(member.node, other.node, between(member, other))
-                .ok()?;
+        Some(pool)
+    }
+}
+
+/// How fast a machine is with the model that nobody has measured there: by the bandwidth of its memory, of which
+/// it makes as much as those that were measured.
+struct Guess {
+    like: Speed,
+    efficiency: f64,
+}
+
+impl Guess {
+    fn of(computes: &[(NodeId, Option<Compute>)], measured: Measured<'_>) -> Option<Self> {
+        let mut known: Vec<(f64, Speed)> = computes
+            .iter()
+            .filter_map(|(node, compute)| {
+                let speed = measured(*node, threads(*compute))?;
+                let bandwidth = bandwidth(*compute)?;
+                Some((speed.bytes_per_s().0 / bandwidth, speed))
+            })
+            .collect();
+        known.sort_by(|a, b| a.0.total_cmp(&b.0));
+        match known.get(known.len() / 2) {
+            Some((efficiency, like)) => Some(Self {
+                like: *like,
+                efficiency: *efficiency,
+            }),
+            None => Some(Self {
+                like: Speed::from_bandwidth(BANDWIDTH_GB_S_DEFAULT * 1e9).ok()?,
+                efficiency: EFFICIENCY_DEFAULT,
+            }),
         }
     }
-    Some(pool)
+
+    fn speed(&self, compute: Option<Compute>) -> Speed {
+        let bandwidth = bandwidth(compute).unwrap_or(BANDWIDTH_GB_S_DEFAULT * 1e9);
+        // Nonsense of a peer, or a model of a few bytes: as fast as the one that was measured.
+        self.like
+            .with_decode(bandwidth * self.efficiency)
+            .unwrap_or(self.like)
+    }
+}
+
+/// Bytes that a machine can lend, of which the model holds some. What a machine announces hardly knows of
+/// stages: their weights are mapped files, which the system counts as free, and what its owner allows counts without them.
+fn lendable(free_bytes: u64, held_bytes: u64, beside: bool) -> u64 {
+    match beside {
+        true => free_bytes.saturating_sub(held_bytes),
+        // A machine without files to map may count them all the same; what it has, it can keep.
+        false => free_bytes.max(held_bytes),
+    }
+}
+
+fn bandwidth(compute: Option<Compute>) -> Option<f64> {
+    let mb_s = compute?.bandwidth_mb_s;
+    (mb_s > 0).then(|| f64::from(mb_s) * 1e6)
 }
 
 fn from_here(member: &Member) -> Duration {
-    member
-        .round_trip_us
-        .map_or(ROUND_TRIP_UNKNOWN, |us| Duration::from_micros(us.into()))
+    member.round_trip_us.map_or(ROUND_TRIP_UNKNOWN, round_trip)
+}
+
+/// A measured round trip, in whole milliseconds where it has many: that of a link of 80 ms, which the planner just
+/// takes, is never measured as less than 80.1.
+fn round_trip(us: u32) -> Duration {
+    match us {
+        0..ROUNDED_FROM_US => Duration::from_micros(us.into()),
+        _ => Duration::from_millis(u64::from(us / 1_000)),
+    }
 }
 
 /// What one of them has measured; else no more than the way over this node.
@@ -83,8 +220,74 @@ fn between(one: &Member, other: &Member) -> Duration {
             .map(|trip| trip.us)
     };
     let us = measured(one, other).or_else(|| measured(other, one));
-    us.map_or_else(
-        || from_here(one) + from_here(other),
-        |us| Duration::from_micros(us.into()),
-    )
+    us.map_or_else(|| from_here(one) + from_here(other), round_trip)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn compute(bandwidth_mb_s: u32) -> Option<Compute> {
+        Some(Compute {
+            bandwidth_mb_s,
+            threads: 4,
+        })
+    }
+
+    fn node(number: u8) -> NodeId {
+        NodeId::from_bytes([number; 32])
+    }
+
+    #[test]
+    fn a_link_is_as_long_as_it_is_called() {
+        for (us, wanted_us) in [(0, 0), (19_999, 19_999), (20_713, 20_000), (80_999, 80_000)] {
+            assert_eq!(round_trip(us), Duration::from_micros(wanted_us), "{us}");
+        }
+        assert!(round_trip(81_000) > split::plan::ROUND_TRIP_MAX);
+    }
+
+    /// GB/s that machines of some bandwidths (MB/s) are taken to decode with, if the first ones were measured.
+    #[track_caller]
+    fn check(bandwidths: &[u32], measured_gb_s: &[f64], wanted_gb_s: &[f64]) {
+        let computes: Vec<_> = (0..)
+            .zip(bandwidths)
+            .map(|(number, mb_s)| (node(number), compute(*mb_s)))
+            .collect();
+        let measured = |asked: NodeId, threads: u32| {
+            let place = computes.iter().position(|(node, _)| *node == asked)?;
+            let gb_s = measured_gb_s.get(place).filter(|_| threads == 4)?;
+            Speed::from_bandwidth(gb_s * 1e9).ok()
+        };
+        let guess = Guess::of(&computes, &measured).unwrap();
+        let got = computes
+            .iter()
+            .map(|(_, compute)| guess.speed(*compute).bytes_per_s().0 / 1e9);
+        for (got, wanted) in got.zip(wanted_gb_s) {
+            assert!(
+                (got - wanted).abs() < wanted * 1e-6,
+                "{got} GB/s, not {wanted}"
+            );
+        }
+    }
+
+    #[test]
+    fn memory_is_not_counted_twice() {
+        assert_eq!(lendable(320, 130, false), 320);
+        assert_eq!(lendable(0, 130, false), 130);
+        assert_eq!(lendable(320, 130, true), 190);
+        assert_eq!(lendable(100, 130, true), 0);
+    }
+
+    #[test]
+    fn a_machine_that_was_not_measured_is_guessed_by_those_that_were() {
+        check(&[100_000, 40_000], &[], &[75.0, 30.0]);
+        check(&[100_000, 40_000, 0], &[50.0], &[50.0, 20.0, 50.0]);
+        check(
+            &[100_000, 40_000, 10_000],
+            &[50.0, 30.0],
+            &[75.0, 30.0, 7.5],
+        );
+        // Too slow to be true: as the measured one.
+        check(&[100_000, 1], &[0.000_01], &[0.000_01, 0.000_01]);
+    }
 }

@@ -14,12 +14,18 @@ use mesh::{Mesh, NodeId};
 use split::fault::Refusal;
 use split::layers::{LayerSource, Layers};
 use split::spec::StageSpec;
-use split::weights::{Cache, CachedSlice, Progress, SliceKey, Suppliers, ask_headers, obtain};
+use split::weights::{
+    Cache, CachedSlice, HubFiles, Progress, SliceKey, Suppliers, ask_headers, ask_place, obtain,
+};
+use split::wire::Pace;
 use tokio::runtime::Handle;
 use tokio::sync::watch;
 use tokio::time::sleep;
 
+use super::probe::probe;
 use super::runner::Runner;
+use super::speeds::Speeds;
+use super::trial_folder;
 use super::weights::MemberDial;
 use crate::library::Library;
 use crate::loader::Loader;
@@ -45,6 +51,7 @@ pub(crate) struct Slices {
     cache: Cache,
     mesh: Mesh,
     runtime: Handle,
+    speeds: Arc<Speeds>,
 }
 
 impl Slices {
@@ -54,6 +61,7 @@ impl Slices {
         loader: Arc<dyn Loader>,
         cache: Cache,
         mesh: Mesh,
+        speeds: Arc<Speeds>,
     ) -> Self {
         Self {
             settings,
@@ -62,6 +70,7 @@ impl Slices {
             cache,
             mesh,
             runtime: Handle::current(),
+            speeds,
         }
     }
 
@@ -101,7 +110,7 @@ impl Slices {
     }
 
     /// Who could have the weights, the nearest first.
-    fn suppliers(&self, host: NodeId, model: Fingerprint) -> Suppliers<MemberDial> {
+    async fn suppliers(&self, host: NodeId, model: Fingerprint) -> Suppliers<MemberDial> {
         let name = model.to_string();
         let view = self.mesh.view().borrow().clone();
         let me = self.mesh.node_id();
@@ -116,11 +125,29 @@ impl Slices {
             let name = member.announcement().info.name.clone();
             (name, Arc::new(self.dial(member.node)))
         });
+        let (peers, own) = (peers.collect(), self.find(&name));
+        let hub = match own {
+            // Nothing will be fetched.
+            Some(_) => None,
+            None => self.hub(host, model).await,
+        };
         Suppliers {
-            own: self.find(&name),
+            own,
             host: Arc::new(self.dial(host)),
-            peers: peers.collect(),
-            hub: None,
+            peers,
+            hub,
+        }
+    }
+
+    /// The model's files at this machine's own hub, if the host knows where they are.
+    async fn hub(&self, host: NodeId, model: Fingerprint) -> Option<HubFiles> {
+        let hub = self.settings.hub.clone()?;
+        match ask_place(&self.dial(host), model).await {
+            Ok(place) => Some(place?.at(hub.address, hub.token)),
+            Err(error) => {
+                tracing::debug!(%error, "the host does not say where a hub has the model");
+                None
+            }
         }
     }
 
@@ -139,9 +166,9 @@ impl Slices {
         let free_bytes = |folder: &Path| {
             disk_free_bytes(folder).ok_or_else(|| io::Error::other("its room can't be told"))
         };
-        let suppliers = self.suppliers(host, spec.model);
         let (sender, receiver) = watch::channel(Progress::default());
         self.runtime.block_on(async {
+            let suppliers = self.suppliers(host, spec.model).await;
             let obtained = obtain(&key, suppliers, &self.cache, &free_bytes, &sender);
             let mut obtained = std::pin::pin!(obtained);
             loop {
@@ -201,6 +228,37 @@ impl LayerSource for Slices {
             runner,
             _slice: slice,
         }))
+    }
+
+    fn pace(&self, model: Fingerprint, is_busy: bool) -> Option<Pace> {
+        let name = model.to_string();
+        let me = self.mesh.node_id();
+        let threads = self
+            .settings
+            .threads
+            .unwrap_or_else(engine::threads_default);
+        let speed = self.speeds.of_model(&name, me, threads);
+        let speed = match speed {
+            Some(speed) => speed,
+            None if is_busy => return None,
+            None => {
+                let path = self.find(&name)?;
+                let bytes = self.loader.memory_available();
+                let folder = trial_folder(&self.settings);
+                let measured = probe(&path, &self.settings, &folder, bytes);
+                let speed = measured
+                    .inspect_err(|reason| tracing::debug!(reason, "no trial of a layer"))
+                    .ok()?;
+                self.speeds.note_model(&name, me, threads, speed);
+                self.speeds.save();
+                speed
+            }
+        };
+        let (decode, prefill) = speed.bytes_per_s();
+        Some(Pace {
+            decode_bytes_per_s: decode as u64,
+            prefill_bytes_per_s: prefill as u64,
+        })
     }
 }
 

@@ -1,11 +1,11 @@
-//! The layers of other machines, as the decode thread uses them: each call goes round the ring. While
-//! there is no ring, calls wait for a moment and then give the thread back, so that it goes on to look at
-//! cancelled requests and at the end.
+//! The layers of other machines, as the decode thread uses them: each call goes round the ring, several at a
+//! time. While there is no ring, calls wait for a moment and then give the thread back, so that it goes on
+//! to look at cancelled requests and at the end.
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use engine::stage::{StageBatch, StageError, Stages};
+use engine::stage::{StageBatch, StageError, Stages, Trip};
 use split::layers::Rows;
 use split::ring::{Ring, RingError};
 use tokio::runtime::Handle;
@@ -14,6 +14,10 @@ use tokio::time::timeout;
 
 /// How long a step waits for a ring before it gives the thread back.
 const PAUSE: Duration = Duration::from_millis(100);
+
+/// So many rings may be lost without a single step between: machines that can't reach each other are found
+/// out one by one. More of them may be the rows' own fault.
+const LOST_MAX: u32 = 8;
 
 /// What the host's task tells the decode thread.
 pub(super) enum Word {
@@ -34,6 +38,14 @@ impl Slot {
     pub(super) fn say(&self, word: Word) {
         *self.word.lock().unwrap_or_else(PoisonError::into_inner) = Some(word);
         self.said.notify_one();
+    }
+
+    /// The word that is there, if one is.
+    fn look(&self) -> Option<Word> {
+        self.word
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .take()
     }
 
     async fn take(&self) -> Word {
@@ -57,6 +69,8 @@ pub(super) struct RemoteStages {
     words: Arc<Slot>,
     ring: Option<Ring>,
     down: Option<String>,
+    /// Rings that were lost since the last step that came back.
+    lost: u32,
 }
 
 impl RemoteStages {
@@ -66,11 +80,25 @@ impl RemoteStages {
             words,
             ring: None,
             down: None,
+            lost: 0,
         }
     }
 
     /// Takes in what was said; waits for a ring if there is none.
     fn look(&mut self) -> Result<(), StageError> {
+        if self.ring.is_some()
+            && let Some(word) = self.words.look()
+        {
+            // Streams move: the next ring begins empty, and so must the scheduler.
+            match word {
+                Word::Ring(ring) => {
+                    self.down = None;
+                    self.ring = Some(*ring);
+                    return Err(StageError::Waiting);
+                }
+                Word::Down(text) => self.down = Some(text),
+            }
+        }
         while self.ring.is_none() {
             // The timer belongs to the runtime, so it is made inside.
             let waiting = async { timeout(PAUSE, self.words.take()).await };
@@ -106,7 +134,12 @@ impl RemoteStages {
             RingError::Cut { sequence, from } => StageError::Cut { sequence, from },
             RingError::Lost(loss) => {
                 self.ring = None;
-                StageError::Lost(loss.to_string())
+                self.lost += 1;
+                match self.lost {
+                    // What follows is for the host's task to say.
+                    ..=LOST_MAX => StageError::Waiting,
+                    _ => StageError::Lost(loss.to_string()),
+                }
             }
             error @ (RingError::Input(_) | RingError::Full { .. }) => {
                 StageError::Failed(error.to_string())
@@ -116,14 +149,35 @@ impl RemoteStages {
 }
 
 impl Stages for RemoteStages {
-    fn run(&mut self, batch: &StageBatch<'_>, hidden: &mut Vec<f32>) -> Result<(), StageError> {
+    /// Without a ring one call waits for it.
+    fn depth(&self) -> usize {
+        self.ring.as_ref().map_or(1, Ring::depth)
+    }
+
+    fn parts(&self) -> usize {
+        let workers = self.ring.as_ref().map(|ring| ring.plan().workers.len());
+        workers.unwrap_or(0) + 1
+    }
+
+    fn submit(&mut self, batch: &StageBatch<'_>) -> Result<(), StageError> {
         self.look()?;
         let rows = Rows {
             hidden: batch.hidden,
             positions: batch.positions,
             sequences: batch.sequences,
         };
-        self.with(async |ring| ring.run(&rows, hidden).await)
+        self.with(async |ring| ring.submit(&rows).await)
+    }
+
+    /// Without a ring nothing is in flight any more.
+    fn receive(&mut self, hidden: &mut Vec<f32>) -> Result<(), StageError> {
+        self.with(async |ring| ring.receive(hidden).await)?;
+        self.lost = 0;
+        Ok(())
+    }
+
+    fn trip(&self) -> Option<Trip> {
+        Some(self.ring.as_ref()?.trip().into())
     }
 
     /// Without a ring there is nothing to copy: the next one begins empty, and so does the scheduler.

@@ -35,18 +35,23 @@ impl Dial for MemberDial {
     }
 }
 
-/// What this node holds, for members. All of a private mesh may have it: they may ask for answers, too.
+/// What this node holds, for members. All of a private mesh may have
+/// it: they may ask for answers, too.
 pub(crate) struct Shelf {
     slices: Arc<Slices>,
     cache: Cache,
+    /// What members may have.
+    grant: Grant,
     holdings: Mutex<BTreeMap<PathBuf, Arc<Holding>>>,
 }
 
 impl Shelf {
-    pub(super) fn new(slices: Arc<Slices>, cache: Cache) -> Self {
+    /// `gives`: weights, and not only what is needed to check those from elsewhere.
+    pub(super) fn new(slices: Arc<Slices>, cache: Cache, gives: bool) -> Self {
         Self {
             slices,
             cache,
+            grant: if gives { Grant::Weights } else { Grant::Proof },
             holdings: Mutex::default(),
         }
     }
@@ -70,7 +75,7 @@ impl Shelf {
 
 impl Keeper<NodeId> for Shelf {
     fn grant(&self, _: &NodeId, _: Fingerprint) -> Grant {
-        Grant::Weights
+        self.grant
     }
 
     fn holding(&self, model: Fingerprint) -> Option<Arc<Holding>> {

@@ -1,174 +1,19 @@
-use engine::{
-    Chat, Delta, Error, Event, FinishReason, Format, Input, Message, Mirostat, Request, Resumed,
-    Role, Summary, TokenLogprob, Tool, ToolCall, ToolCallDelta, ToolChoice,
-};
+use engine::{Delta, Event, Mirostat, Request};
 use proptest::prelude::*;
-use serde_json::json;
 
 use super::*;
-use crate::fuzzing;
-
-fn full_request() -> Request {
-    let mut nested = json!({ "type": "string" });
-    for _ in 0..40 {
-        nested =
-            json!({ "type": "object", "properties": { "z": nested, "a": { "type": "null" } } });
-    }
-    let mut chat = Chat {
-        messages: vec![
-            Message::system("be brief"),
-            Message {
-                role: Role::Assistant,
-                content: String::new(),
-                name: Some("x".into()),
-                reasoning: Some("hm".into()),
-                tool_calls: vec![ToolCall {
-                    id: "1".into(),
-                    name: "f".into(),
-                    arguments: "{\"a\": 1}".into(),
-                }],
-                tool_call_id: None,
-            },
-            Message::tool("1", "42"),
-        ],
-        tools: vec![Tool {
-            name: "f".into(),
-            description: Some("does".into()),
-            parameters: Some(nested),
-        }],
-        tool_choice: ToolChoice::Named("f".into()),
-        parallel_tool_calls: true,
-        template_kwargs: Default::default(),
-    };
-    chat.template_kwargs
-        .insert("enable_thinking".into(), json!(false));
-    let mut request = Request::new("model/x", Input::Chat(chat));
-    request.sampling.mirostat = Some(Mirostat {
-        version: 2,
-        tau: 5.0,
-        eta: 0.1,
-    });
-    request.sampling.seed = Some(7);
-    request.sampling.logit_bias = vec![(3, f32::NEG_INFINITY), (4, 1.5)];
-    request.limits.max_tokens = Some(9);
-    request.limits.stop = vec!["\n".into()];
-    request.n = 2;
-    request.format = Format::JsonSchema(json!({ "type": "object" }));
-    request.logprobs = Some(3);
-    request.resume = vec![
-        Resumed {
-            tokens: vec![1, 2],
-            finished: true,
-        },
-        Resumed::default(),
-    ];
-    request
-}
+use crate::fuzzing::{self, full_request};
 
 #[test]
 fn calls_come_back_whole() {
-    let text = Request::new("m", Input::Text("hi\u{0}é".into()));
-    let tokens = Request {
-        format: Format::Grammar("root ::= \"a\"".into()),
-        ..Request::new("", Input::Tokens(vec![1, -1]))
-    };
-    for call in [
-        Call::Generate(Box::new(full_request())),
-        Call::Generate(Box::new(text)),
-        Call::Generate(Box::new(tokens)),
-        Call::Embed(engine::EmbedRequest {
-            model: "e".into(),
-            inputs: vec![
-                engine::EmbedInput::Text("t".into()),
-                engine::EmbedInput::Tokens(vec![5]),
-            ],
-        }),
-        Call::Describe { model: "m".into() },
-        Call::Tokenize {
-            model: "m".into(),
-            text: "t".into(),
-            add_special: true,
-            parse_special: false,
-        },
-        Call::TokenBytes {
-            model: "m".into(),
-            tokens: vec![1],
-        },
-        Call::Render {
-            model: "m".into(),
-            chat: Chat::default(),
-        },
-    ] {
+    for call in fuzzing::calls() {
         assert_eq!(read_call(&call_bytes(&call)), Ok(call));
     }
 }
 
 #[test]
 fn replies_come_back_whole() {
-    let delta = Delta {
-        content: "c".into(),
-        reasoning: "r".into(),
-        tool_calls: vec![ToolCallDelta {
-            index: 1,
-            id: Some("i".into()),
-            name: Some("n".into()),
-            arguments: "{".into(),
-        }],
-        tokens: vec![1, 2],
-        logprobs: vec![TokenLogprob {
-            token: 1,
-            bytes: vec![0xff],
-            logprob: -0.5,
-            top: vec![(2, vec![1, 2], -1.0)],
-        }],
-    };
-    let errors = [
-        Error::ModelNotFound {
-            model: "m".into(),
-            hint: "h".into(),
-        },
-        Error::ContextLengthExceeded {
-            prompt_tokens: 1,
-            context_tokens: 2,
-        },
-        Error::invalid("f", "r"),
-        Error::QueueFull {
-            waiting: 1,
-            retry_after_s: 2,
-        },
-        Error::ShuttingDown,
-        Error::Unsupported("u".into()),
-        Error::Inference("i".into()),
-        Error::Lost("l".into()),
-    ];
-    let events = [
-        Event::Started {
-            prompt_tokens: 1,
-            cached_tokens: 2,
-        },
-        Event::Delta { choice: 3, delta },
-        Event::Delta {
-            choice: 0,
-            delta: Delta::default(),
-        },
-        Event::Finished {
-            choice: 1,
-            reason: FinishReason::ToolCalls,
-        },
-        Event::Done(Summary::default()),
-    ];
-    let others = [
-        Reply::Accepted,
-        Reply::Alive,
-        Reply::Vector(vec![0.5, -1.0]),
-        Reply::Embedded(4),
-        Reply::Tokens(vec![1]),
-        Reply::Bytes(vec![vec![1], vec![]]),
-        Reply::Text("t".into()),
-    ];
-    let errors = errors.into_iter().map(Reply::Failed);
-    let events = events.into_iter().map(Reply::Event);
-    for reply in errors.chain(events).chain(others) {
+    for reply in fuzzing::replies() {
         assert_eq!(read_reply(&reply_bytes(&reply)), Ok(reply));
     }
 }
@@ -214,7 +59,8 @@ fn numbers_that_no_ingress_sends_are_refused() {
 
 #[test]
 fn samples_of_the_fuzz_targets_are_accepted() {
-    let (calls, replies) = fuzzing::samples();
+    let (calls, replies) = (fuzzing::samples("call"), fuzzing::samples("reply"));
+    assert!(!calls.is_empty() && !replies.is_empty());
     assert!(calls.iter().all(|bytes| fuzzing::call(bytes)));
     assert!(replies.iter().all(|bytes| fuzzing::reply(bytes)));
     assert!(!fuzzing::call(b"") && !fuzzing::reply(b"\xff"));
@@ -232,7 +78,7 @@ proptest! {
         which: prop::sample::Index,
         edits in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 1..4),
     ) {
-        let (calls, replies) = fuzzing::samples();
+        let (calls, replies) = (fuzzing::samples("call"), fuzzing::samples("reply"));
         for (samples, read) in [
             (calls, fuzzing::call as fn(&[u8]) -> bool),
             (replies, fuzzing::reply),

@@ -8,7 +8,7 @@ use node::Node;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use crate::script::Script;
-use crate::world::{World, connect, knows, node, piece, request, rest, whole, within};
+use crate::world::{World, connect, knows, node, node_with, piece, request, rest, whole, within};
 
 /// Streams with calls, as `node` numbers them.
 const CALLS: StreamKind = StreamKind(1);
@@ -166,6 +166,36 @@ async fn long_calls_of_one_peer_take_bounded_room() {
     }
     assert_eq!((refused, ended), (1, 2));
     undisturbed(&mesh, to, &b).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_peer_that_reads_nothing_for_too_long_is_cut_off() {
+    let script = Script::new("m", 1);
+    let a = node_with("a", &[&script], |settings| {
+        settings.mesh.unread_max = std::time::Duration::from_secs(1);
+    });
+    let (b, c) = (node("b", &[]), node("c", &[]));
+    connect(&[&a, &b, &c]).await;
+    knows(&b, "m", 1).await;
+    knows(&c, "m", 1).await;
+    // More than all windows hold.
+    let mut long = request("m");
+    long.limits.max_tokens = Some(2_000_000);
+    let mut unread = within(b.generate(long)).await.unwrap();
+    piece(&mut unread).await;
+    assert_eq!(script.running(), 1);
+    within(async {
+        while script.running() > 0 {
+            tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+        }
+    })
+    .await;
+    // It is the stream that ended, not the peer: that one asks again, and so do others.
+    for peer in [&b, &c] {
+        let mut other = within(peer.generate(request("m"))).await.unwrap();
+        assert_eq!(rest(&mut other).await, (whole(20), Ok(())));
+    }
+    drop(unread);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -1,6 +1,9 @@
 //! Fuzz target: see `split::fuzzing::answer`.
 #![no_main]
 
-libfuzzer_sys::fuzz_target!(|bytes: &[u8]| {
-    split::fuzzing::answer(bytes);
-});
+libfuzzer_sys::fuzz_target!(
+    init: testkit::corpus::plant(split::fuzzing::samples("answer")),
+    |bytes: &[u8]| {
+        split::fuzzing::answer(bytes);
+    }
+);

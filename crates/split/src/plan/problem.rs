@@ -239,7 +239,7 @@ fn holds(track: &Track, tenths: u128) -> u128 {
         .unwrap_or(0)
 }
 
-fn hop(round_trip: Duration) -> u128 {
+pub(super) fn hop(round_trip: Duration) -> u128 {
     const ATTOSECONDS_PER_NANOSECOND: u128 = 1_000_000_000;
     (round_trip.as_nanos() / 2 + HOP_OVERHEAD.as_nanos()) * ATTOSECONDS_PER_NANOSECOND
 }

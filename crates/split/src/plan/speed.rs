@@ -48,11 +48,24 @@ impl Speed {
         decode_s: f64,
         prefill_row_s: f64,
     ) -> Result<Self, SpeedError> {
-        if layer.active_bytes == 0 {
+        Self::from_times(layer.active_bytes, decode_s, prefill_row_s)
+    }
+
+    /// From layers that read so many bytes for a token: seconds for one decoded token, and for one row
+    /// of a prompt.
+    ///
+    /// # Errors
+    /// As [`from_layer`](Self::from_layer).
+    pub fn from_times(
+        active_bytes: u64,
+        decode_s: f64,
+        prefill_row_s: f64,
+    ) -> Result<Self, SpeedError> {
+        if active_bytes == 0 {
             return Err(SpeedError::NothingRead);
         }
         #[expect(clippy::cast_precision_loss, reason = "three digits are plenty")]
-        let bytes = layer.active_bytes as f64;
+        let bytes = active_bytes as f64;
         Ok(Self {
             decode: rate("a layer's time", decode_s, bytes)?,
             prefill: rate("a prompt row's time", prefill_row_s, bytes)?,
@@ -69,6 +82,37 @@ impl Speed {
             decode: rate(what, 1.0, bytes_per_s)?,
             prefill: rate(what, 1.0 / PREFILL_ROWS_PER_DECODE, bytes_per_s)?,
         })
+    }
+
+    /// Bytes a second when tokens are decoded, and when a prompt is evaluated.
+    #[must_use]
+    #[expect(clippy::cast_precision_loss, reason = "sixteen digits are plenty")]
+    pub fn bytes_per_s(self) -> (f64, f64) {
+        let of = |rate: u64| ATTOSECONDS_PER_SECOND / rate as f64;
+        (of(self.decode), of(self.prefill))
+    }
+
+    /// The speed of a machine that decodes `decode_bytes_per_s`, and evaluates prompts in the same
+    /// proportion as this one.
+    ///
+    /// # Errors
+    /// [`SpeedError::Value`] when that is not a positive number.
+    pub fn with_decode(self, decode_bytes_per_s: f64) -> Result<Self, SpeedError> {
+        let (decode, prefill) = self.bytes_per_s();
+        let prefill = prefill / decode * decode_bytes_per_s;
+        Ok(Self {
+            decode: rate("a memory bandwidth", 1.0, decode_bytes_per_s)?,
+            prefill: rate("a memory bandwidth", 1.0, prefill)?,
+        })
+    }
+
+    /// Seconds for a batch of so many rows whose layers read `active_bytes` for a token: the first row
+    /// as a decoded token, the others as rows of a prompt.
+    #[must_use]
+    #[expect(clippy::cast_precision_loss, reason = "sixteen digits are plenty")]
+    pub fn batch_s(self, active_bytes: u64, rows: f64) -> f64 {
+        let rate = self.decode as f64 + self.prefill as f64 * (rows - 1.0).max(0.0);
+        active_bytes as f64 * rate / ATTOSECONDS_PER_SECOND
     }
 
     /// Attoseconds a byte for one decoded token.
@@ -133,6 +177,19 @@ mod tests {
             Speed::from_layer(&empty, 1.0, 1.0),
             Err(SpeedError::NothingRead)
         );
+    }
+
+    #[test]
+    fn speeds_are_told_in_bytes_a_second() {
+        let speed = Speed::from_times(100_000_000, 0.001, 0.000_25).unwrap();
+        let (decode, prefill) = speed.bytes_per_s();
+        assert!((decode - 100e9).abs() < 1e3 && (prefill - 400e9).abs() < 1e4);
+        let half = speed.with_decode(50e9).unwrap();
+        assert_eq!(half, Speed::from_bandwidth(50e9).unwrap());
+        assert!(half.with_decode(f64::NAN).is_err());
+        // Five rows: one decoded, four of a prompt.
+        let batch_s = speed.batch_s(100_000_000, 5.0);
+        assert!((batch_s - 0.002).abs() < 1e-9, "{batch_s}");
     }
 
     #[test]

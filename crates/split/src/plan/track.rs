@@ -58,6 +58,11 @@ impl Track {
         self.points.len() - 1
     }
 
+    /// The cut before a layer, if a stage may begin there or end before it.
+    pub(super) fn cut(&self, layer: u32) -> Option<usize> {
+        self.points.binary_search(&layer).ok()
+    }
+
     pub(super) fn layers(&self, stage: Range<usize>) -> Range<u32> {
         self.points[stage.start]..self.points[stage.end]
     }

@@ -52,6 +52,16 @@ impl<I: Copy + Ord> Bench<I> {
         if stood.is_some_and(|since| now.saturating_sub(since) >= SOUND) {
             self.records.clear();
         }
+        self.suspect(suspect, accuser, now)
+    }
+
+    /// The same for a ring that did not come to be beside one that stands.
+    pub(super) fn suspect(
+        &mut self,
+        suspect: Option<I>,
+        accuser: Option<I>,
+        now: Duration,
+    ) -> bool {
         if let Some(suspect) = suspect {
             self.leave_out(suspect, now);
         }

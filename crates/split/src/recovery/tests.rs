@@ -2,6 +2,7 @@
 
 use super::*;
 
+mod machines;
 mod world;
 
 fn seconds(seconds: u64) -> Duration {
@@ -21,6 +22,15 @@ fn planned(epoch: u32, workers: &[u8]) -> Event<u8> {
     Event::Planned {
         epoch,
         workers: workers.to_vec(),
+        beside: false,
+    }
+}
+
+fn beside(epoch: u32, workers: &[u8]) -> Event<u8> {
+    Event::Planned {
+        epoch,
+        workers: workers.to_vec(),
+        beside: true,
     }
 }
 
@@ -28,6 +38,23 @@ fn plan(epoch: u32, without: &[u8]) -> Effect<u8> {
     Effect::Plan {
         epoch,
         without: without.iter().copied().collect(),
+        is_move: false,
+    }
+}
+
+fn plan_move(epoch: u32, without: &[u8]) -> Effect<u8> {
+    Effect::Plan {
+        epoch,
+        without: without.iter().copied().collect(),
+        is_move: true,
+    }
+}
+
+fn raise_beside(epoch: u32, workers: &[u8]) -> Effect<u8> {
+    Effect::Raise {
+        epoch,
+        workers: workers.to_vec(),
+        beside: true,
     }
 }
 
@@ -35,6 +62,7 @@ fn raise(epoch: u32, workers: &[u8]) -> Effect<u8> {
     Effect::Raise {
         epoch,
         workers: workers.to_vec(),
+        beside: false,
     }
 }
 
@@ -174,4 +202,116 @@ fn planning_and_raising_have_an_end() {
         ),
         (664, Event::Returned(1), vec![plan(3, &[])]),
     ]);
+}
+
+/// A ring of 1 and 2 that runs since second 2.
+fn running() -> Vec<(u64, Event<u8>, Vec<Effect<u8>>)> {
+    vec![
+        (0, Event::Begin, vec![plan(1, &[])]),
+        (1, planned(1, &[1, 2]), vec![raise(1, &[1, 2])]),
+        (
+            2,
+            Event::Raised { epoch: 1 },
+            vec![Effect::Resume { epoch: 1 }],
+        ),
+    ]
+}
+
+fn release(epoch: u32) -> Effect<u8> {
+    Effect::Release { epoch }
+}
+
+#[test]
+fn streams_move_while_the_old_ring_runs() {
+    let mut steps = running();
+    steps.extend([
+        (10, Event::Leaves(2), vec![plan_move(2, &[2])]),
+        (10, Event::Leaves(2), vec![]),
+        (11, beside(2, &[1, 3]), vec![raise_beside(2, &[1, 3])]),
+        (12, Event::Better, vec![]),
+        (
+            15,
+            Event::Raised { epoch: 2 },
+            vec![Effect::Resume { epoch: 2 }, release(1)],
+        ),
+        // What it says when it goes.
+        (16, lost(1, Some(2)), vec![]),
+        // It is left out until it is back.
+        (
+            20,
+            lost(2, Some(3)),
+            vec![release(2), suspend(), plan(3, &[2, 3])],
+        ),
+        (21, Event::Returned(2), vec![]),
+        (22, planned(3, &[1, 2]), vec![raise(3, &[1, 2])]),
+    ]);
+    check(steps);
+}
+
+#[test]
+fn without_room_for_both_the_old_ring_goes_first() {
+    let mut steps = running();
+    let text = "the layers move to where they are computed faster".to_owned();
+    steps.extend([
+        (200, Event::Better, vec![plan_move(2, &[])]),
+        (
+            201,
+            planned(2, &[1, 3]),
+            vec![release(1), Effect::Suspend { text }, raise(2, &[1, 3])],
+        ),
+        (202, lost(1, Some(2)), vec![]),
+        (
+            210,
+            Event::Raised { epoch: 2 },
+            vec![Effect::Resume { epoch: 2 }],
+        ),
+        // Not again so soon.
+        (300, Event::Better, vec![]),
+        (320, Event::Better, vec![plan_move(3, &[])]),
+        (
+            321,
+            Event::NoPlan {
+                epoch: 3,
+                text: "no better one".into(),
+            },
+            vec![],
+        ),
+        // Each time it takes twice as long.
+        (550, Event::Better, vec![]),
+        (560, Event::Better, vec![plan_move(4, &[])]),
+        // No plan comes.
+        (620, Event::Time, vec![]),
+    ]);
+    let recovery = check(steps);
+    assert!(!recovery.is_moving());
+    assert_eq!(recovery.next_wake(), None);
+}
+
+#[test]
+fn a_move_that_fails_disturbs_nothing_and_one_from_a_leaver_is_tried_again() {
+    let mut steps = running();
+    steps.extend([
+        (10, Event::Leaves(2), vec![plan_move(2, &[2])]),
+        (11, beside(2, &[1, 3]), vec![raise_beside(2, &[1, 3])]),
+        (12, lost(2, Some(3)), vec![release(2)]),
+        (14, Event::Time, vec![plan_move(3, &[2, 3])]),
+        (14, beside(3, &[1, 4]), vec![raise_beside(3, &[1, 4])]),
+        // The old ring breaks first: what is on its way comes next.
+        (15, lost(1, Some(2)), vec![release(1), suspend()]),
+        (
+            16,
+            Event::Raised { epoch: 3 },
+            vec![Effect::Resume { epoch: 3 }],
+        ),
+        // The ring breaks, and with it what was to follow.
+        (200, Event::Better, vec![plan_move(4, &[])]),
+        (201, beside(4, &[4, 5]), vec![raise_beside(4, &[4, 5])]),
+        (
+            202,
+            lost(3, Some(4)),
+            vec![release(3), suspend(), release(4), plan(5, &[4])],
+        ),
+        (203, Event::Raised { epoch: 4 }, vec![release(4)]),
+    ]);
+    check(steps);
 }

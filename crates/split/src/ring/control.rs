@@ -1,7 +1,6 @@
 //! The control stream to one worker.
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use mesh::NodeId;
@@ -15,7 +14,8 @@ use crate::dock;
 use crate::fault::{Fault, Refusal};
 use crate::transport::{Duplex, Reading, Transport, Writing};
 use crate::wire::{
-    FromWorker, Lease, Opening, Ready, ToWorker, read_from_worker, read_message, write_message,
+    Alive, FromWorker, Lease, Opening, Ready, ToWorker, read_from_worker, read_message,
+    write_message,
 };
 
 /// A worker that says nothing for so long is given up. Five signs of life; QUIC gives a dead connection
@@ -46,22 +46,21 @@ pub(super) enum Report {
 
 /// What a worker says of itself.
 #[derive(Debug, Default)]
-pub(super) struct Counters {
-    received: AtomicU64,
-    sent: AtomicU64,
-    busy_us: AtomicU64,
-}
+pub(super) struct Counters(Mutex<Alive>);
 
 impl Counters {
     pub(super) fn progress(&self) -> Progress {
-        Progress {
-            received: self.received.load(Ordering::Relaxed),
-            sent: self.sent.load(Ordering::Relaxed),
-        }
+        let Alive { received, sent, .. } = self.last();
+        Progress { received, sent }
     }
 
-    pub(super) fn busy(&self) -> Duration {
-        Duration::from_micros(self.busy_us.load(Ordering::Relaxed))
+    /// Its last sign of life.
+    pub(super) fn last(&self) -> Alive {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn set(&self, alive: Alive) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = alive;
     }
 }
 
@@ -140,15 +139,8 @@ impl Control {
             FromWorker::Loading { permille } => Report::Loading(permille.min(1_000)),
             FromWorker::Ready(ready) => Report::Ready(ready),
             FromWorker::Joined => Report::Joined,
-            FromWorker::Alive {
-                received,
-                sent,
-                busy,
-            } => {
-                let busy_us = u64::try_from(busy.as_micros()).unwrap_or(u64::MAX);
-                self.counters.received.store(received, Ordering::Relaxed);
-                self.counters.sent.store(sent, Ordering::Relaxed);
-                self.counters.busy_us.store(busy_us, Ordering::Relaxed);
+            FromWorker::Alive(alive) => {
+                self.counters.set(alive);
                 return Ok(());
             }
             FromWorker::Refused(refusal) => return Err(Report::Refused(refusal)),

@@ -1,7 +1,8 @@
 //! The ring as the decode thread uses it: operations and rows go in, rows come out.
 
-use std::sync::Arc;
-use std::time::Duration;
+use std::collections::VecDeque;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use mesh::NodeId;
 use tokio::sync::{mpsc, watch};
@@ -12,13 +13,14 @@ use super::control::Counters;
 use super::pump::Outgoing;
 use crate::fault::Loss;
 use crate::layers::Rows;
+use crate::pace::{Steps, Work};
 use crate::wire::{CacheOp, Frame, OPS_MAX, Outcome, encode_frame};
 
 /// Why the ring did not do what was asked.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum RingError {
-    /// A stage had no room in its KV cache. Those before it hold the rows, it and those behind it do not:
-    /// cut the sequences back.
+    /// A stage had no room in its KV cache. Those before it hold the rows, it and those behind it do not, and
+    /// it takes no rows that follow them: receive what is in flight, then cut the sequences back.
     #[error("no room in the KV cache")]
     NoRoom,
     /// The ring is broken for good.
@@ -43,6 +45,15 @@ pub enum RingError {
     },
 }
 
+/// The way of a frame round the ring.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct FrameTrip {
+    /// From the moment it was sent until it was taken in.
+    pub total: Duration,
+    /// Of that, what the stages have spent computing, as they say.
+    pub computing: Duration,
+}
+
 /// What one worker has done, as it says itself.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct WorkerStatus {
@@ -52,8 +63,10 @@ pub struct WorkerStatus {
     pub received: u64,
     /// Frames that it has passed on.
     pub sent: u64,
-    /// Time that it has spent computing.
-    pub busy: Duration,
+    /// What it has computed.
+    pub work: Work,
+    /// It is about to stop, and waits for this host to go elsewhere.
+    pub is_leaving: bool,
 }
 
 /// Sees how a ring fares. Cheap to clone; holds nothing up.
@@ -61,6 +74,8 @@ pub struct WorkerStatus {
 pub struct RingWatch {
     lost: watch::Receiver<Option<Loss>>,
     workers: Vec<(NodeId, Arc<Counters>)>,
+    steps: Arc<Mutex<Steps>>,
+    release: CancellationToken,
 }
 
 impl RingWatch {
@@ -74,15 +89,27 @@ impl RingWatch {
     #[must_use]
     pub fn workers(&self) -> Vec<WorkerStatus> {
         let status = self.workers.iter().map(|(node, counters)| {
-            let progress = counters.progress();
+            let last = counters.last();
             WorkerStatus {
                 node: *node,
-                received: progress.received,
-                sent: progress.sent,
-                busy: counters.busy(),
+                received: last.received,
+                sent: last.sent,
+                work: last.work,
+                is_leaving: last.is_leaving,
             }
         });
         status.collect()
+    }
+
+    /// Steps of single streams so far.
+    #[must_use]
+    pub fn steps(&self) -> Steps {
+        *self.steps.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Lets the ring go, whoever still holds it: the workers are told that they are free.
+    pub fn let_go(&self) {
+        self.release.cancel();
     }
 }
 
@@ -92,6 +119,7 @@ pub(crate) struct Opened {
     pub(super) kv_tokens: u32,
     pub(super) is_recurrent: bool,
     pub(super) counters: Vec<Arc<Counters>>,
+    pub(super) steps: Arc<Mutex<Steps>>,
     pub(super) frames_max: usize,
     pub(super) outgoing: mpsc::Sender<Outgoing>,
     pub(super) returned: mpsc::Receiver<Frame>,
@@ -115,8 +143,9 @@ pub struct Ring {
     /// Positions that each sequence holds, where layers can't be cut back.
     recurrent: Option<Vec<u32>>,
     number: u64,
-    /// Frames in flight, those without rows among them.
-    in_flight: usize,
+    /// When each frame in flight was sent, those without rows among them.
+    in_flight: VecDeque<Instant>,
+    trip: FrameTrip,
     _release: DropGuard,
 }
 
@@ -125,7 +154,7 @@ impl std::fmt::Debug for Ring {
         f.debug_struct("Ring")
             .field("plan", &self.plan)
             .field("number", &self.number)
-            .field("in_flight", &self.in_flight)
+            .field("in_flight", &self.in_flight.len())
             .finish_non_exhaustive()
     }
 }
@@ -136,6 +165,8 @@ impl Ring {
         let watch = RingWatch {
             lost: opened.lost,
             workers: nodes.zip(opened.counters).collect(),
+            steps: opened.steps,
+            release: opened.release.clone(),
         };
         let sequences = opened.plan.sequences as usize;
         Self {
@@ -147,7 +178,8 @@ impl Ring {
             ops: Vec::new(),
             recurrent: opened.is_recurrent.then(|| vec![0; sequences]),
             number: 0,
-            in_flight: 0,
+            in_flight: VecDeque::with_capacity(opened.frames_max),
+            trip: FrameTrip::default(),
             _release: opened.release.drop_guard(),
             plan: opened.plan,
         }
@@ -169,6 +201,12 @@ impl Ring {
     #[must_use]
     pub fn frames_max(&self) -> usize {
         self.frames_max
+    }
+
+    /// Frames with rows that may be in flight: one place stays free for operations that go alone.
+    #[must_use]
+    pub fn depth(&self) -> usize {
+        self.frames_max.saturating_sub(1).max(1)
     }
 
     /// How the ring fares, for others to see.
@@ -199,13 +237,7 @@ impl Ring {
     /// [`RingError::NoRoom`], [`RingError::Lost`]; [`RingError::Input`] if there are none.
     pub async fn receive(&mut self, out: &mut Vec<f32>) -> Result<(), RingError> {
         loop {
-            if self.in_flight == 0 {
-                return Err(RingError::Input("no rows are in flight".to_owned()));
-            }
-            let Some(frame) = self.returned.recv().await else {
-                return Err(self.loss().await);
-            };
-            self.in_flight -= 1;
+            let frame = self.next().await?;
             match frame.outcome {
                 Outcome::NoRoom => return Err(RingError::NoRoom),
                 // Operations that went alone.
@@ -216,6 +248,30 @@ impl Ring {
                 }
             }
         }
+    }
+
+    /// The oldest frame in flight.
+    async fn next(&mut self) -> Result<Frame, RingError> {
+        let Some(&sent) = self.in_flight.front() else {
+            return Err(RingError::Input("no rows are in flight".to_owned()));
+        };
+        let Some(frame) = self.returned.recv().await else {
+            return Err(self.loss().await);
+        };
+        self.in_flight.pop_front();
+        let total = sent.elapsed();
+        self.trip = FrameTrip {
+            total,
+            // Nobody can have computed for longer than it took.
+            computing: Duration::from_micros(frame.busy_us.into()).min(total),
+        };
+        Ok(frame)
+    }
+
+    /// The way of the frame that was received last.
+    #[must_use]
+    pub fn trip(&self) -> FrameTrip {
+        self.trip
     }
 
     /// Sends rows round the ring and waits for them, when nothing else is in flight.
@@ -260,11 +316,15 @@ impl Ring {
         self.op(CacheOp::Cut { sequence, from }).await
     }
 
-    /// Makes all stages forget everything, before the next rows.
+    /// Makes all stages forget everything, before the next rows. Waits for the rows in flight, which nobody
+    /// receives any more.
     ///
     /// # Errors
     /// [`RingError::Lost`], if that is known already.
     pub async fn clear(&mut self) -> Result<(), RingError> {
+        while !self.in_flight.is_empty() {
+            self.next().await?;
+        }
         // Whatever was to happen before does not matter any more.
         self.ops.clear();
         if let Some(held) = &mut self.recurrent {
@@ -290,10 +350,11 @@ impl Ring {
         sequences: Vec<i32>,
         hidden: Vec<f32>,
     ) -> Result<(), RingError> {
-        if self.in_flight >= self.frames_max {
-            let frames = self.in_flight;
+        if self.in_flight.len() >= self.frames_max {
+            let frames = self.in_flight.len();
             return Err(RingError::Full { frames });
         }
+        let sent = Instant::now();
         let rows = u32::try_from(positions.len()).unwrap_or(u32::MAX);
         let number = self.number;
         let frame = Frame {
@@ -301,6 +362,7 @@ impl Ring {
             number,
             ops: std::mem::take(&mut self.ops),
             outcome: Outcome::Rows,
+            busy_us: 0,
             positions,
             sequences,
             hidden,
@@ -315,7 +377,7 @@ impl Ring {
             return Err(self.loss().await);
         }
         self.number += 1;
-        self.in_flight += 1;
+        self.in_flight.push_back(sent);
         Ok(())
     }
 

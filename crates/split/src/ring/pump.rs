@@ -1,11 +1,15 @@
 //! Frames to the first worker and from the last one, each with a deadline.
 
+use std::sync::{Arc, Mutex};
+
 use mesh::NodeId;
 use tokio::sync::{mpsc, watch};
 use tokio::time::{Duration, Instant, timeout, timeout_at};
 
 use super::patience::Patience;
+use super::steps::StepClock;
 use super::verdict::Evidence;
+use crate::pace::Steps;
 use crate::transport::{Duplex, Reading, Writing};
 use crate::wire::{Frame, FrameFormat, FrameStreamError, Outcome, read_frame};
 use crate::worker::{is_finite, send};
@@ -43,6 +47,7 @@ pub(super) struct Pump {
     pub(super) returned: mpsc::Sender<Frame>,
     /// The number of the frame that is waited for.
     pub(super) awaited: watch::Sender<u64>,
+    pub(super) steps: Arc<Mutex<Steps>>,
 }
 
 impl Pump {
@@ -62,6 +67,7 @@ impl Pump {
             returned: self.returned,
             awaited: self.awaited,
             patience: Patience::default(),
+            clock: StepClock::new(self.steps),
         };
         let ended = tokio::select! {
             ended = write => ended,
@@ -101,6 +107,7 @@ struct Reader {
     returned: mpsc::Sender<Frame>,
     awaited: watch::Sender<u64>,
     patience: Patience,
+    clock: StepClock,
 }
 
 impl Reader {
@@ -130,6 +137,7 @@ impl Reader {
                 tracing::warn!(worker = self.last.short(), %text, "a bad frame");
                 return Some(Evidence::BadFrame(text));
             }
+            self.clock.observe(&frame, flight.sent, before);
             self.returned.send(frame).await.ok()?;
         }
         None

@@ -1,6 +1,6 @@
 //! Brings a ring up, and watches over it until it breaks or is let go.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use mesh::NodeId;
@@ -17,6 +17,7 @@ use super::{Opened, RaiseError, Ring, RingPlan};
 use crate::dock::{self, Berth, Dock};
 use crate::fault::Loss;
 use crate::lease::{LEASE_MAX, LEASE_MIN};
+use crate::pace::Steps;
 use crate::transport::{Duplex, Transport};
 use crate::wire::{FrameFormat, Lease, Ready};
 
@@ -241,7 +242,9 @@ impl Workers {
             width: self.plan.width,
             rows_max: self.plan.rows_max,
         };
+        let steps = Arc::new(Mutex::new(Steps::default()));
         let pump = Pump {
+            steps: Arc::clone(&steps),
             last: self.nodes[self.nodes.len() - 1],
             last_place: self.nodes.len() - 1,
             epoch: self.plan.epoch,
@@ -257,6 +260,7 @@ impl Workers {
             kv_tokens: ready.iter().map(|r| r.kv_tokens).min().unwrap_or_default(),
             is_recurrent: ready.iter().any(|r| r.is_recurrent),
             counters: self.counters.clone(),
+            steps,
             frames_max,
             outgoing,
             returned: back,

@@ -12,6 +12,7 @@ use tokio::time::timeout;
 use super::chunk::{Chunk, SliceJob};
 use super::headers::{HEADERS_BYTES_MAX, Headers, HeadersError};
 use super::manifest::{Manifest, ManifestError};
+use super::place::{HubPlace, PLACE_BYTES_MAX};
 use super::source::{Fault, Fetching, Sink, Source, Tier};
 use super::wire::{
     ANSWER_BYTES_MAX, Answer, Ask, HOLDINGS_BYTES_MAX, Refusal, read_frame, write_ask,
@@ -185,6 +186,24 @@ pub async fn ask_holdings<D: Dial>(dial: &D, job: &SliceJob) -> Result<Vec<bool>
     }
     let bit = |i: usize| bits[i / 8] >> (i % 8) & 1 == 1;
     Ok((0..job.tensors()).map(bit).collect())
+}
+
+/// Asks where a hub has the model's files; `None` if that is not known.
+///
+/// # Errors
+/// [`AskError`]; an older member answers nothing at all.
+pub async fn ask_place<D: Dial>(
+    dial: &D,
+    model: Fingerprint,
+) -> Result<Option<HubPlace>, AskError> {
+    let asked = Asked::ask(dial, &Ask::Place(model)).await?;
+    let body = asked.body(PLACE_BYTES_MAX).await?;
+    if body.is_empty() {
+        return Ok(None);
+    }
+    let place = HubPlace::from_bytes(&body);
+    let nonsense = || AskError::Nonsense("a place that no hub has".to_owned());
+    place.map(Some).ok_or_else(nonsense)
 }
 
 /// Asks the host for the hashes of a slice. Ask nobody else: what it says is believed.

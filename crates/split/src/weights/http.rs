@@ -1,7 +1,7 @@
 //! Owns the way of chunks over HTTP: ranges of a model's files at a hub, and no other bytes.
 //! Whatever comes is checked against the manifest like everything else.
 
-mod range;
+pub(super) mod range;
 
 use std::io;
 use std::time::Duration;
@@ -49,6 +49,8 @@ pub struct HubFiles {
     pub hub: String,
     /// Owner and name of the repository.
     pub repo: String,
+    /// Which state of the repository, such as `main`.
+    pub revision: String,
     /// The files, in the order of the model's parts.
     pub files: Vec<String>,
     /// Token of the user, for repositories that ask for one. Not sent to where the hub sends on.
@@ -59,7 +61,8 @@ impl HubFiles {
     fn url(&self, part: usize) -> Option<String> {
         let file = self.files.get(part)?;
         let hub = self.hub.trim_end_matches('/');
-        Some(format!("{hub}/{}/resolve/main/{file}", self.repo))
+        let (repo, revision) = (&self.repo, &self.revision);
+        Some(format!("{hub}/{repo}/resolve/{revision}/{file}"))
     }
 }
 

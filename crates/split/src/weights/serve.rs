@@ -19,6 +19,7 @@ use super::chunk::{CHUNK_BYTES, ChunkId, SliceJob, SliceKey};
 use super::headers::Headers;
 use super::holding::Holding;
 use super::manifest::Manifest;
+use super::place::HubPlace;
 use super::wire::{
     ASK_BYTES_MAX, Answer, Ask, Garbled, Refusal, pack_bits, read_frame, write_answer,
 };
@@ -183,7 +184,7 @@ impl<P: Ord + Clone + Send + Sync + 'static, K: Keeper<P>> Server<P, K> {
         };
         let ask = Ask::from_bytes(&frame)?;
         let needed = match ask {
-            Ask::Headers(_) | Ask::Manifest(_) => Grant::Proof,
+            Ask::Headers(_) | Ask::Manifest(_) | Ask::Place(_) => Grant::Proof,
             Ask::Holdings(_) | Ask::Chunks(..) => Grant::Weights,
         };
         if self.shared.keeper.grant(peer, ask.model()) < needed {
@@ -196,6 +197,7 @@ impl<P: Ord + Clone + Send + Sync + 'static, K: Keeper<P>> Server<P, K> {
                 None => say(send, Answer::Refused(Refusal::Unknown)).await,
             },
             Ask::Manifest(key) => self.manifest(key, send).await,
+            Ask::Place(model) => self.place(model, send).await,
             Ask::Chunks(model, ids) => {
                 let giving = self.chunks(model, ids, send);
                 let given = timeout(CHUNKS_TIME_MAX, giving).await;
@@ -235,6 +237,25 @@ impl<P: Ord + Clone + Send + Sync + 'static, K: Keeper<P>> Server<P, K> {
         };
         match blocking(read, send).await? {
             Ok(headers) => say_body(send, &headers.to_bytes()).await,
+            Err(refusal) => say(send, Answer::Refused(refusal)).await,
+        }
+    }
+
+    async fn place(
+        &self,
+        model: Fingerprint,
+        send: &mut (impl AsyncWrite + Unpin),
+    ) -> Result<(), ServeError> {
+        let shared = Arc::clone(&self.shared);
+        let read = move || {
+            let path = shared.keeper.path(model).ok_or(Refusal::Unknown)?;
+            Ok(HubPlace::of(&open(path, model)?))
+        };
+        match blocking(read, send).await? {
+            Ok(place) => {
+                let bytes = place.map(|place| place.to_bytes());
+                say_body(send, &bytes.unwrap_or_default()).await
+            }
             Err(refusal) => say(send, Answer::Refused(refusal)).await,
         }
     }

@@ -52,6 +52,8 @@ pub(crate) enum Ask {
     Manifest(SliceKey),
     /// Chunks, to be answered in this order.
     Chunks(Fingerprint, Vec<ChunkId>),
+    /// Where a hub has the model's files.
+    Place(Fingerprint),
 }
 
 /// One frame of an answer.
@@ -97,7 +99,10 @@ pub(crate) enum FrameError {
 impl Ask {
     pub(crate) fn model(&self) -> Fingerprint {
         match self {
-            Self::Headers(model) | Self::Holdings(model) | Self::Chunks(model, _) => *model,
+            Self::Headers(model)
+            | Self::Holdings(model)
+            | Self::Chunks(model, _)
+            | Self::Place(model) => *model,
             Self::Manifest(key) => key.model,
         }
     }
@@ -108,11 +113,12 @@ impl Ask {
             Self::Holdings(_) => 1,
             Self::Manifest(_) => 2,
             Self::Chunks(..) => 3,
+            Self::Place(_) => 4,
         };
         let mut out = vec![VERSION, kind];
         out.extend_from_slice(&self.model().0);
         match self {
-            Self::Headers(_) | Self::Holdings(_) => {}
+            Self::Headers(_) | Self::Holdings(_) | Self::Place(_) => {}
             Self::Manifest(key) => {
                 out.extend_from_slice(&key.layers.start.to_le_bytes());
                 out.extend_from_slice(&key.layers.end.to_le_bytes());
@@ -151,6 +157,7 @@ impl Ask {
                 }))
             }
             3 => Ok(Self::Chunks(model, read_chunks(rest)?)),
+            4 if rest.is_empty() => Ok(Self::Place(model)),
             _ => Err(Garbled("the ask is of no known kind")),
         }
     }
@@ -203,6 +210,13 @@ impl Answer {
             Self::Body(bytes) => (2, bytes.to_le_bytes().to_vec().into()),
             Self::Data(bytes) => (3, bytes.into()),
         }
+    }
+
+    /// The whole frame. Whoever writes one to a stream spares the copy.
+    #[cfg(any(test, feature = "fuzzing"))]
+    pub(crate) fn to_bytes(&self) -> Vec<u8> {
+        let (kind, payload) = self.encode();
+        [&[kind], payload.as_ref()].concat()
     }
 
     pub(crate) fn from_bytes(mut frame: Vec<u8>) -> Result<Self, Garbled> {

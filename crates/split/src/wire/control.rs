@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{MESSAGE_BYTES_MAX, WireError, range, shortened};
 use crate::fault::{Fault, Refusal};
+use crate::pace::Work;
 use crate::spec::{Precision, RingId, StageSpec};
 
 /// A host asks for a stage.
@@ -58,6 +59,19 @@ pub struct Ready {
     pub is_recurrent: bool,
 }
 
+/// A sign of life.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Alive {
+    /// Frames that have come.
+    pub received: u64,
+    /// Frames that were passed on.
+    pub sent: u64,
+    /// What the stage has computed.
+    pub work: Work,
+    /// The machine is about to stop, and waits for the host to go elsewhere.
+    pub is_leaving: bool,
+}
+
 /// From a worker to the host.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum FromWorker {
@@ -70,15 +84,8 @@ pub enum FromWorker {
     Ready(Ready),
     /// The connection to the next stage stands.
     Joined,
-    /// A sign of life.
-    Alive {
-        /// Frames that have come.
-        received: u64,
-        /// Frames that were passed on.
-        sent: u64,
-        /// Time spent computing.
-        busy: Duration,
-    },
+    /// See [`Alive`].
+    Alive(Alive),
     /// There will be no stage.
     Refused(Refusal),
     /// The stage ends.
@@ -135,6 +142,16 @@ enum FromWorkerWire {
         sent: u64,
         #[serde(default)]
         busy_us: u64,
+        #[serde(default)]
+        batches: u64,
+        #[serde(default)]
+        rows: u64,
+        #[serde(default)]
+        singles: u64,
+        #[serde(default)]
+        singles_us: u64,
+        #[serde(default)]
+        leaving: bool,
     },
     Refused(RefusalWire),
     Failed {
@@ -257,14 +274,15 @@ impl FromWorker {
                 recurrent: ready.is_recurrent,
             },
             Self::Joined => FromWorkerWire::Joined,
-            Self::Alive {
-                received,
-                sent,
-                busy,
-            } => FromWorkerWire::Alive {
-                received: *received,
-                sent: *sent,
-                busy_us: u64::try_from(busy.as_micros()).unwrap_or(u64::MAX),
+            Self::Alive(alive) => FromWorkerWire::Alive {
+                received: alive.received,
+                sent: alive.sent,
+                busy_us: microseconds(alive.work.busy),
+                batches: alive.work.batches,
+                rows: alive.work.rows,
+                singles: alive.work.singles,
+                singles_us: microseconds(alive.work.singles_busy),
+                leaving: alive.is_leaving,
             },
             Self::Refused(refusal) => FromWorkerWire::Refused(refusal.into()),
             Self::Failed { fault, text } => FromWorkerWire::Failed {
@@ -304,11 +322,23 @@ pub fn read_from_worker(bytes: &[u8]) -> Result<FromWorker, WireError> {
             received,
             sent,
             busy_us,
-        } => FromWorker::Alive {
+            batches,
+            rows,
+            singles,
+            singles_us,
+            leaving,
+        } => FromWorker::Alive(Alive {
             received,
             sent,
-            busy: Duration::from_micros(busy_us),
-        },
+            work: Work {
+                batches,
+                rows,
+                busy: Duration::from_micros(busy_us),
+                singles,
+                singles_busy: Duration::from_micros(singles_us),
+            },
+            is_leaving: leaving,
+        }),
         FromWorkerWire::Refused(refusal) => FromWorker::Refused(refusal.into()),
         FromWorkerWire::Failed { fault, text } => FromWorker::Failed {
             fault: match fault {
@@ -321,6 +351,10 @@ pub fn read_from_worker(bytes: &[u8]) -> Result<FromWorker, WireError> {
             text: shortened(&text),
         },
     })
+}
+
+fn microseconds(time: Duration) -> u64 {
+    u64::try_from(time.as_micros()).unwrap_or(u64::MAX)
 }
 
 impl From<&Refusal> for RefusalWire {

@@ -10,7 +10,7 @@
 //! | 16..20 | operations |
 //! | 20..24 | rows |
 //! | 24..28 | elements of a row |
-//! | 28..32 | 0 |
+//! | 28..32 | microseconds that stages have spent computing it, as they say |
 //! | then | operations of 16 bytes; positions; sequences; rows |
 //!
 //! Operations travel with the rows, so that every stage applies them in the order in which the host
@@ -82,6 +82,8 @@ pub struct Frame {
     pub sequences: Vec<i32>,
     /// The rows, one after the other.
     pub hidden: Vec<f32>,
+    /// Time that stages have spent computing them, as they say, microseconds.
+    pub busy_us: u32,
 }
 
 /// What the frames of one ring have in common.
@@ -122,6 +124,7 @@ pub(super) struct Header {
     ops: u32,
     rows: u32,
     width: u32,
+    busy_us: u32,
 }
 
 fn u32_at(bytes: &[u8], at: usize) -> u32 {
@@ -156,6 +159,7 @@ impl Header {
             ops: u32_at(bytes, 16),
             rows: u32_at(bytes, 20),
             width: u32_at(bytes, 24),
+            busy_us: u32_at(bytes, 28),
         };
         range("number of operations", header.ops.into(), OPS_MAX.into())?;
         let rows_max = match header.outcome {
@@ -197,6 +201,7 @@ impl Header {
         Ok(Frame {
             epoch: self.epoch,
             number: self.number,
+            busy_us: self.busy_us,
             ops: ops.iter().map(read_op).collect::<Result<_, _>>()?,
             outcome: self.outcome,
             positions: integers(positions),
@@ -283,7 +288,7 @@ pub fn encode_frame(frame: &Frame, width: u32, precision: Precision) -> Vec<u8> 
     bytes.extend_from_slice(&[VERSION, flags]);
     bytes.extend_from_slice(&frame.epoch.to_le_bytes());
     bytes.extend_from_slice(&frame.number.to_le_bytes());
-    for number in [count(frame.ops.len()), count(rows), width, 0] {
+    for number in [count(frame.ops.len()), count(rows), width, frame.busy_us] {
         bytes.extend_from_slice(&number.to_le_bytes());
     }
     for op in &frame.ops {

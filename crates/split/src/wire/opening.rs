@@ -1,5 +1,6 @@
 //! How streams begin: what they are for, and whether the receiver takes them.
 
+use gguf::Fingerprint;
 use mesh::codec::{self, Fixed};
 use serde::{Deserialize, Serialize};
 
@@ -20,6 +21,20 @@ pub enum Opening {
         /// Place of the receiver: workers from 0 on, then the host.
         place: u32,
     },
+    /// A host asks how fast the receiver computes a model; a [`Pace`] comes back, or nothing.
+    Measure {
+        /// Which model.
+        model: Fingerprint,
+    },
+}
+
+/// How fast a machine computes a model.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Pace {
+    /// Bytes of weights a second when tokens are decoded.
+    pub decode_bytes_per_s: u64,
+    /// Bytes that each row of a prompt reads, a second.
+    pub prefill_bytes_per_s: u64,
 }
 
 /// What the receiver of a data stream says to its opener.
@@ -39,6 +54,15 @@ enum OpeningWire {
         epoch: u32,
         place: u32,
     },
+    Measure {
+        model: Fixed<32>,
+    },
+}
+
+#[derive(Serialize, Deserialize)]
+struct PaceWire {
+    decode: u64,
+    prefill: u64,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -58,8 +82,34 @@ impl Opening {
                 epoch,
                 place,
             },
+            Self::Measure { model } => OpeningWire::Measure {
+                model: Fixed(model.0),
+            },
         })
     }
+}
+
+impl Pace {
+    /// Its bytes.
+    #[must_use]
+    pub fn to_bytes(&self) -> Vec<u8> {
+        codec::encode(&PaceWire {
+            decode: self.decode_bytes_per_s,
+            prefill: self.prefill_bytes_per_s,
+        })
+    }
+}
+
+/// Reads a [`Pace`].
+///
+/// # Errors
+/// [`WireError`].
+pub fn read_pace(bytes: &[u8]) -> Result<Pace, WireError> {
+    let PaceWire { decode, prefill } = codec::decode(bytes, MESSAGE_BYTES_MAX)?;
+    Ok(Pace {
+        decode_bytes_per_s: decode,
+        prefill_bytes_per_s: prefill,
+    })
 }
 
 /// Reads an [`Opening`].
@@ -73,6 +123,9 @@ pub fn read_opening(bytes: &[u8]) -> Result<Opening, WireError> {
             ring: RingId(ring.0),
             epoch,
             place,
+        },
+        OpeningWire::Measure { model } => Opening::Measure {
+            model: Fingerprint(model.0),
         },
     })
 }

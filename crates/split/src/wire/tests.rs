@@ -16,6 +16,7 @@ fn frame(hidden: Vec<f32>) -> Frame {
         number: 2,
         ops: vec![CacheOp::Clear],
         outcome: Outcome::Rows,
+        busy_us: 7,
         positions: (0..rows).collect(),
         sequences: (0..rows).map(|_| 0).collect(),
         hidden,
@@ -33,6 +34,16 @@ fn samples_of_every_decoder_are_accepted() {
             assert!((decoder.read)(&sample), "{}", decoder.name);
         }
     }
+}
+
+#[test]
+fn every_decoder_has_its_fuzz_target() {
+    let manifest = include_str!("../../fuzz/Cargo.toml");
+    for decoder in DECODERS {
+        let path = format!("fuzz_targets/{}.rs", decoder.name);
+        assert!(manifest.contains(&path), "{path}");
+    }
+    assert_eq!(manifest.matches("[[bin]]").count(), DECODERS.len());
 }
 
 proptest! {

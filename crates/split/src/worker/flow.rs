@@ -11,6 +11,7 @@ use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 
+use super::gaps::Gaps;
 use super::stage::Counters;
 use crate::fault::Fault;
 use crate::layers::{Layers, LayersError, Rows};
@@ -66,6 +67,7 @@ impl Flow {
         let mut tasks = JoinSet::new();
         let (arrived, mut queue) = mpsc::channel(QUEUE_FRAMES);
         let (leaving, departing) = mpsc::channel(QUEUE_FRAMES);
+        let mut gaps = Gaps::default();
         let flow = Arc::new(self);
         tasks.spawn(Arc::clone(&flow).read(from, arrived));
         tasks.spawn(Arc::clone(&flow).write(to, departing));
@@ -77,18 +79,19 @@ impl Flow {
                 Some(frame) = queue.recv() => frame,
             };
             let began = Instant::now();
+            let rows = frame.positions.len();
             let flow_here = Arc::clone(&flow);
             let computed = tokio::task::spawn_blocking(move || {
-                let bytes = flow_here.compute(layers.as_mut(), &mut frame);
-                (layers, bytes)
+                let bytes = flow_here.compute(layers.as_mut(), &mut gaps, &mut frame);
+                (layers, gaps, bytes, frame.outcome)
             });
-            let (back, bytes) = match computed.await {
+            let (back, gaps_back, bytes, outcome) = match computed.await {
                 Ok(computed) => computed,
                 Err(error) => return (None, Some((Fault::Own, error.to_string()))),
             };
-            layers = back;
-            let busy = u64::try_from(began.elapsed().as_micros()).unwrap_or(u64::MAX);
-            flow.counters.busy_us.fetch_add(busy, Ordering::Relaxed);
+            (layers, gaps) = (back, gaps_back);
+            let rows = if outcome == Outcome::Rows { rows } else { 0 };
+            flow.counters.computed(rows, began.elapsed());
             let bytes = match bytes {
                 Ok(bytes) => bytes,
                 Err((Fault::Own, text)) => {
@@ -163,9 +166,21 @@ impl Flow {
         }
     }
 
-    /// Applies operations, evaluates rows, and gives the bytes of the frame for the next stage.
-    fn compute(&self, layers: &mut dyn Layers, frame: &mut Frame) -> Result<Vec<u8>, Breach> {
+    /// Applies operations, evaluates rows, and gives the bytes of the frame for the next stage. Rows that
+    /// follow others that found no room are refused too, until the host has cut those off.
+    fn compute(
+        &self,
+        layers: &mut dyn Layers,
+        gaps: &mut Gaps,
+        frame: &mut Frame,
+    ) -> Result<Vec<u8>, Breach> {
+        let began = Instant::now();
         for op in &frame.ops {
+            match *op {
+                CacheOp::Copy { from, to, tokens } => gaps.copy(from, to, tokens),
+                CacheOp::Cut { sequence, from } => gaps.cut(sequence, from),
+                CacheOp::Clear => gaps.clear(),
+            }
             let done = match *op {
                 CacheOp::Copy { from, to, tokens } => layers.copy(from, to, tokens),
                 CacheOp::Cut { sequence, from } => layers.cut(sequence, from),
@@ -178,7 +193,11 @@ impl Flow {
             // layers here are not what they should be.
             done.map_err(|error| breach_of(&error))?;
         }
-        if !frame.positions.is_empty() {
+        if gaps.touch(&frame.sequences) {
+            // The frame's other sequences lack these rows now, too.
+            gaps.open(&frame.positions, &frame.sequences);
+            frame.refuse_rows();
+        } else if !frame.positions.is_empty() {
             let rows = Rows {
                 hidden: &frame.hidden,
                 positions: &frame.positions,
@@ -187,7 +206,10 @@ impl Flow {
             let mut out = Vec::with_capacity(frame.hidden.len());
             match layers.run(&rows, &mut out) {
                 Ok(()) => {}
-                Err(LayersError::NoRoom) => frame.refuse_rows(),
+                Err(LayersError::NoRoom) => {
+                    gaps.open(&frame.positions, &frame.sequences);
+                    frame.refuse_rows();
+                }
                 Err(error) => return Err(breach_of(&error)),
             }
             if frame.outcome == Outcome::Rows {
@@ -195,6 +217,8 @@ impl Flow {
                 frame.hidden = out;
             }
         }
+        let busy = u32::try_from(began.elapsed().as_micros()).unwrap_or(u32::MAX);
+        frame.busy_us = frame.busy_us.saturating_add(busy);
         Ok(encode_frame(frame, self.format.width, self.precision))
     }
 

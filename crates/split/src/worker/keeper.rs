@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
+use gguf::Fingerprint;
 use mesh::NodeId;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant, sleep_until};
@@ -30,6 +31,8 @@ pub(super) enum Command {
         epoch: u32,
         layers: Option<Box<dyn Layers>>,
     },
+    /// Nobody comes back for layers of this model that no session uses: the model has another host.
+    Free(Fingerprint),
     Budget(u64),
     Usage(oneshot::Sender<Usage>),
 }
@@ -62,11 +65,17 @@ struct Stage {
     state: State,
 }
 
+impl Stage {
+    fn is_parked(&self) -> bool {
+        matches!(self.state, State::Parked(_))
+    }
+}
+
 struct Keeper {
     table: Table<NodeId>,
     stages: BTreeMap<(RingId, u32), Stage>,
-    /// Layers of an epoch that has just ended, for the next one.
-    spare: Option<(RingId, StageSpec, Box<dyn Layers>)>,
+    /// Layers of a stage that has just ended, for the next one.
+    spare: Option<(StageSpec, Box<dyn Layers>)>,
     began: Instant,
 }
 
@@ -83,17 +92,15 @@ pub(super) async fn run(
     };
     loop {
         let end = keeper.table.next_end().unwrap_or(LEASE_MAX + keeper.now());
-        let event = tokio::select! {
+        let events = tokio::select! {
             () = stop.cancelled() => break,
-            () = sleep_until(keeper.began + end) => Some(Event::Time),
+            () = sleep_until(keeper.began + end) => vec![Event::Time],
             command = commands.recv() => match command {
                 None => break,
                 Some(command) => keeper.command(command).await,
             },
         };
-        if let Some(event) = event {
-            keeper.handle(event).await;
-        }
+        keeper.handle(events).await;
     }
     commands.close();
     // Sessions end by `stop` themselves; layers go with the keeper, off the runtime's threads.
@@ -105,7 +112,7 @@ impl Keeper {
         self.began.elapsed()
     }
 
-    async fn command(&mut self, command: Command) -> Option<Event<NodeId>> {
+    async fn command(&mut self, command: Command) -> Vec<Event<NodeId>> {
         match command {
             Command::Ask {
                 ask,
@@ -118,22 +125,26 @@ impl Keeper {
                     let refusal = Refusal::OldEpoch { epoch: ask.epoch };
                     // Nobody hears it if the session has ended.
                     let _ = granted.send(Err(refusal));
-                    return None;
+                    return Vec::new();
                 }
+                // A model has one host: what another one has left here is this one's now.
+                let mut events = self.orphans(spec.model, Some(ask.ring));
                 let state = State::Asking { back, granted };
                 self.stages.insert(key, Stage { spec, state });
-                Some(Event::Ask(ask))
+                events.push(Event::Ask(ask));
+                events
             }
-            Command::Renew(ring, epoch) => Some(Event::Renew(ring, epoch)),
-            Command::Release(ring, epoch) => Some(Event::Release(ring, epoch)),
+            Command::Renew(ring, epoch) => vec![Event::Renew(ring, epoch)],
+            Command::Release(ring, epoch) => vec![Event::Release(ring, epoch)],
             Command::Back {
                 ring,
                 epoch,
                 layers,
-            } => self.back(ring, epoch, layers).await,
+            } => Vec::from_iter(self.back(ring, epoch, layers).await),
+            Command::Free(model) => self.orphans(model, None),
             Command::Budget(bytes) => {
                 self.table.set_budget(bytes);
-                None
+                Vec::new()
             }
             Command::Usage(sender) => {
                 let _ = sender.send(Usage {
@@ -141,9 +152,18 @@ impl Keeper {
                     used_bytes: self.table.used_bytes(),
                     free_bytes: self.table.free_bytes(),
                 });
-                None
+                Vec::new()
             }
         }
+    }
+
+    /// Ends the stages of a model that no session uses, but those of the ring `but`.
+    fn orphans(&self, model: Fingerprint, but: Option<RingId>) -> Vec<Event<NodeId>> {
+        let stages = self.stages.iter().filter(|((ring, _), stage)| {
+            stage.spec.model == model && stage.is_parked() && Some(*ring) != but
+        });
+        let keys = stages.map(|((ring, epoch), _)| Event::Release(*ring, *epoch));
+        keys.collect()
     }
 
     async fn back(
@@ -161,7 +181,7 @@ impl Keeper {
             }
             Some(layers) => {
                 let spec = self.stages.remove(&(ring, epoch))?.spec;
-                self.retire(ring, spec, layers).await;
+                self.retire(spec, layers).await;
             }
             None => {
                 self.stages.remove(&(ring, epoch));
@@ -170,19 +190,26 @@ impl Keeper {
         Some(Event::Gone(ring, epoch))
     }
 
-    async fn handle(&mut self, event: Event<NodeId>) {
-        let mut events = VecDeque::from([event]);
-        // Each event ends or begins a stage, of which there are few.
+    async fn handle(&mut self, events: Vec<Event<NodeId>>) {
+        let mut events = VecDeque::from(events);
+        // Each event ends or begins a stage, of which there are few. What follows from one comes before
+        // the next: memory is free by then.
         while let Some(event) = events.pop_front() {
             for effect in self.table.handle(event, self.now()) {
-                match effect {
-                    Effect::Grant(ring, epoch) => events.extend(self.grant(ring, epoch)),
-                    Effect::Refuse(ring, epoch, refusal) => self.refuse(ring, epoch, refusal),
-                    Effect::End(ring, epoch, _) => events.extend(self.end(ring, epoch).await),
+                let follows = match effect {
+                    Effect::Grant(ring, epoch) => self.grant(ring, epoch),
+                    Effect::Refuse(ring, epoch, refusal) => {
+                        self.refuse(ring, epoch, refusal);
+                        None
+                    }
+                    Effect::End(ring, epoch, _) => self.end(ring, epoch).await,
+                };
+                if let Some(event) = follows {
+                    events.push_front(event);
                 }
             }
         }
-        if let Some((_, _, layers)) = self.spare.take() {
+        if let Some((_, layers)) = self.spare.take() {
             free(layers).await;
         }
     }
@@ -192,9 +219,7 @@ impl Keeper {
         let State::Asking { back, granted } = stage.state else {
             return None;
         };
-        let spare = self
-            .spare
-            .take_if(|(r, spec, _)| *r == ring && *spec == stage.spec);
+        let spare = self.spare.take_if(|(spec, _)| *spec == stage.spec);
         let end = CancellationToken::new();
         let state = State::Running(end.clone());
         let spec = stage.spec;
@@ -204,7 +229,7 @@ impl Keeper {
             ring,
             epoch,
             end,
-            layers: spare.map(|(_, _, layers)| layers),
+            layers: spare.map(|(_, layers)| layers),
             back: Some(back),
         }));
         None
@@ -229,7 +254,7 @@ impl Keeper {
             }
             State::Parked(layers) => {
                 let spec = self.stages.remove(&(ring, epoch))?.spec;
-                self.retire(ring, spec, layers).await;
+                self.retire(spec, layers).await;
                 Some(Event::Gone(ring, epoch))
             }
             state => {
@@ -239,18 +264,20 @@ impl Keeper {
         }
     }
 
-    /// Keeps layers for a newer epoch that waits for the same ones; frees them else.
-    async fn retire(&mut self, ring: RingId, spec: StageSpec, layers: Box<dyn Layers>) {
-        match self.is_wanted(ring, &spec) {
-            true => self.spare = Some((ring, spec, layers)),
+    /// Keeps layers for a newer epoch, or another host of the model, that waits for the same ones; frees
+    /// them else.
+    async fn retire(&mut self, spec: StageSpec, layers: Box<dyn Layers>) {
+        let is_wanted = self.spare.is_none() && self.is_wanted(&spec);
+        match is_wanted {
+            true => self.spare = Some((spec, layers)),
             false => free(layers).await,
         }
     }
 
-    /// Whether a newer epoch of the ring waits for such layers.
-    fn is_wanted(&self, ring: RingId, spec: &StageSpec) -> bool {
-        let mut stages = self.stages.iter().filter(|((r, _), _)| *r == ring);
-        stages.any(|(_, s)| s.spec == *spec && matches!(s.state, State::Asking { .. }))
+    /// Whether such layers are waited for.
+    fn is_wanted(&self, spec: &StageSpec) -> bool {
+        let mut stages = self.stages.values();
+        stages.any(|s| s.spec == *spec && matches!(s.state, State::Asking { .. }))
     }
 }
 

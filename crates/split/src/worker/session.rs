@@ -130,6 +130,8 @@ async fn control(
     let (counters, abandoned) = (Arc::clone(&stage.counters), stage.abandoned.clone());
     let mut life = std::pin::pin!(stage.live(started));
     let mut alive = interval(ALIVE_INTERVAL);
+    let leaving = &worker.machine.leaving;
+    let mut has_told = false;
     loop {
         let report = tokio::select! {
             ended = &mut life => return ended,
@@ -153,7 +155,12 @@ async fn control(
                 Some(ToWorker::Lease(_)) | None => break,
             },
             Some(report) = outgoing.recv() => report,
-            _ = alive.tick() => counters.report(),
+            _ = alive.tick() => counters.report(leaving.is_cancelled()),
+            // The sooner the host knows, the more time it has.
+            () = leaving.cancelled(), if !has_told => {
+                has_told = true;
+                counters.report(true)
+            }
         };
         if say(write, &report).await.is_err() {
             break;

@@ -1,7 +1,7 @@
 //! One stage from its lease to its end: measured, granted, loaded, connected, run.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU16, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use mesh::NodeId;
@@ -14,9 +14,10 @@ use crate::dock::{self, Berth};
 use crate::fault::{Fault, Refusal};
 use crate::layers::Layers;
 use crate::lease::Ask;
+use crate::pace::Work;
 use crate::spec::StageSpec;
 use crate::transport::Duplex;
-use crate::wire::{FromWorker, Lease, Ready};
+use crate::wire::{Alive, FromWorker, Lease, Ready};
 
 /// Between [`ToWorker::Start`] and the last connection: both neighbours connect at the same time.
 const JOIN_MAX: Duration = Duration::from_secs(30);
@@ -47,21 +48,28 @@ pub(super) struct Counters {
     is_ready: AtomicBool,
     pub(super) received: AtomicU64,
     pub(super) sent: AtomicU64,
-    pub(super) busy_us: AtomicU64,
+    work: Mutex<Work>,
 }
 
 impl Counters {
-    pub(super) fn report(&self) -> FromWorker {
+    /// One batch more.
+    pub(super) fn computed(&self, rows: usize, busy: Duration) {
+        let mut work = self.work.lock().unwrap_or_else(PoisonError::into_inner);
+        work.add(rows, busy);
+    }
+
+    pub(super) fn report(&self, is_leaving: bool) -> FromWorker {
         let get = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
         match self.is_ready.load(Ordering::Relaxed) {
             false => FromWorker::Loading {
                 permille: self.permille.load(Ordering::Relaxed),
             },
-            true => FromWorker::Alive {
+            true => FromWorker::Alive(Alive {
                 received: get(&self.received),
                 sent: get(&self.sent),
-                busy: Duration::from_micros(get(&self.busy_us)),
-            },
+                work: *self.work.lock().unwrap_or_else(PoisonError::into_inner),
+                is_leaving,
+            }),
         }
     }
 }

@@ -7,4 +7,5 @@ mod cases;
 mod document;
 mod header;
 mod properties;
+mod settled;
 mod world;

@@ -39,8 +39,12 @@ pub(crate) struct Fake {
     pub(crate) bytes: Arc<AtomicU64>,
     /// After so many calls.
     pub(crate) trouble: Arc<Mutex<Option<(u32, Trouble)>>>,
+    /// KV cells that there are less than promised: of so many; 0 for all.
+    pub(crate) cells: Arc<AtomicU32>,
     /// Calls in all.
     pub(crate) calls: Arc<AtomicU32>,
+    /// What a stage takes beyond its layers and its cache.
+    pub(crate) more_bytes: Arc<AtomicU64>,
 }
 
 impl Fake {
@@ -64,7 +68,9 @@ impl LayerSource for Fake {
                 text: "no such model here".into(),
             });
         }
-        Ok(u64::from(spec.layer_count()) * LAYER_BYTES + u64::from(spec.kv_tokens) * 1_024)
+        let layers = u64::from(spec.layer_count()) * LAYER_BYTES;
+        let cache = u64::from(spec.kv_tokens) * 1_024;
+        Ok(layers + cache + self.more_bytes.load(Ordering::SeqCst))
     }
 
     fn load(
@@ -129,7 +135,11 @@ impl Layers for Sums {
             Some(Trouble::Panic) => panic!("a bug of the layers"),
             _ => {}
         }
-        if self.cells() + rows.positions.len() > self.spec.kv_tokens as usize {
+        let cells = match self.fake.cells.load(Ordering::SeqCst) {
+            0 => self.spec.kv_tokens,
+            cells => cells,
+        };
+        if self.cells() + rows.positions.len() > cells as usize {
             return Err(LayersError::NoRoom);
         }
         out.clear();

@@ -1,12 +1,17 @@
 //! Who may use how much of a worker, and for how long.
 
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use split::fault::Refusal;
 use split::ring::RaiseError;
+use split::spec::{Precision, RingId, StageSpec};
 use split::station::Station;
+use split::wire::{
+    FromWorker, Lease, Opening, ToWorker, read_from_worker, read_message, write_message,
+};
 
-use crate::fake::{Batch, plan};
+use crate::fake::{BUDGET, Batch, MODEL, WIDTH, plan};
 use crate::net::{Link, node};
 use crate::rig::Rig;
 
@@ -60,6 +65,67 @@ async fn absurd_wishes_are_refused_before_anything_is_loaded() {
     let error = rig.raise(&unknown).await.unwrap_err();
     assert!(matches!(refusal(error), Refusal::NoModel { .. }));
     assert_eq!(rig.fakes[0].loads(), 0);
+    rig.assert_free().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn ten_terabytes_are_not_given() {
+    const TEN_TERABYTES: u64 = 10_000_000_000_000;
+    let rig = Rig::new(1);
+    rig.fakes[0]
+        .more_bytes
+        .store(TEN_TERABYTES, Ordering::SeqCst);
+    let error = rig.raise(&plan(1, 1, 1)).await.unwrap_err();
+    let Refusal::NoMemory {
+        needed_bytes,
+        free_bytes,
+    } = refusal(error)
+    else {
+        panic!("another reason");
+    };
+    assert!(needed_bytes > TEN_TERABYTES && free_bytes <= BUDGET);
+    assert_eq!(rig.fakes[0].loads(), 0);
+    rig.assert_free().await;
+    // Nor does the worker trust its host to look at its own numbers.
+    let specs: [fn(&mut StageSpec); 5] = [
+        |spec| spec.kv_tokens = u32::MAX,
+        |spec| spec.width = u32::MAX,
+        |spec| spec.rows_max = u32::MAX,
+        |spec| spec.layers = 0..u32::MAX,
+        |spec| spec.sequences = u32::MAX,
+    ];
+    for (number, change) in (1..).zip(specs) {
+        let mut spec = StageSpec {
+            model: MODEL,
+            layers: 0..2,
+            width: WIDTH,
+            kv_tokens: 256,
+            sequences: 4,
+            rows_max: 64,
+        };
+        change(&mut spec);
+        let lease = ToWorker::Lease(Box::new(Lease {
+            ring: RingId([number; 16]),
+            epoch: 1,
+            spec,
+            precision: Precision::F32,
+            lease: Duration::from_secs(30),
+            place: 1,
+            previous: node(0),
+            next: node(0),
+        }));
+        let mut stream = rig.net.transport(0).open(node(1)).await.unwrap();
+        for message in [Opening::Control.to_bytes(), lease.to_bytes()] {
+            write_message(&mut stream.write, &message).await.unwrap();
+        }
+        let mut answer = FromWorker::Loading { permille: 0 };
+        while let FromWorker::Loading { permille: 0 } = answer {
+            let message = read_message(&mut stream.read).await.unwrap().unwrap();
+            answer = read_from_worker(&message).unwrap();
+        }
+        let refused = matches!(&answer, FromWorker::Refused(Refusal::OutOfRange { .. }));
+        assert!(refused, "{answer:?}");
+    }
     rig.assert_free().await;
 }
 
@@ -124,4 +190,63 @@ async fn the_next_epoch_finds_what_is_loaded_and_forgets_what_it_held() {
     let old = rig.raise(&plan(1, 3, 2)).await.unwrap_err();
     assert_eq!(refusal(old), Refusal::OldEpoch { epoch: 3 });
     rig.end(third).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_new_host_of_the_model_gets_what_a_dead_one_left_without_loading() {
+    let rig = Rig::new(2);
+    let heir: Station = rig.net.station(8, None);
+    let of = |ring: u8| {
+        let mut plan = plan(ring, 1, 2);
+        plan.workers[0].layers = 0..3;
+        plan.workers[1].layers = 3..6;
+        plan
+    };
+    let mut ring = rig.raise(&of(1)).await.unwrap();
+    let (mut out, mut again) = (Vec::new(), Vec::new());
+    let batch = Batch::new(0, 0, 5);
+    ring.run(&batch.rows(), &mut out).await.unwrap();
+    rig.net.set(0, Link::Cut);
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    // The leases of the dead host have not ended, and there is no room for a second ring.
+    let used = rig.workers[0].usage().await;
+    assert!(used.used_bytes > used.free_bytes, "{used:?}");
+    let mut next = heir.raise(of(2), &mut |_, _| {}).await.unwrap();
+    assert_eq!((rig.fakes[0].loads(), rig.fakes[1].loads()), (1, 1));
+    // What the layers remember of the first ring is gone.
+    next.run(&batch.rows(), &mut again).await.unwrap();
+    assert_eq!(out, again);
+    drop(ring);
+    rig.end(next).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_dead_hosts_layers_make_room_for_others_of_the_same_model_alone() {
+    let rig = Rig::new(1);
+    let heir: Station = rig.net.station(8, None);
+    let mut large = plan(1, 1, 1);
+    large.workers[0].layers = 0..3;
+    let ring = rig.raise(&large).await.unwrap();
+    // As long as its host uses it, nobody takes it away.
+    let mut other = plan(2, 1, 1);
+    other.workers[0].layers = 0..4;
+    let error = heir.raise(other.clone(), &mut |_, _| {}).await.unwrap_err();
+    assert!(matches!(refusal(error), Refusal::NoMemory { .. }));
+    rig.net.set(0, Link::Cut);
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    other.epoch = 2;
+    let next = heir.raise(other, &mut |_, _| {}).await.unwrap();
+    assert_eq!(rig.fakes[0].loads(), 2);
+    drop(ring);
+    rig.end(next).await;
+    // What a machine that becomes the host itself has of it goes at once.
+    rig.net.set(0, Link::Up);
+    let ring = rig.raise(&plan(3, 1, 1)).await.unwrap();
+    rig.net.set(0, Link::Cut);
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    assert!(rig.fakes[0].bytes() > 0);
+    rig.workers[0].free_parked(MODEL).await;
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    rig.assert_free().await;
+    drop(ring);
 }

@@ -4,6 +4,7 @@
 mod course;
 mod evil;
 mod fake;
+mod flight;
 mod leases;
 mod loss;
 mod net;

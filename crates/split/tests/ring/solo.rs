@@ -1,6 +1,6 @@
 //! A real model over a ring of real stages: bit for bit what it gives in one piece.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::fs::File;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
@@ -106,6 +106,58 @@ fn transcript(pipeline: &mut Pipeline, vocabulary: i32) -> Vec<Vec<u32>> {
     seen
 }
 
+/// Four sequences, each with a prompt in two parts and greedy tokens; `depth` steps are in flight. Gives the
+/// logits of each sequence.
+fn streams(pipeline: &mut Pipeline, vocabulary: i32, depth: usize) -> Vec<Vec<Vec<u32>>> {
+    struct Flight {
+        positions: Vec<i32>,
+        sequences: Vec<i32>,
+        outputs: Vec<bool>,
+    }
+    let mut streams: Vec<Vec<Vec<u32>>> = vec![Vec::new(); 4];
+    let mut flights: VecDeque<Flight> = VecDeque::new();
+    let mut due: VecDeque<(i32, i32, Vec<i32>)> = VecDeque::new();
+    for sequence in 0..4 {
+        let prompt: Vec<i32> = (0..30)
+            .map(|i| (i * 37 + sequence * 101) % vocabulary)
+            .collect();
+        due.push_back((sequence, 0, prompt[..20].to_vec()));
+        due.push_back((sequence, 20, prompt[20..].to_vec()));
+    }
+    while !due.is_empty() || !flights.is_empty() {
+        while flights.len() < depth
+            && let Some((sequence, from, tokens)) = due.pop_front()
+        {
+            let rows = tokens.len();
+            let flight = Flight {
+                positions: (from..from + rows as i32).collect(),
+                sequences: vec![sequence; rows],
+                outputs: (0..rows).map(|row| row + 1 == rows).collect(),
+            };
+            pipeline
+                .submit(&tokens, &flight.positions, &flight.sequences)
+                .unwrap();
+            flights.push_back(flight);
+        }
+        let flight = flights.pop_front().unwrap();
+        pipeline
+            .receive(&flight.positions, &flight.sequences, &flight.outputs)
+            .unwrap();
+        let logits = pipeline.logits(flight.positions.len() - 1).unwrap();
+        let (sequence, next) = (
+            flight.sequences[0],
+            flight.positions[0] + flight.positions.len() as i32,
+        );
+        if next >= 30 {
+            streams[sequence as usize].push(logits.iter().map(|value| value.to_bits()).collect());
+            if next < 42 {
+                due.push_back((sequence, next, vec![best(logits)]));
+            }
+        }
+    }
+    streams
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_model_over_a_ring_gives_the_bits_of_the_whole() {
     let folder = tempfile::tempdir().unwrap();
@@ -170,6 +222,13 @@ async fn a_model_over_a_ring_gives_the_bits_of_the_whole() {
         // The same once more, after everything was forgotten.
         split.clear().unwrap();
         assert_eq!(transcript(&mut split, vocabulary), wanted);
+        // Several streams at a time, each of which says what it says when the others wait.
+        one.clear().unwrap();
+        let wanted = streams(&mut one, vocabulary, 1);
+        for depth in [1, 3, 5] {
+            split.clear().unwrap();
+            assert_eq!(streams(&mut split, vocabulary, depth), wanted);
+        }
         lost.set(2, Link::Cut);
         split
             .clear()

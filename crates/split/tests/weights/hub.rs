@@ -108,6 +108,7 @@ impl Hub {
         let files = HubFiles {
             hub: format!("http://{address}/"),
             repo: "acme/model".to_owned(),
+            revision: "main".to_owned(),
             files: vec!["model.gguf".to_owned()],
             token: None,
         };

@@ -145,6 +145,7 @@ async fn the_hub_is_the_last_to_be_asked() {
     let hub = || HubFiles {
         hub: "http://127.0.0.1:1".to_owned(),
         repo: "acme/model".to_owned(),
+        revision: "main".to_owned(),
         files: vec!["model.gguf".to_owned()],
         token: None,
     };

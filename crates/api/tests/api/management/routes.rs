@@ -215,15 +215,18 @@ async fn what_is_no_route_or_no_json_is_told() {
     check_error(response, 405, "method_not_allowed", None).await;
 
     let url = format!("http://{}/api/join", server.address);
-    let form = server.client.post(&url).body("ticket=x");
-    let form = form.header(CONTENT_TYPE, "application/x-www-form-urlencoded");
-    check_error(
-        form.send().await.unwrap(),
-        415,
-        "unsupported_media_type",
-        None,
-    )
-    .await;
+    let form = || {
+        let form = server.client.post(&url).body("ticket=x");
+        form.header(CONTENT_TYPE, "application/x-www-form-urlencoded")
+    };
+    check_error(form().send().await.unwrap(), 400, "invalid_json", None).await;
+    // A page of another origin that posts it.
+    let posted = form().header("origin", "http://evil.example");
+    let refused = posted.send().await.unwrap();
+    check_error(refused, 403, "origin_not_allowed", None).await;
+    let posted = form().header("sec-fetch-site", "cross-site");
+    let refused = posted.send().await.unwrap();
+    check_error(refused, 415, "unsupported_media_type", None).await;
     let broken = server.client.post(&url).body("{").send().await.unwrap();
     check_error(broken, 400, "invalid_json", None).await;
 }

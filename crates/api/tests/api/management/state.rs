@@ -34,6 +34,7 @@ pub(crate) fn snapshot() -> Snapshot {
                 ..Load::default()
             },
             layout: None,
+            loading: Vec::new(),
         }],
         shutting_down: false,
         machine: machine("attic"),
@@ -78,6 +79,7 @@ fn machine(name: &str) -> Machine {
         devices: vec!["CPU".to_owned()],
         memory_total_bytes: 8 << 30,
         memory_free_bytes: 6 << 30,
+        bandwidth_mb_s: Some(80_000),
     }
 }
 

@@ -15,6 +15,7 @@ fn snapshot(models: &[(&str, ModelState)], mesh: Option<MeshStatus>) -> Snapshot
                 info: None,
                 load: Default::default(),
                 layout: None,
+                loading: Vec::new(),
             })
             .collect(),
         shutting_down: false,

@@ -7,6 +7,7 @@ use mesh::net::Relays;
 use mesh::ticket::{Terms, Ticket};
 use mesh::{MeshId, NodeId};
 use node::ModelSource;
+use split::spec::Precision;
 
 use super::{ConsolePort, Machine, Settings, Way};
 
@@ -56,6 +57,23 @@ fn the_flags_say_which_mesh() {
     check(&["--client", "--join", &text], join());
     check(&["--rejoin"], Way::Rejoin);
     check(&["--rejoin", "--model", "m"], Way::Rejoin);
+}
+
+#[test]
+fn hidden_states_travel_as_they_are_unless_asked_otherwise() {
+    let check = |file, variable: &str, flags: &[&str], expected: Precision| {
+        let variables = [("MESH_LLM_SPLIT_PRECISION", variable)];
+        let settings = settings(file, &variables, flags);
+        assert_eq!(settings.node.split_precision, expected);
+    };
+    let file = Some("[mesh]\nsplit_precision = 'f16'");
+    check(None, "", &[], Precision::F32);
+    check(file, "", &[], Precision::F16);
+    check(None, "f16", &[], Precision::F16);
+    check(file, "f32", &[], Precision::F32);
+    check(None, "f32", &["--split-precision", "f16"], Precision::F16);
+    let wrong = Machine::new(None, &[("MESH_LLM_SPLIT_PRECISION", "f8")]);
+    assert!(wrong.resolve(&[]).is_err());
 }
 
 #[test]

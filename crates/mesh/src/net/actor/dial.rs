@@ -12,6 +12,7 @@ use super::super::wire::Rejection;
 use super::super::{ALPN_PEER, address};
 use super::connections::{Context, peer_connection, register};
 use super::{Actor, Event, Input, MeshError, OpenPeer, Refusal};
+use crate::announcement::addresses;
 use crate::proto::DIAL_MS_MAX;
 use crate::{Addresses, NodeId};
 
@@ -64,7 +65,7 @@ impl Actor {
         if self.peers.contains_key(&node) || self.dials.contains_key(&node) {
             return;
         }
-        let announced = address::from_announcement(announced);
+        let announced = addresses::from_announcement(announced);
         self.start_dial(node, &announced);
     }
 
@@ -109,7 +110,7 @@ impl Actor {
         self.view
             .borrow()
             .member(node)
-            .map(|member| address::from_announcement(&member.announcement().info.addresses))
+            .map(|member| addresses::from_announcement(&member.announcement().info.addresses))
             .unwrap_or_default()
     }
 

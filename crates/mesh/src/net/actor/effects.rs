@@ -98,7 +98,7 @@ impl Actor {
         // A send fails only if nobody waits for the answer.
         match command {
             Command::Open { node, reply } => self.open(node, reply),
-            Command::Announce(info) => self.announce(info),
+            Command::Announce(info) => self.announce(*info),
             Command::Invite { invite, reply } => {
                 let _ = reply.send(self.invite(invite).await);
             }

@@ -2,11 +2,12 @@
 
 use tokio::sync::oneshot;
 
+use super::super::unix_ms;
 use super::super::wire::{JOINED_NODES_MAX, Join, Joined};
-use super::super::{address, unix_ms};
 use super::bookkeeper::Keeping;
 use super::{Actor, Event, MemberStatus, MeshError, Refusal};
 use crate::admission::{Insertion, Invite, Redemption, Revocation, Target};
+use crate::announcement::addresses;
 use crate::ticket::{BOOTSTRAP_MAX, Ticket};
 use crate::{Addresses, NodeId, Role};
 
@@ -84,7 +85,7 @@ impl Actor {
             .collect();
         others.sort_by_key(|member| (!member.connected, member.node));
         let others = others.into_iter().filter_map(|member| {
-            let announced = address::from_announcement(&member.announcement().info.addresses);
+            let announced = addresses::from_announcement(&member.announcement().info.addresses);
             let known = if announced.is_empty() {
                 self.addresses.get(&member.node).cloned()?
             } else {

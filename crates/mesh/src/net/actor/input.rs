@@ -80,7 +80,7 @@ pub(crate) enum Command {
         reply: oneshot::Sender<Result<OpenPeer, MeshError>>,
     },
     /// What this node says of itself has changed.
-    Announce(NodeInfo),
+    Announce(Box<NodeInfo>),
     /// A new ticket.
     Invite {
         invite: Invite,

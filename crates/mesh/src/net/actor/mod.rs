@@ -16,13 +16,14 @@ use std::sync::Arc;
 use iroh::Endpoint;
 use tokio::sync::{Semaphore, mpsc, watch};
 use tokio::task::JoinSet;
-use tokio::time::{Duration, Instant, MissedTickBehavior, interval, sleep_until, timeout};
+use tokio::time::{Duration, MissedTickBehavior, interval, sleep_until, timeout};
 
 use self::authority::{KnownChains, NodeAuthority};
 use self::bookkeeper::Bookkeeper;
 use self::connections::Peer;
 use self::dial::Dial;
 pub(crate) use self::input::{Command, Input, OpenPeer};
+use super::clock::Clock;
 use super::stream::IncomingStream;
 use super::{MeshError, Settings, unix_ms};
 use crate::admission::{Authority, Invitations, Refusal, Revocation, Trust};
@@ -108,7 +109,7 @@ pub(crate) struct Actor {
     trust: Arc<watch::Sender<Trust>>,
     chains: KnownChains,
     proto: State,
-    start: Instant,
+    clock: Clock,
     wake_at_ms: u64,
     events: VecDeque<Event>,
     peers: BTreeMap<NodeId, Peer>,
@@ -177,7 +178,7 @@ impl Actor {
             trust,
             chains,
             proto,
-            start: Instant::now(),
+            clock: Clock::start(),
             wake_at_ms: 0,
             events: VecDeque::new(),
             peers: BTreeMap::new(),
@@ -217,7 +218,7 @@ impl Actor {
         upkeep.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut batch = Vec::with_capacity(INPUTS_BATCH);
         let done = loop {
-            let wake = self.start + Duration::from_millis(self.wake_at_ms);
+            let wake = self.clock.timer(self.wake_at_ms);
             tokio::select! {
                 _ = self.inputs.recv_many(&mut batch, INPUTS_BATCH) => {
                     for input in batch.drain(..) {
@@ -305,8 +306,8 @@ impl Actor {
         }
     }
 
-    /// Milliseconds since the start, which never go back.
+    /// Milliseconds since the start, which never go back and go on in suspension.
     fn now_ms(&self) -> u64 {
-        u64::try_from(self.start.elapsed().as_millis()).unwrap_or(u64::MAX)
+        self.clock.now_ms()
     }
 }

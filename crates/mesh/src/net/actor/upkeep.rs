@@ -6,7 +6,7 @@ use super::super::address;
 use super::super::close::CloseCode;
 use super::super::links::path_of;
 use super::{Actor, Event};
-use crate::announcement::NodeInfo;
+use crate::announcement::{NodeInfo, addresses};
 use crate::identity::BOOTSTRAP_KEPT_MAX;
 use crate::{NodeId, Role};
 
@@ -59,7 +59,7 @@ impl Actor {
         let now = address::addresses_of(&self.endpoint.addr());
         let changed = now != self.own_addresses;
         if changed {
-            self.info.addresses = address::to_announcement(&now);
+            self.info.addresses = addresses::to_announcement(&now);
             self.own_addresses = now;
         }
         changed

@@ -1,32 +1,36 @@
 //! What a host needs of the model itself: its shape, plans, and the part that runs here.
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use engine::stage::{EmbeddingTable, StageOptions};
 use engine::{Backend, Engine};
 use gguf::{Fingerprint, LayerMap, Model, SliceRole};
 use mesh::NodeId;
 use mesh::proto::View;
-use split::plan::{self, ModelShape, Parts, Request, WindowCache};
+use split::plan::{self, ModelShape, Parts, Request, WindowCache, settled};
 use split::ring::Seat;
 use split::spec::RingId;
 use tokio::runtime::Handle;
 
 use super::super::backend::SplitBackend;
-use super::super::pool::{Own, pool};
+use super::super::pool::Scene;
 use super::super::slices::slice;
 use super::super::slices_folder;
 use super::super::stages::{RemoteStages, Slot};
-use crate::layout::{Layout, LayoutStage};
+use crate::layout::{Layout, LayoutStage, LoadingStage};
 use crate::loader::{Plan, Source};
-use crate::models::blocking;
+use crate::models::{Facts, blocking};
 use crate::solo::options;
 use crate::{Settings, StartError};
 
 /// Context that is planned with where the owner names none, tokens.
 const CONTEXT_DEFAULT: u32 = 8_192;
+
+/// Why there are no machines to plan with; only a peer that talks nonsense brings that about.
+const NO_POOL: &str = "the members of the mesh make no sense";
 
 /// A model that is to be split.
 pub(super) struct Subject {
@@ -34,7 +38,7 @@ pub(super) struct Subject {
     pub(super) model: Arc<Model>,
     pub(super) fingerprint: Fingerprint,
     pub(super) width: u32,
-    path: PathBuf,
+    pub(super) path: PathBuf,
     shape: ModelShape,
     context_tokens: u32,
     sequences: u32,
@@ -44,6 +48,8 @@ pub(super) struct Subject {
 pub(super) struct Made {
     /// Layers before it are those of workers.
     pub(super) start: u32,
+    /// Memory that the part here takes, bytes.
+    pub(super) host_bytes: u64,
     pub(super) words: Arc<Slot>,
     pub(super) room: StageOptions,
     pub(super) backend: Arc<dyn Backend>,
@@ -52,11 +58,25 @@ pub(super) struct Made {
     pub(super) epoch: u32,
 }
 
+/// What the host itself runs.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct HostPart {
+    /// Its first layer.
+    pub(super) start: u32,
+    /// Memory that it takes, bytes.
+    pub(super) bytes: u64,
+}
+
 /// Who runs which layers, and what to expect.
 #[derive(Debug, Clone)]
 pub(super) struct Share {
     pub(super) seats: Vec<Seat>,
-    pub(super) tokens_per_second: f64,
+    /// Bytes that each worker's share takes.
+    pub(super) held: BTreeMap<NodeId, u64>,
+    /// Expected seconds of a token.
+    pub(super) token_s: f64,
+    /// Expected time of a row of a prompt, where it takes longest.
+    pub(super) prefill_row: Duration,
 }
 
 impl Subject {
@@ -101,43 +121,106 @@ impl Subject {
         }
     }
 
-    /// Where the part of this machine begins, if the mesh has room for the rest.
-    pub(super) fn first_plan(&self, view: &View, own: Own) -> Result<u32, String> {
-        let none = BTreeSet::new();
-        let machines = pool(view, own, &self.fingerprint.to_string(), &none)
-            .ok_or_else(|| "the members of the mesh make no sense".to_owned())?;
-        let request = self.request(Some(own.node), true);
+    /// What others are told of the model. `host_bytes`: memory that the host's part takes, if known.
+    pub(super) fn facts(&self, forced: bool, host_bytes: u64) -> Facts {
+        Facts {
+            fingerprint: self.fingerprint.to_string(),
+            size_bytes: self.model.tensor_bytes().unwrap_or_default(),
+            context_tokens: self.context_tokens,
+            slots: self.sequences,
+            forced,
+            host_bytes,
+        }
+    }
+
+    /// Where the part of this machine begins and what it takes, if the mesh has room for the rest.
+    pub(super) fn first_plan(&self, scene: &Scene<'_>) -> Result<HostPart, String> {
+        let machines = scene.pool().ok_or(NO_POOL)?;
+        let request = self.request(Some(scene.own.node), true);
         let plan = plan::make(&self.shape, &machines, &request);
         let plan = plan.map_err(|refusal| refusal.to_string())?;
-        let last = plan.stages.last().map(|stage| stage.layers.start);
+        let last = plan.stages.last().map(|stage| HostPart {
+            start: stage.layers.start,
+            bytes: stage.needed_bytes,
+        });
         last.ok_or_else(|| "the plan is empty".to_owned())
     }
 
-    /// Shares the layers before `start` out over members, without those in `without`.
-    pub(super) fn share(
-        &self,
-        view: &View,
-        me: NodeId,
-        start: u32,
-        without: &BTreeSet<NodeId>,
-    ) -> Result<Share, String> {
-        let own = Own {
-            node: me,
-            memory_bytes: None,
+    /// Shares the layers before `start` out over members.
+    pub(super) fn share(&self, scene: &Scene<'_>, start: u32) -> Result<Share, String> {
+        let pinned = self.shape.pinned(start);
+        let pinned = pinned.ok_or_else(|| format!("no stage may begin with layer {start}"))?;
+        let mut own = scene.own;
+        own.memory_bytes = Some(pinned.host_bytes);
+        let machines = Scene { own, ..*scene }.pool().ok_or(NO_POOL)?;
+        let plan = plan::make(
+            &pinned.shape,
+            &machines,
+            &self.request(Some(own.node), true),
+        );
+        let Ok(plan) = plan else {
+            return Err(self.refusal(scene, start));
         };
-        let machines = pool(view, own, &self.fingerprint.to_string(), without)
-            .ok_or_else(|| "the members of the mesh make no sense".to_owned())?;
-        let front = self.front(start)?;
-        let plan = plan::make(&front, &machines, &self.request(None, false));
-        let plan = plan.map_err(|refusal| refusal.to_string())?;
-        let seats = plan.stages.iter().map(|stage| Seat {
-            node: stage.id,
-            layers: stage.layers.clone(),
-        });
+        let workers = plan.stages.iter().take(plan.stages.len() - 1);
+        let prefill = plan.stages.iter().map(|stage| stage.prefill_row_time);
         Ok(Share {
-            seats: seats.collect(),
-            tokens_per_second: plan.tokens_per_second,
+            seats: workers
+                .clone()
+                .map(|stage| Seat {
+                    node: stage.id,
+                    layers: stage.layers.clone(),
+                })
+                .collect(),
+            held: workers
+                .map(|stage| (stage.id, stage.needed_bytes))
+                .collect(),
+            token_s: plan.token_time.as_secs_f64(),
+            prefill_row: prefill.max().unwrap_or_default(),
         })
+    }
+
+    /// Why there is no room, in numbers of the layers that are missing.
+    fn refusal(&self, scene: &Scene<'_>, start: u32) -> String {
+        let mut own = scene.own;
+        own.memory_bytes = None;
+        let Some(machines) = (Scene { own, ..*scene }).pool() else {
+            return NO_POOL.to_owned();
+        };
+        let plan = self
+            .front(start)
+            .map(|front| plan::make(&front, &machines, &self.request(None, false)));
+        match plan {
+            Err(text) => text,
+            Ok(Err(refusal)) => refusal.to_string(),
+            Ok(Ok(_)) => "the machines with room are too far from here".to_owned(),
+        }
+    }
+
+    /// Seconds of a token where the layers lie so, the host's from `start` on; `None` if one of the machines is
+    /// not there any more.
+    pub(super) fn token_s(&self, scene: &Scene<'_>, seats: &[Seat], start: u32) -> Option<f64> {
+        let pinned = self.shape.pinned(start)?;
+        let mut own = scene.own;
+        own.memory_bytes = Some(pinned.host_bytes);
+        let machines = Scene { own, ..*scene }.pool()?;
+        let workers = seats.iter().map(|seat| (seat.node, seat.layers.clone()));
+        let stages: Vec<_> = workers.chain([(own.node, start..start + 1)]).collect();
+        let request = self.request(Some(own.node), true);
+        let plan = settled(&pinned.shape, &machines, &request, &stages)?;
+        Some(plan.token_time.as_secs_f64())
+    }
+
+    /// Bytes that layers read for a token, those of the host with the head.
+    pub(super) fn active_bytes(&self, layers: std::ops::Range<u32>) -> u64 {
+        let head = match layers.end >= self.shape.layer_count() {
+            true => self.shape.parts().head_active_bytes,
+            false => 0,
+        };
+        self.shape.active_bytes(layers) + head
+    }
+
+    pub(super) fn layer_count(&self) -> u32 {
+        self.shape.layer_count()
     }
 
     /// The model without the layers from `start` on, and without its ends.
@@ -160,15 +243,9 @@ impl Subject {
 
     /// How the model lies, for people.
     pub(super) fn layout(&self, view: &View, me: NodeId, start: u32, share: &Share) -> Layout {
-        let name = |node: NodeId| {
-            let member = view.member(node);
-            let name = member.map(|member| member.announcement().info.name.clone());
-            name.filter(|name| !name.is_empty())
-                .unwrap_or_else(|| node.short())
-        };
         let stage = |node: NodeId, layers: std::ops::Range<u32>| LayoutStage {
             node,
-            name: name(node),
+            name: name_of(view, node),
             first_layer: layers.start,
             last_layer: layers.end.saturating_sub(1),
         };
@@ -179,9 +256,32 @@ impl Subject {
         let here = stage(me, start..self.shape.layer_count());
         Layout {
             stages: workers.chain([here]).collect(),
-            predicted_tokens_per_second: share.tokens_per_second,
+            predicted_tokens_per_second: 1.0 / share.token_s.max(1e-9),
+            measured_tokens_per_second: None,
             waiting: None,
         }
+    }
+}
+
+/// What people call a machine.
+fn name_of(view: &View, node: NodeId) -> String {
+    let member = view.member(node);
+    let name = member.map(|member| member.announcement().info.name.clone());
+    name.filter(|name| !name.is_empty())
+        .unwrap_or_else(|| node.short())
+}
+
+impl Share {
+    /// The workers before they have loaded anything.
+    pub(super) fn loading(&self, view: &View) -> Vec<LoadingStage> {
+        let stages = self.seats.iter().map(|seat| LoadingStage {
+            node: seat.node,
+            name: name_of(view, seat.node),
+            first_layer: seat.layers.start,
+            last_layer: seat.layers.end.saturating_sub(1),
+            permille: 0,
+        });
+        stages.collect()
     }
 }
 
@@ -189,7 +289,7 @@ impl Subject {
 pub(super) async fn make(
     subject: &Subject,
     plan: &Plan,
-    start: u32,
+    part: HostPart,
     settings: &Settings,
     mut progress: impl FnMut(f64) + Send + 'static,
 ) -> Result<Made, String> {
@@ -197,7 +297,7 @@ pub(super) async fn make(
     let stages = Box::new(RemoteStages::new(Handle::current(), Arc::clone(&words)));
     let (model, path) = (Arc::clone(&subject.model), subject.path.clone());
     let folder = slices_folder(settings);
-    let layers = start..subject.shape.layer_count();
+    let layers = part.start..subject.shape.layer_count();
     let mut plan = plan.clone();
     plan.context_tokens.get_or_insert(subject.context_tokens);
     let load = move || {
@@ -218,7 +318,8 @@ pub(super) async fn make(
     let loaded = blocking(&subject.name, load).await;
     let (backend, room) = loaded.map_err(|error| error.to_string())??;
     Ok(Made {
-        start,
+        start: part.start,
+        host_bytes: part.bytes,
         words,
         room,
         backend,

@@ -1,20 +1,22 @@
 //! Keeps a ring up: carries out what [`Recovery`] decides, and tells it what happens.
 
-use std::collections::BTreeMap;
+use std::collections::VecDeque;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use mesh::NodeId;
 use split::recovery::{Effect, Event, Recovery};
 use split::ring::{Ring, RingPlan, Seat};
-use split::spec::Precision;
+use split::spec::{Precision, RingId};
 use split::station::Station;
 use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep_until};
 use tokio_util::task::AbortOnDropHandle;
 
 use super::super::stages::Word;
-use super::making::{Made, Share, Subject};
+use super::making::{Made, Subject};
+use super::outlook::Work;
+use super::pacing::Pacing;
 use super::until;
 use crate::membership::Membership;
 use crate::node::Shared;
@@ -37,6 +39,13 @@ const LOOK_INTERVAL: Duration = Duration::from_secs(1);
 /// News of rings that wait.
 const NEWS_MAX: usize = 16;
 
+/// A ring that was moved away from is let go after so long, whether or not the decode thread has seen the
+/// new one: it may have nothing to do. A step that runs is over by then.
+const PARTING: Duration = Duration::from_secs(2);
+
+/// Every so many looks measured speeds are written down.
+const SAVE_LOOKS: u64 = 30;
+
 /// One model's ring, while this node is in one mesh.
 pub(super) struct RingKeeper<'a> {
     pub(super) shared: Weak<Shared>,
@@ -53,16 +62,6 @@ enum News {
     Failed(Event<NodeId>),
 }
 
-/// What is under way.
-#[derive(Default)]
-struct Work {
-    shares: BTreeMap<u32, Share>,
-    raised: Option<(u32, Box<Ring>)>,
-    tasks: BTreeMap<u32, AbortOnDropHandle<()>>,
-    /// When to tell streams that nothing fits.
-    down_at: Option<(Instant, String)>,
-}
-
 impl RingKeeper<'_> {
     /// Until the mesh is left, the model is dropped, or the node is gone.
     pub(super) async fn run(mut self) {
@@ -72,63 +71,72 @@ impl RingKeeper<'_> {
         let mut work = Work::default();
         let mut view = self.membership.mesh().view();
         let mut looks = Instant::now() + LOOK_INTERVAL;
-        let mut event = Some(Event::Begin);
+        let mut events = VecDeque::from([Event::Begin]);
         loop {
-            if let Some(event) = event.take() {
-                let mut effects = recovery.handle(event, began.elapsed());
-                while !effects.is_empty() {
-                    let mut follow = Vec::new();
-                    for effect in effects {
-                        let events = self.apply(effect, &mut work, &sender);
-                        for event in events {
-                            follow.extend(recovery.handle(event, began.elapsed()));
-                        }
-                    }
-                    effects = follow;
+            // Each event leads to few others.
+            while let Some(event) = events.pop_front() {
+                for effect in recovery.handle(event, began.elapsed()) {
+                    events.extend(self.apply(effect, &mut work, &sender));
                 }
             }
             let wake = recovery.next_wake().map(|at| began + at);
             let down_at = work.down_at.as_ref().map(|(at, _)| *at);
-            event = tokio::select! {
-                Some(news) = news.recv() => self.heard(news, &mut work),
-                () = until(wake) => Some(Event::Time),
+            tokio::select! {
+                Some(news) = news.recv() => events.extend(self.heard(news, &mut work)),
+                () = until(wake) => events.push_back(Event::Time),
                 () = until(down_at) => {
                     if let Some((_, text)) = work.down_at.take() {
                         self.say(Word::Down(text));
                     }
-                    None
                 }
                 () = sleep_until(looks) => {
                     looks = Instant::now() + LOOK_INTERVAL;
                     if !self.is_wanted() {
                         recovery.handle(Event::Stop, began.elapsed());
                         self.say(Word::Down("the model is no longer served here".into()));
+                        self.save().await;
                         return;
                     }
-                    view.has_changed().unwrap_or(false).then(|| {
+                    if view.has_changed().unwrap_or(false) {
                         view.mark_unchanged();
-                        Event::Changed
-                    })
+                        events.extend(self.returned(&mut work));
+                        events.push_back(Event::Changed);
+                    }
+                    events.extend(self.look(&mut work, &recovery, began.elapsed()));
+                    work.looks += 1;
+                    if work.looks.is_multiple_of(SAVE_LOOKS) {
+                        self.save().await;
+                    }
                 }
-            };
+            }
         }
     }
 
-    /// Whether the model is still in the table, and the mesh is the same.
+    async fn save(&self) {
+        if let Some(shared) = self.shared.upgrade() {
+            // What was measured can be measured again.
+            let _ = tokio::task::spawn_blocking(move || shared.speeds.save()).await;
+        }
+    }
+
+    /// Whether the model is still in the table, this node its host, and the mesh the same.
     fn is_wanted(&self) -> bool {
         self.shared.upgrade().is_some_and(|shared| {
             let present = shared.membership.borrow();
             let same = present
                 .as_ref()
                 .is_some_and(|present| Arc::ptr_eq(present, &self.membership));
-            same && shared.models.is_split(self.id)
+            let hosts = shared.models.split_term(self.id).is_some();
+            same && hosts && shared.models.is_split(self.id)
         })
     }
 
     fn heard(&self, news: News, work: &mut Work) -> Option<Event<NodeId>> {
         Some(match news {
             News::Raised(epoch, ring) => {
+                work.watches.insert(epoch, ring.watch());
                 work.raised = Some((epoch, ring));
+                work.raise_took = work.raising_since.take().map(|since| since.elapsed());
                 Event::Raised { epoch }
             }
             News::Failed(event) => event,
@@ -141,38 +149,32 @@ impl RingKeeper<'_> {
         effect: Effect<NodeId>,
         work: &mut Work,
         news: &mpsc::Sender<News>,
-    ) -> Vec<Event<NodeId>> {
+    ) -> Option<Event<NodeId>> {
         match effect {
-            Effect::Plan { epoch, without } => {
+            Effect::Plan {
+                epoch,
+                without,
+                is_move,
+            } => {
                 self.made.epoch = self.made.epoch.max(epoch);
-                let (view, me) = (self.membership.view(), self.me());
-                let share = self.subject.share(&view, me, self.made.start, &without);
-                return vec![match share {
-                    Ok(share) => {
-                        let workers = share.seats.iter().map(|seat| seat.node).collect();
-                        work.shares.insert(epoch, share);
-                        Event::Planned { epoch, workers }
-                    }
-                    Err(text) => Event::NoPlan { epoch, text },
-                }];
+                return Some(self.plan(epoch, &without, is_move, work));
             }
-            Effect::Raise { epoch, .. } => {
+            Effect::Raise { epoch, beside, .. } => {
                 if let Some(share) = work.shares.get(&epoch) {
-                    let task = self.raise(epoch, share.seats.clone(), news.clone());
+                    let stages = share.loading(&self.membership.view());
+                    self.note(|models, id| models.split_loads(id, stages));
+                    if beside {
+                        // Under a number of its own, the ring that runs keeps its leases.
+                        work.numbers.insert(epoch, RingId(rand::random()));
+                    }
+                    let number = work.numbers.get(&epoch).copied();
+                    let number = number.unwrap_or(self.made.ring);
+                    work.raising_since = Some(Instant::now());
+                    let task = self.raise(number, epoch, share.seats.clone(), news.clone());
                     work.tasks.insert(epoch, task);
                 }
             }
-            Effect::Release { epoch } => {
-                work.tasks.remove(&epoch);
-                work.shares.remove(&epoch);
-                if work
-                    .raised
-                    .as_ref()
-                    .is_some_and(|(raised, _)| *raised == epoch)
-                {
-                    work.raised = None;
-                }
-            }
+            Effect::Release { epoch } => self.release(epoch, work),
             Effect::Resume { epoch } => self.resume(epoch, work),
             Effect::Suspend { text } => {
                 tracing::warn!(
@@ -189,7 +191,27 @@ impl RingKeeper<'_> {
                 self.note(|models, id| models.split_waits(id, text));
             }
         }
-        Vec::new()
+        None
+    }
+
+    fn release(&self, epoch: u32, work: &mut Work) {
+        work.tasks.remove(&epoch);
+        work.numbers.remove(&epoch);
+        let raised = work.raised.as_ref();
+        if raised.is_some_and(|(raised, _)| *raised == epoch) {
+            work.raised = None;
+        }
+        let running = work.pacing.as_ref();
+        match running.is_some_and(|(running, _)| *running == epoch) {
+            // What it has of its workers stays there until the leases end, or the next ring takes it.
+            true => work.held_until = Some(Instant::now() + LEASE),
+            false => {
+                work.shares.remove(&epoch);
+            }
+        }
+        if let Some(watch) = work.watches.remove(&epoch) {
+            work.parting.push((Instant::now() + PARTING, watch));
+        }
     }
 
     fn resume(&mut self, epoch: u32, work: &mut Work) {
@@ -197,8 +219,14 @@ impl RingKeeper<'_> {
             return;
         };
         work.down_at = None;
+        if let Some(number) = work.numbers.remove(&epoch) {
+            self.made.ring = number;
+        }
+        work.held_until = None;
+        let watch = ring.watch();
         self.say(Word::Ring(ring));
-        if let Some(share) = work.shares.get(&epoch) {
+        work.advantage.reset();
+        let pacing = work.shares.get(&epoch).map(|share| {
             let view = self.membership.view();
             let layout = self
                 .subject
@@ -206,14 +234,25 @@ impl RingKeeper<'_> {
             tracing::info!(model = self.subject.name, %layout, "a split model runs");
             let backend = Arc::clone(&self.made.backend);
             self.note(|models, id| models.split_runs(id, backend, layout));
+            (epoch, Pacing::new(watch, self.expected(share)))
+        });
+        // Shares of rings before are of no use any more.
+        let before = std::mem::replace(&mut work.pacing, pacing);
+        if let Some((before, _)) = before {
+            work.shares.remove(&before);
         }
     }
 
-    fn me(&self) -> NodeId {
+    pub(super) fn me(&self) -> NodeId {
         self.membership.mesh().node_id()
     }
 
-    fn note(&self, note: impl FnOnce(&crate::models::Models, u64)) {
+    fn precision(&self) -> Precision {
+        let shared = self.shared.upgrade();
+        shared.map_or_else(Precision::default, |shared| shared.settings.split_precision)
+    }
+
+    pub(super) fn note(&self, note: impl FnOnce(&crate::models::Models, u64)) {
         if let Some(shared) = self.shared.upgrade() {
             note(&shared.models, self.id);
         }
@@ -225,13 +264,14 @@ impl RingKeeper<'_> {
 
     fn raise(
         &self,
+        ring: RingId,
         epoch: u32,
         workers: Vec<Seat>,
         news: mpsc::Sender<News>,
     ) -> AbortOnDropHandle<()> {
         let room = &self.made.room;
         let plan = RingPlan {
-            ring: self.made.ring,
+            ring,
             epoch,
             model: self.subject.fingerprint,
             workers,
@@ -239,20 +279,17 @@ impl RingKeeper<'_> {
             kv_tokens: room.kv_tokens,
             sequences: room.sequences,
             rows_max: room.rows_max,
-            precision: Precision::F32,
+            precision: self.precision(),
             lease: LEASE,
             load_max: LOAD_MAX,
         };
         let station = self.station.clone();
-        let name = self.subject.name.clone();
+        let (shared, id) = (self.shared.clone(), self.id);
         AbortOnDropHandle::new(tokio::spawn(async move {
             let mut progress = |node: NodeId, permille: u16| {
-                tracing::debug!(
-                    model = name,
-                    node = node.short(),
-                    permille,
-                    "a worker loads"
-                );
+                if let Some(shared) = shared.upgrade() {
+                    shared.models.split_loaded(id, node, permille);
+                }
             };
             let raised = station.raise(plan, &mut progress).await;
             let failed = match raised {

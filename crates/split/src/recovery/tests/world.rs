@@ -9,24 +9,29 @@ use crate::spec::RingId;
 
 /// Days that are simulated.
 const SEEDS: u64 = 3_000;
-/// Virtual seconds with faults, and without, until all must be well.
+/// Virtual seconds with faults, and without, until all must be well. About as many machines go with a word as
+/// without one.
 const BAD: Duration = Duration::from_secs(1_200);
 const GOOD: Duration = Duration::from_secs(600);
-const RING: RingId = RingId([1; 16]);
-const LEASE: Duration = Duration::from_secs(30);
-/// What a stage takes, and a worker has.
-const STAGE_BYTES: u64 = 10;
-const BUDGET: u64 = 15;
+/// Another host's ring.
+pub(super) const RIVAL: RingId = RingId([9; 16]);
+pub(super) const LEASE: Duration = Duration::from_secs(30);
+/// What a stage takes, and a worker has: room for one stage or two.
+pub(super) const STAGE_BYTES: u64 = 10;
+const BUDGETS: [u64; 2] = [15, 25];
+/// Seconds of a token: at its best, and what each slow worker adds.
+const TOKEN_S: f64 = 0.7;
+const SLOW_S: f64 = 0.7;
 /// Rings need so many workers.
 const WORKERS: usize = 2;
 /// Tokens of a stream.
 const TOKENS: u32 = 40;
 
 /// Small, fast and seeded: SplitMix64.
-struct Dice(u64);
+pub(super) struct Dice(u64);
 
 impl Dice {
-    fn next(&mut self) -> u64 {
+    pub(super) fn next(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mut z = self.0;
         z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
@@ -34,22 +39,22 @@ impl Dice {
         z ^ (z >> 31)
     }
 
-    fn below(&mut self, limit: u64) -> u64 {
+    pub(super) fn below(&mut self, limit: u64) -> u64 {
         self.next() % limit
     }
 
-    fn one_in(&mut self, odds: u64) -> bool {
+    pub(super) fn one_in(&mut self, odds: u64) -> bool {
         self.below(odds) == 0
     }
 
-    fn millis(&mut self, most: u64) -> Duration {
+    pub(super) fn millis(&mut self, most: u64) -> Duration {
         Duration::from_millis(self.below(most))
     }
 }
 
 /// What is under way.
 #[derive(Debug, Clone)]
-enum Later {
+pub(super) enum Later {
     ToHost(Event<u8>),
     ToWorker(u8, lease::Event<u8>),
     /// The stages of an epoch are connected, or not.
@@ -62,15 +67,24 @@ enum Later {
     /// Another host takes a worker's memory for a while.
     Rival(u8),
     Joins,
+    /// A worker is about to stop, and stops.
+    Leave(u8),
+    End(u8),
+    /// A worker becomes slow, or fast again.
+    Slows(u8),
+    /// The host looks at what was measured.
+    Look,
 }
 
-struct Worker {
-    table: Table<u8>,
-    is_alive: bool,
+pub(super) struct Worker {
+    pub(super) table: Table<u8>,
+    pub(super) is_alive: bool,
+    pub(super) is_leaving: bool,
+    is_slow: bool,
     /// Epochs of our ring that are loaded or being loaded here.
-    granted: BTreeSet<u32>,
-    refused: BTreeSet<u32>,
-    rivals: u8,
+    pub(super) granted: BTreeSet<u32>,
+    pub(super) refused: BTreeSet<u32>,
+    pub(super) rivals: u8,
 }
 
 #[derive(Debug, Default)]
@@ -80,13 +94,13 @@ struct Stream {
     ends: u32,
 }
 
-struct World {
-    dice: Dice,
-    now: Duration,
-    order: u64,
+pub(super) struct World {
+    pub(super) dice: Dice,
+    pub(super) now: Duration,
+    pub(super) order: u64,
     later: BTreeMap<(Duration, u64), Later>,
     recovery: Recovery<u8>,
-    workers: Vec<Worker>,
+    pub(super) workers: Vec<Worker>,
     streams: Vec<Stream>,
     /// The ring that streams run on.
     running: Option<u32>,
@@ -94,7 +108,16 @@ struct World {
     open: BTreeMap<u32, Vec<u8>>,
     suspended_since: Option<Duration>,
     resumes: Vec<u32>,
-    is_bad: bool,
+    /// The number of each epoch's ring, and of the one that ran last.
+    rings: BTreeMap<u32, RingId>,
+    ring: RingId,
+    advantage: Advantage,
+    /// When a move was begun for the sake of speed.
+    moves: Vec<Duration>,
+    /// Rings that took over from one that ran, and times that streams waited.
+    takeovers: usize,
+    suspends: usize,
+    pub(super) is_bad: bool,
     /// Kept when a day is looked at again.
     log: Option<Vec<String>>,
 }
@@ -102,9 +125,12 @@ struct World {
 impl World {
     fn new(seed: u64) -> Self {
         let mut dice = Dice(seed);
+        let budget = BUDGETS[dice.below(2) as usize];
         let worker = || Worker {
-            table: Table::new(BUDGET),
+            table: Table::new(budget),
             is_alive: true,
+            is_leaving: false,
+            is_slow: false,
             granted: BTreeSet::new(),
             refused: BTreeSet::new(),
             rivals: 0,
@@ -124,12 +150,18 @@ impl World {
             open: BTreeMap::new(),
             suspended_since: Some(Duration::ZERO),
             resumes: Vec::new(),
+            rings: BTreeMap::new(),
+            ring: RingId([1; 16]),
+            advantage: Advantage::default(),
+            moves: Vec::new(),
+            takeovers: 0,
+            suspends: 0,
             is_bad: true,
             log: None,
         }
     }
 
-    fn after(&mut self, pause: Duration, what: Later) {
+    pub(super) fn after(&mut self, pause: Duration, what: Later) {
         self.order += 1;
         self.later.insert((self.now + pause, self.order), what);
     }
@@ -138,11 +170,16 @@ impl World {
         self.host(Event::Begin);
         self.after(Duration::ZERO, Later::Joins);
         for worker in 0..self.workers.len() as u8 {
-            let pause = self.dice.millis(300_000);
+            let pause = self.dice.millis(600_000);
             self.after(pause, Later::Kill(worker));
             let pause = self.dice.millis(300_000);
             self.after(pause, Later::Rival(worker));
+            let pause = self.dice.millis(1_000_000);
+            self.after(pause, Later::Leave(worker));
+            let pause = self.dice.millis(400_000);
+            self.after(pause, Later::Slows(worker));
         }
+        self.after(Duration::ZERO, Later::Look);
         self.until(BAD);
         self.is_bad = false;
         let is_well = |world: &Self| {
@@ -209,9 +246,23 @@ impl World {
             Later::Kill(worker) => self.kill(worker),
             Later::Revive(worker) => {
                 self.workers[usize::from(worker)].is_alive = true;
+                self.workers[usize::from(worker)].is_leaving = false;
                 self.host(Event::Returned(worker));
             }
             Later::Rival(worker) => self.rival(worker),
+            Later::Leave(worker) => self.leave(worker),
+            Later::End(worker) => {
+                self.end(worker);
+            }
+            Later::Slows(worker) => {
+                let slow = &mut self.workers[usize::from(worker)].is_slow;
+                *slow = self.is_bad && !*slow;
+                if self.is_bad {
+                    let pause = self.dice.millis(400_000);
+                    self.after(pause, Later::Slows(worker));
+                }
+            }
+            Later::Look => self.look(),
             Later::Joins => {
                 if self.is_bad {
                     self.streams.push(Stream::default());
@@ -240,13 +291,30 @@ impl World {
 
     fn effect(&mut self, effect: Effect<u8>) {
         match effect {
-            Effect::Plan { epoch, without } => self.plan(epoch, &without),
-            Effect::Raise { epoch, workers } => {
+            Effect::Plan {
+                epoch,
+                without,
+                is_move,
+            } => {
+                assert_eq!(is_move, self.running.is_some());
+                self.plan(epoch, &without, is_move);
+            }
+            Effect::Raise {
+                epoch,
+                workers,
+                beside,
+            } => {
                 assert!(self.open.insert(epoch, workers.clone()).is_none());
+                assert_eq!(beside, self.running.is_some());
+                let mut ring = self.ring;
+                if beside {
+                    ring.0[..4].copy_from_slice(&epoch.to_be_bytes());
+                }
+                self.rings.insert(epoch, ring);
                 for &worker in &workers {
                     let ask = lease::Event::Ask(lease::Ask {
                         host: 0,
-                        ring: RING,
+                        ring,
                         epoch,
                         bytes: STAGE_BYTES,
                         lease: LEASE,
@@ -267,7 +335,7 @@ impl World {
                 for worker in workers {
                     if !self.dice.one_in(3) {
                         let pause = self.dice.millis(500);
-                        let release = lease::Event::Release(RING, epoch);
+                        let release = lease::Event::Release(self.rings[&epoch], epoch);
                         self.after(pause, Later::ToWorker(worker, release));
                     }
                 }
@@ -275,8 +343,12 @@ impl World {
             Effect::Suspend { .. } => {
                 assert_eq!(self.running, None, "a ring is let go before streams wait");
                 self.suspended_since = Some(self.now);
+                self.suspends += 1;
             }
             Effect::Resume { epoch } => {
+                self.ring = self.rings[&epoch];
+                self.takeovers += usize::from(self.running.is_some());
+                self.advantage.reset();
                 assert!(self.open.contains_key(&epoch), "a ring that was let go");
                 assert!(self.resumes.last().is_none_or(|last| *last < epoch));
                 self.resumes.push(epoch);
@@ -299,22 +371,23 @@ impl World {
         }
     }
 
-    fn plan(&mut self, epoch: u32, without: &BTreeSet<u8>) {
-        let free = |worker: &Worker| worker.rivals == 0;
-        let numbers = 0..self.workers.len() as u8;
-        // The planner does not know at once who is dead.
-        let mut chosen: Vec<u8> = numbers
-            .filter(|number| !without.contains(number))
-            .filter(|number| free(&self.workers[usize::from(*number)]))
-            .collect();
-        while chosen.len() > WORKERS {
-            let out = self.dice.below(chosen.len() as u64) as usize;
-            chosen.remove(out);
+    fn plan(&mut self, epoch: u32, without: &BTreeSet<u8>, is_move: bool) {
+        let beside = |worker: &Worker| worker.table.free_bytes() >= STAGE_BYTES;
+        // What the ring itself has there is free when it goes.
+        let alone = |worker: &Worker| worker.rivals == 0;
+        let mut chosen = match is_move {
+            true => self.choose(without, beside),
+            false => Vec::new(),
+        };
+        let is_beside = chosen.len() == WORKERS;
+        if !is_beside {
+            chosen = self.choose(without, alone);
         }
         let event = match chosen.len() {
             WORKERS => Event::Planned {
                 epoch,
                 workers: chosen,
+                beside: is_beside,
             },
             _ => Event::NoPlan {
                 epoch,
@@ -326,6 +399,57 @@ impl World {
         }
         let pause = self.dice.millis(2_000);
         self.after(pause, Later::ToHost(event));
+    }
+
+    fn choose(&mut self, without: &BTreeSet<u8>, has_room: impl Fn(&Worker) -> bool) -> Vec<u8> {
+        let numbers = 0..self.workers.len() as u8;
+        // The planner does not know at once who is dead.
+        let mut chosen: Vec<u8> = numbers
+            .filter(|number| !without.contains(number))
+            .filter(|number| has_room(&self.workers[usize::from(*number)]))
+            .collect();
+        while chosen.len() > WORKERS {
+            let slow = |number: &u8| self.workers[usize::from(*number)].is_slow;
+            let out = chosen.iter().position(slow);
+            let out = out.unwrap_or_else(|| self.dice.below(chosen.len() as u64) as usize);
+            chosen.remove(out);
+        }
+        chosen
+    }
+
+    /// Seconds of a token with these workers.
+    fn token_s(&self, workers: &[u8]) -> f64 {
+        let slow = workers
+            .iter()
+            .filter(|w| self.workers[usize::from(**w)].is_slow);
+        TOKEN_S + SLOW_S * slow.count() as f64
+    }
+
+    fn look(&mut self) {
+        if self.is_bad {
+            self.after(Duration::from_secs(2), Later::Look);
+        }
+        let Some(running) = self.running else {
+            return;
+        };
+        let free = |worker: &Worker| worker.is_alive && worker.rivals == 0 && !worker.is_leaving;
+        let best = self.choose(&BTreeSet::new(), free);
+        let sight = (best.len() == WORKERS).then(|| Sight {
+            running_s: self.token_s(&self.open[&running]),
+            best_s: self.token_s(&best),
+            pause: Duration::from_secs(20),
+            is_active: self.streams.iter().any(|stream| stream.ends == 0),
+        });
+        let pays = self.advantage.observe(sight, self.now);
+        // Now and then without a reason.
+        if !pays && !self.dice.one_in(200) {
+            return;
+        }
+        let was_moving = self.recovery.is_moving();
+        self.host(Event::Better);
+        if self.recovery.is_moving() && !was_moving {
+            self.moves.push(self.now);
+        }
     }
 
     fn connect(&mut self, epoch: u32, workers: &[u8]) {
@@ -397,7 +521,8 @@ impl World {
                 stream.ends += 1;
             }
         }
-        self.after(Duration::from_millis(700), Later::Step(epoch));
+        let pause = Duration::from_secs_f64(self.token_s(&workers));
+        self.after(pause, Later::Step(epoch));
     }
 
     fn renew(&mut self, epoch: u32) {
@@ -405,75 +530,11 @@ impl World {
             for worker in workers {
                 self.after(
                     Duration::from_millis(10),
-                    Later::ToWorker(worker, lease::Event::Renew(RING, epoch)),
+                    Later::ToWorker(worker, lease::Event::Renew(self.rings[&epoch], epoch)),
                 );
             }
             self.after(LEASE / 3, Later::Renew(epoch));
         }
-    }
-
-    fn kill(&mut self, number: u8) {
-        if !self.is_bad {
-            return;
-        }
-        // Memory and leases die with the machine.
-        let worker = &mut self.workers[usize::from(number)];
-        worker.is_alive = false;
-        worker.table = Table::new(BUDGET);
-        worker.granted.clear();
-        worker.rivals = 0;
-        let pause = self.dice.millis(120_000);
-        self.after(pause, Later::Revive(number));
-        let pause = pause + self.dice.millis(400_000);
-        self.after(pause, Later::Kill(number));
-    }
-
-    fn rival(&mut self, number: u8) {
-        if !self.is_bad || !self.workers[usize::from(number)].is_alive {
-            return;
-        }
-        let ask = lease::Event::Ask(lease::Ask {
-            host: 7,
-            ring: RingId([9; 16]),
-            epoch: self.order as u32,
-            bytes: STAGE_BYTES,
-            lease: LEASE,
-        });
-        self.worker(number, ask);
-        let pause = self.dice.millis(200_000);
-        self.after(pause, Later::Rival(number));
-    }
-
-    fn worker(&mut self, number: u8, event: lease::Event<u8>) {
-        let effects = self.workers[usize::from(number)]
-            .table
-            .handle(event, self.now);
-        for effect in effects {
-            let worker = &mut self.workers[usize::from(number)];
-            match effect {
-                lease::Effect::Grant(RING, epoch) => {
-                    assert!(worker.granted.insert(epoch), "granted twice");
-                }
-                lease::Effect::Grant(..) => worker.rivals += 1,
-                lease::Effect::Refuse(RING, epoch, _) => {
-                    worker.refused.insert(epoch);
-                }
-                lease::Effect::Refuse(..) => {}
-                lease::Effect::End(ring, epoch, _) => {
-                    match ring == RING {
-                        true => assert!(worker.granted.remove(&epoch), "ended twice"),
-                        false => worker.rivals -= 1,
-                    }
-                    let pause = self.dice.millis(3_000);
-                    let gone = lease::Event::Gone(ring, epoch);
-                    self.after(pause, Later::ToWorker(number, gone));
-                }
-            }
-            let table = &self.workers[usize::from(number)].table;
-            assert!(table.used_bytes() <= BUDGET, "memory is promised twice");
-        }
-        let worker = &self.workers[usize::from(number)];
-        assert!(worker.granted.len() <= 1, "two epochs in one memory");
     }
 }
 
@@ -491,6 +552,7 @@ fn show(seed: u64) {
 #[test]
 fn thousands_of_bad_days_lose_no_stream_and_leak_no_lease() {
     let (mut resumes, mut failed, mut done) = (0, 0, 0);
+    let (mut moves, mut takeovers, mut suspends) = (0, 0, 0);
     for seed in 0..SEEDS {
         let mut world = World::new(seed);
         let day = std::panic::AssertUnwindSafe(|| world.day());
@@ -511,8 +573,20 @@ fn thousands_of_bad_days_lose_no_stream_and_leak_no_lease() {
             }
         }
         resumes += world.resumes.len();
+        moves += world.moves.len();
+        takeovers += world.takeovers;
+        suspends += world.suspends;
+        for pair in world.moves.windows(2) {
+            assert!(
+                pair[1] - pair[0] >= MOVE_INTERVAL,
+                "seed {seed}: moved too often"
+            );
+        }
     }
     // Days are bad enough to mean something, and most streams get through.
     assert!(resumes as u64 > 4 * SEEDS, "{resumes} rings");
     assert!(done > 3 * failed, "{done} done, {failed} failed");
+    // Machines leave and are slow, and many rings come up while the one before still runs.
+    assert!(moves as u64 > SEEDS, "{moves} moves");
+    assert!(takeovers as u64 > SEEDS / 2, "{takeovers} of {suspends}");
 }

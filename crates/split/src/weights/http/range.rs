@@ -4,13 +4,13 @@ use reqwest::header::{CONTENT_RANGE, HeaderMap};
 
 /// A range of a file, and its size.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Range {
-    pub(super) start: u64,
-    pub(super) end: u64,
-    pub(super) total: u64,
+pub(in super::super) struct Range {
+    pub(in super::super) start: u64,
+    pub(in super::super) end: u64,
+    pub(in super::super) total: u64,
 }
 
-pub(super) fn content_range(headers: &HeaderMap) -> Option<Range> {
+pub(in super::super) fn content_range(headers: &HeaderMap) -> Option<Range> {
     parse_range(headers.get(CONTENT_RANGE)?.to_str().ok()?)
 }
 

@@ -52,9 +52,7 @@ proptest! {
 
     #[test]
     fn answers_come_back(answer in answers()) {
-        let (kind, payload) = answer.encode();
-        let frame = [&[kind], payload.as_ref()].concat();
-        prop_assert_eq!(Answer::from_bytes(frame).unwrap(), answer);
+        prop_assert_eq!(Answer::from_bytes(answer.to_bytes()).unwrap(), answer);
     }
 
     #[test]

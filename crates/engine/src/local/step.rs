@@ -1,0 +1,403 @@
+//! What the decode thread does in a step: plan, send, take in, sample. Where a model is in several parts,
+//! steps follow each other before the first is back, so that all parts compute at the same time.
+
+use std::sync::atomic::Ordering::Relaxed;
+use std::time::Instant;
+
+use llama::Batch;
+
+use super::choice::{Piece, Verdict};
+use super::decode::DecodeLoop;
+use super::forward::ForwardError;
+use super::pace::{Passed, Traffic};
+use crate::Error;
+use crate::scheduler::round::Pipe;
+use crate::scheduler::{CacheOp, JobKey, Row, Step};
+use crate::speculation::{self, Steps};
+
+/// Failed evaluations in a row after which the running requests are given up.
+const FAILURES_MAX: u32 = 3;
+
+/// A step in flight.
+pub(super) struct Flight {
+    step: Step,
+    batch: Batch,
+    sent: Instant,
+    /// Nothing else was in flight meanwhile.
+    alone: bool,
+    /// How often cells had been given up when it was planned.
+    releases: u64,
+}
+
+/// What became of the next step.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Sent {
+    /// It is in flight.
+    Yes,
+    /// There was nothing to send.
+    Nothing,
+    /// It was given up; what follows is to be planned anew.
+    Failed,
+}
+
+impl DecodeLoop {
+    /// Sends as many steps as may be in flight, and takes in the oldest.
+    pub(super) fn step(&mut self) {
+        let mut sent = Sent::Yes;
+        while sent == Sent::Yes && self.state.flights.len() < self.forward.pipe().depth.max(1) {
+            sent = self.send();
+        }
+        match self.state.flights.pop_front() {
+            Some(flight) => {
+                // Parts elsewhere may take long, or for ever: who runs is seen meanwhile.
+                self.publish();
+                self.take_in(flight);
+            }
+            None => self.state.nothing_to_do = sent == Sent::Nothing,
+        }
+    }
+
+    /// Plans a step and sends it.
+    fn send(&mut self) -> Sent {
+        let traffic = Traffic::of(self.state.flights.iter().map(|flight| &flight.step));
+        let pipe = self.pace.pipe(self.forward.pipe());
+        let budget = self.pace.budget(&pipe, &self.scheduler, traffic);
+        self.draft(pipe, budget.jobs);
+        let step = self.scheduler.plan(budget);
+        if !self.apply_all(&step.ops) {
+            return Sent::Failed;
+        }
+        self.announce(&step);
+        if step.rows.is_empty() {
+            return Sent::Nothing;
+        }
+        let mut batch = self.state.batches.pop().unwrap_or_default();
+        batch.clear();
+        for row in &step.rows {
+            let (position, sequence) = (row.position as i32, row.sequence as i32);
+            batch.push(row.token, position, sequence, row.output);
+        }
+        let sent = Instant::now();
+        let submitted = self.forward.submit(&batch);
+        let flight = Flight {
+            step,
+            batch,
+            sent,
+            alone: self.state.flights.is_empty(),
+            releases: self.scheduler.releases(),
+        };
+        match submitted {
+            Ok(()) => {
+                if let Some(before) = self.state.flights.back_mut() {
+                    before.alone = false;
+                }
+                self.state.flights.push_back(flight);
+                Sent::Yes
+            }
+            Err(error) => {
+                self.failed(&flight, error);
+                Sent::Failed
+            }
+        }
+    }
+
+    /// Waits for the oldest step, which is out of the list by now.
+    fn take_in(&mut self, mut flight: Flight) {
+        self.state.nothing_to_do = false;
+        match self.forward.receive(&mut flight.batch) {
+            Ok(()) => self.passed(flight),
+            Err(error) => self.failed(&flight, error),
+        }
+    }
+
+    /// A step was evaluated.
+    fn passed(&mut self, flight: Flight) {
+        let Flight {
+            step,
+            batch,
+            sent,
+            alone,
+            ..
+        } = flight;
+        self.state.failures = 0;
+        self.shared.steps.fetch_add(1, Relaxed);
+        let decoded = sent.elapsed();
+        self.scheduler.commit(&step);
+        self.sample(&step);
+        let total = sent.elapsed();
+        let passed = Passed {
+            total,
+            sampling: total - decoded,
+            trip: self.forward.trip(),
+            alone,
+        };
+        self.pace.observe(&step, &passed);
+        self.state.batches.push(batch);
+        tracing::trace!(
+            rows = step.rows.len(),
+            prefill_rows = step.prefill_rows,
+            in_flight = self.state.flights.len(),
+            decode_us = decoded.as_micros() as u64,
+            sample_us = passed.sampling.as_micros() as u64,
+            "step"
+        );
+    }
+
+    fn failed(&mut self, flight: &Flight, error: ForwardError) {
+        match error {
+            ForwardError::NoRoom => self.make_room(flight),
+            // Whoever waits goes on waiting: the rows are evaluated again when there is somebody to do it.
+            ForwardError::Waiting => self.forget(),
+            error @ ForwardError::Failed(_) => self.recover(&error.to_string()),
+        }
+    }
+
+    /// A step found no room. Those behind it may have found some, and their tokens count.
+    fn make_room(&mut self, flight: &Flight) {
+        let ops = self.scheduler.take_back(&flight.step);
+        self.apply_all(&ops);
+        while let Some(mut other) = self.state.flights.pop_front() {
+            match self.forward.receive(&mut other.batch) {
+                Ok(()) => self.passed(other),
+                Err(ForwardError::NoRoom) => {
+                    let ops = self.scheduler.take_back(&other.step);
+                    self.apply_all(&ops);
+                }
+                Err(error) => return self.failed(&other, error),
+            }
+        }
+        if self.scheduler.releases() != flight.releases {
+            // Somebody has ended meanwhile; perhaps that is enough.
+            return;
+        }
+        let ops = self.scheduler.relieve();
+        if ops.is_empty() {
+            self.recover("the KV cache is full with one request");
+        } else {
+            self.apply_all(&ops);
+        }
+    }
+
+    fn forget(&mut self) {
+        self.state.flights.clear();
+        self.forward.clear();
+        self.drafter.clear();
+        self.scheduler.forget_all();
+    }
+
+    /// After a failed evaluation the KV cache is not to be trusted: forget it and evaluate again;
+    /// give up when that fails too.
+    fn recover(&mut self, reason: &str) {
+        self.state.failures += 1;
+        tracing::error!(reason, "a step failed");
+        self.forget();
+        if self.state.failures >= FAILURES_MAX {
+            self.state.failures = 0;
+            self.fail_all(&Error::Inference(reason.to_owned()));
+        }
+    }
+
+    /// False: a stored prefix found no room, and the plan does not hold any more.
+    fn apply_all(&mut self, ops: &[CacheOp]) -> bool {
+        for op in ops {
+            if let CacheOp::Load { from, to } = *op {
+                let saved = self.state.saved.get(&from);
+                if !saved.is_some_and(|bytes| self.forward.load(to as i32, bytes)) {
+                    tracing::warn!("a stored prefix found no room in the KV cache");
+                    self.state.saved.clear();
+                    self.state.flights.clear();
+                    self.forward.clear();
+                    self.drafter.clear();
+                    self.scheduler.load_failed();
+                    return false;
+                }
+            } else {
+                self.apply(*op);
+            }
+        }
+        true
+    }
+
+    pub(super) fn apply(&mut self, op: CacheOp) {
+        match op {
+            CacheOp::Save { from, to } => {
+                let bytes = self.forward.save(from as i32);
+                self.state.saved.insert(to, bytes);
+            }
+            CacheOp::Drop { store } => {
+                self.state.saved.remove(&store);
+            }
+            // See `apply_all`.
+            CacheOp::Load { .. } => {}
+            CacheOp::Copy { from, to, tokens } => {
+                self.forward.copy(from as i32, to as i32, tokens as i32);
+            }
+            CacheOp::Cut { sequence, from } => {
+                if !self.forward.cut(sequence as i32, from as i32) {
+                    // Only recurrent models in parts refuse, when a step found no room: the next step fails.
+                    tracing::warn!(sequence, from, "the KV cache can't be cut");
+                }
+            }
+        }
+    }
+
+    /// Tells requests that their evaluation begins.
+    fn announce(&mut self, step: &Step) {
+        let now = Instant::now();
+        for (key, cached) in &step.started {
+            let Some((request, choice)) = self.state.choices.get_mut(key) else {
+                continue;
+            };
+            choice.progress.started.get_or_insert(now);
+            let Some(running) = self.state.requests.get_mut(request) else {
+                continue;
+            };
+            if !running.announced {
+                running.announced = true;
+                // Once per request, as its prompt tokens are counted.
+                self.shared.cached_tokens.fetch_add(*cached as u64, Relaxed);
+                self.shared.waiting.fetch_sub(1, Relaxed);
+                let queue_ms = (now - running.submitted).as_secs_f64() * 1e3;
+                let cached_tokens = *cached as u32;
+                let _ = running.pieces.try_send(Piece::Started {
+                    cached_tokens,
+                    queue_ms,
+                });
+            }
+        }
+    }
+
+    /// Proposes tokens to the jobs that the next step decodes, if it may decode `jobs`.
+    fn draft(&mut self, pipe: Pipe, jobs: usize) {
+        // While prompts are evaluated, rows are not free.
+        if !self.drafter.is_on() || jobs == 0 || self.scheduler.is_prefilling() {
+            return;
+        }
+        let due = self.scheduler.due(jobs);
+        for key in &due {
+            let Some((_, choice)) = self.state.choices.get(key) else {
+                continue;
+            };
+            if !choice.speculate {
+                continue;
+            }
+            let Some(tokens) = self.scheduler.tokens(*key) else {
+                continue;
+            };
+            let left = (choice.max_tokens - choice.progress.figures.generated) as usize;
+            let room = self.context_tokens.saturating_sub(tokens.len() + 1);
+            let rate = choice.progress.acceptance.rate();
+            let steps = Steps {
+                jobs: due.len(),
+                groups: self.pace.groups(),
+                pipe,
+                cost: self.pace.cost(due.len()),
+                draft_ms: self.drafter.token_ms() * due.len() as f64,
+            };
+            let wanted = speculation::draft_tokens(rate, &steps);
+            let count = wanted.min(left.saturating_sub(1)).min(room);
+            if count > 0 {
+                let draft = self.drafter.propose(*key, tokens, count);
+                self.scheduler.set_draft(*key, draft);
+            }
+        }
+    }
+
+    /// Draws from every output row and tells scheduler and consumers.
+    fn sample(&mut self, step: &Step) {
+        let mut index = 0;
+        while index < step.rows.len() {
+            let key = step.rows[index].key;
+            let end = step.rows[index..].iter().position(|r| r.key != key);
+            let end = end.map_or(step.rows.len(), |n| index + n);
+            if step.rows[end - 1].output {
+                self.sample_job(key, &step.rows[index..end], index);
+            }
+            index = end;
+        }
+    }
+
+    /// `rows`: those of one job; `first`: index of the first of them in the batch.
+    fn sample_job(&mut self, key: JobKey, rows: &[Row], first: usize) {
+        let Some((request, choice)) = self.state.choices.get_mut(&key) else {
+            return;
+        };
+        let request = *request;
+        let Some(running) = self.state.requests.get_mut(&request) else {
+            return;
+        };
+        let vocabulary = self.forward.model().clone();
+        let vocabulary = vocabulary.vocabulary();
+        let mut sampled = Vec::with_capacity(1);
+        let mut ended = None;
+        for (offset, row) in rows.iter().enumerate().filter(|(_, r)| r.output) {
+            let position = row.position + 1;
+            let drawn = match self.forward.logits(first + offset) {
+                None => Err(Error::Inference("llama.cpp gave no logits".into())),
+                Some(logits) => choice.step(
+                    vocabulary,
+                    &self.ends,
+                    logits,
+                    position,
+                    self.context_tokens,
+                ),
+            };
+            let (token, piece, verdict) = match drawn {
+                Ok(drawn) => drawn,
+                Err(error) => return self.end_request(request, Some(error)),
+            };
+            sampled.push(token);
+            if let Some(piece) = piece {
+                // There is room: jobs without are stalled and get no rows.
+                let _ = running.pieces.try_send(piece);
+            }
+            if let Verdict::End { reason, text } = verdict {
+                ended = Some((reason, text));
+                break;
+            }
+            if rows.get(offset + 1).is_some_and(|next| next.token != token) {
+                break;
+            }
+        }
+        let drafted = rows.iter().filter(|r| r.output).count() - 1;
+        let accepted = sampled.len().saturating_sub(1);
+        choice.progress.figures.drafted += drafted as u32;
+        choice.progress.figures.accepted += accepted as u32;
+        choice.progress.acceptance.observe(drafted, accepted);
+        self.shared
+            .drafted_tokens
+            .fetch_add(drafted as u64, Relaxed);
+        self.shared
+            .accepted_tokens
+            .fetch_add(accepted as u64, Relaxed);
+        self.shared
+            .generated_tokens
+            .fetch_add(sampled.len() as u64, Relaxed);
+        let over = ended.is_some();
+        if let Some((reason, text)) = ended {
+            let (index, figures) = (choice.index, choice.progress.figures);
+            let piece = Piece::Finished {
+                choice: index,
+                text,
+                reason,
+                figures,
+            };
+            let _ = running.pieces.try_send(piece);
+            running.open_choices -= 1;
+            if running.open_choices == 0 {
+                let ms = running.submitted.elapsed().as_millis();
+                self.shared
+                    .request_ms
+                    .store(u32::try_from(ms).unwrap_or(u32::MAX), Relaxed);
+                self.shared.requests.fetch_add(1, Relaxed);
+                self.state.requests.remove(&request);
+            }
+        }
+        if let Some(op) = self.scheduler.advance(key, &sampled) {
+            self.apply(op);
+        }
+        if over {
+            self.end_choice(key);
+        }
+    }
+}

@@ -1,0 +1,148 @@
+//! A short run on one layer of a model: how fast this machine will compute it, before it has.
+
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use engine::stage::{StageBatch, StageOptions, StageRunner};
+use gguf::{LayerMap, Model, SliceRole};
+use split::plan::{ModelShape, PREFILL_CHUNK_ROWS, Speed, WindowCache};
+
+use super::bandwidth::Field;
+use super::slices::slice;
+use crate::Settings;
+
+/// Largest piece of a model that is cut out for that: one layer of the largest models has some gigabytes.
+const PIECE_BYTES_MAX: u64 = 4 << 30;
+
+/// Memory beside the layer: its buffers, and what is read to empty the caches.
+const MEMORY_BYTES: u64 = 640 << 20;
+
+/// Decoded tokens; their median counts.
+const TOKENS: usize = 9;
+
+/// Chunks of a prompt; the fastest counts.
+const CHUNKS: usize = 2;
+
+/// No more runs after so long: whoever asked has had enough to go by.
+const TIME_MAX: Duration = Duration::from_secs(4);
+
+/// Room for the rows of the run.
+const CONTEXT_TOKENS: u32 = 512;
+
+/// Runs a layer of the model at `path`, of which `memory_bytes` at most may be used. Blocks for some seconds
+/// at most, the copying of a layer aside.
+pub(super) fn probe(
+    path: &Path,
+    settings: &Settings,
+    folder: &Path,
+    memory_bytes: u64,
+) -> Result<Speed, String> {
+    let text = |error: &dyn std::fmt::Display| error.to_string();
+    let model = Model::open(path).map_err(|error| text(&error))?;
+    let map = LayerMap::of(&model).map_err(|error| text(&error))?;
+    let shape = ModelShape::from_model(&model, map.cuts().first().copied(), WindowCache::Full);
+    let shape = shape.map_err(|error| text(&error))?;
+    // One in the middle: the first layers of some models are of another kind.
+    let points: Vec<u32> = [0].iter().chain(map.cuts()).copied().collect();
+    let middle = (points.len() - 1) / 2;
+    let end = points.get(middle + 1).copied().unwrap_or(map.layers());
+    let layers = points[middle]..end;
+    let piece = map
+        .plan(layers.clone(), SliceRole::Stage)
+        .map_err(|error| text(&error))?;
+    let needed = piece.copied_bytes().saturating_add(MEMORY_BYTES);
+    if piece.copied_bytes() > PIECE_BYTES_MAX || needed > memory_bytes {
+        return Err("a layer takes too much memory for a trial".to_owned());
+    }
+    let threads = settings.threads.unwrap_or_else(engine::threads_default);
+    let options = StageOptions {
+        kv_tokens: CONTEXT_TOKENS,
+        sequences: 1,
+        rows_max: PREFILL_CHUNK_ROWS,
+        outputs_max: 0,
+        threads: Some(threads),
+        gpu_layers: settings.gpu_layers,
+        device: settings.device.clone(),
+    };
+    let file = slice(
+        &model,
+        layers.clone(),
+        SliceRole::Stage,
+        folder,
+        &mut |_| true,
+    )?;
+    let times = StageRunner::open(&file, &options)
+        .map_err(|error| text(&error))
+        .and_then(|runner| times(runner, threads));
+    // The layer was cut out for this only.
+    let _ = std::fs::remove_file(&file);
+    let (token_s, row_s) = times?;
+    let speed = Speed::from_times(shape.active_bytes(layers), token_s, row_s);
+    speed.map_err(|error| text(&error))
+}
+
+/// Seconds of a decoded token, and of a row of a prompt.
+fn times(mut runner: StageRunner, threads: u32) -> Result<(f64, f64), String> {
+    let began = Instant::now();
+    let width = runner.width();
+    let row =
+        |number: usize| (0..width).map(move |i| ((i * 7 + number * 13) % 17) as f32 / 17.0 - 0.5);
+    let mut time = |from: i32, rows: i32| -> Result<f64, String> {
+        let hidden: Vec<f32> = (0..rows as usize).flat_map(row).collect();
+        let positions: Vec<i32> = (from..from + rows).collect();
+        let batch = StageBatch {
+            hidden: &hidden,
+            positions: &positions,
+            sequences: &vec![0; rows as usize],
+        };
+        let began = Instant::now();
+        runner.run(&batch).map_err(|error| error.to_string())?;
+        Ok(began.elapsed().as_secs_f64())
+    };
+    let rows = PREFILL_CHUNK_ROWS as i32;
+    let mut next = 0;
+    let mut row_s = f64::INFINITY;
+    for _ in 0..CHUNKS {
+        row_s = row_s.min(time(next, rows)? / f64::from(rows));
+        next += rows;
+        if began.elapsed() > TIME_MAX {
+            break;
+        }
+    }
+    // A whole model does not fit into the caches, so its layers are not there when their turn comes.
+    let field = Field::new();
+    let mut tokens = Vec::new();
+    for _ in 0..TOKENS {
+        field.read(threads);
+        tokens.push(time(next, 1)?);
+        next += 1;
+        if began.elapsed() > TIME_MAX {
+            break;
+        }
+    }
+    tokens.sort_by(f64::total_cmp);
+    let token_s = tokens.get(tokens.len() / 2).copied();
+    Ok((token_s.unwrap_or(row_s), row_s))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_layer_tells_the_speed_and_leaves_nothing_behind() {
+        let starter = concat!(env!("CARGO_MANIFEST_DIR"), "/../../assets/starter.gguf");
+        let folder = tempfile::tempdir().unwrap();
+        let settings = Settings {
+            threads: Some(1),
+            ..Settings::default()
+        };
+        let run = |bytes| probe(Path::new(starter), &settings, folder.path(), bytes);
+        let (decode, prefill) = run(u64::MAX).unwrap().bytes_per_s();
+        assert!(decode > 1e5 && prefill > 1e5, "{decode} {prefill}");
+        assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0);
+        assert!(run(1 << 20).unwrap_err().contains("too much memory"));
+        let none = probe(folder.path(), &settings, folder.path(), u64::MAX);
+        assert!(none.is_err());
+    }
+}
