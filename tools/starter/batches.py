@@ -1,6 +1,6 @@
 """Training text on its way to the network: chats of similar length side by side, padded.
 
-A file of text (`generate.py`, `practice.py`) holds, for each token, its id, whether it is learned
+A file of text (`generate.py`) holds, for each token, its id, whether it is learned
 (`LEARNED`, `READ` or `IGNORED`) and its branch. Tokens of branch 0 see all before them; those of another
 branch see branch 0 and their own. So many questions share one prompt full of tools, each as if it were the first.
 """
@@ -51,9 +51,9 @@ def lists(lengths, rng):
     return out
 
 
-def vocabulary_size(paths):
-    """One more than the largest token, rounded up to what quantisation wants."""
-    return -(-(max(int(np.load(p)["ids"].max()) for p in paths) + 1) // 32) * 32
+def vocabulary_size(tokenizer):
+    """The number of tokens, rounded up to what quantisation wants."""
+    return -(-tokenizer.get_vocab_size() // 32) * 32
 
 
 def places_of(branch):

@@ -10,6 +10,7 @@ import torch
 HEADS = 2
 NEAR_PAIRS = 6  # the fast pairs of the rotation tell neighbours apart
 FAR_PAIR = 18  # from here on the pairs turn so slowly that they match over hundreds of tokens
+LIKENESS = 0.9  # of twins
 WRITTEN, COPIED = 0.3, 0.8  # how loudly the heads speak
 
 
@@ -20,12 +21,19 @@ def directions(count, width, others):
 
 
 @torch.no_grad()
-def prepare(model, spread):
-    """Set the embeddings, spread by `spread` around a common vector, and the heads of the first two blocks."""
+def prepare(model, spread, twins):
+    """Set the embeddings, spread by `spread` around a common vector, and the heads of the first two blocks.
+
+    The tokens of each pair of `twins` begin alike, so that a word is found and said again whether a space comes before it or not.
+    """
     s, first, second = model.shape, model.blocks[0], model.blocks[1]
     half, width = s.head_width // 2, s.width
     common = torch.nn.functional.normalize(torch.randn(1, width), dim=1)
-    model.embed.weight.copy_(spread * (torch.randn(s.vocab, width) + common * width ** 0.5))
+    rows = torch.randn(s.vocab, width)
+    if twins:
+        spaced, bare = torch.tensor(twins).T
+        rows[spaced] = LIKENESS * rows[bare] + (1 - LIKENESS ** 2) ** 0.5 * rows[spaced]
+    model.embed.weight.copy_(spread * (rows + common * width ** 0.5))
     far = torch.cat([torch.arange(FAR_PAIR, half), torch.arange(FAR_PAIR, half) + half])
     turn = s.rope_base ** (-torch.arange(NEAR_PAIRS) / half)
     taken = common

@@ -3,7 +3,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from grammar import TERM_FRAMES, say
-from synonyms import loosened
+from synonyms import loosened, thinned
 
 FACTS_PATH = Path(__file__).with_name("facts.txt")
 
@@ -50,6 +50,8 @@ def ask(fact, rng):
     question = say(rng.choice(fact.asks), rng)
     if rng.random() < 0.4:
         question = loosened(question, rng)
+    if rng.random() < 0.12:
+        question = thinned(question, rng)
     return framed(question, rng)
 
 

@@ -27,8 +27,9 @@ FACTS = facts.load()
 FACT_LIST = list(FACTS.values())
 QUESTIONS = Guard(normalised_questions())
 SHAPES = Guard(tool_shapes())
-TOKENS_MAX = 832  # of a chat; longer ones slow training and teach nothing new
+TOKENS_MAX = 576  # of a chat; longer ones slow training and teach nothing new
 BRANCHES, DENSE_BRANCHES = (5, 10), (8, 13)  # so many chats go on from one prompt with tools
+DENSE_EXCHANGES, DENSE_STRAYS = 0.1, 0.08  # of the chats with tools
 DENSE_LOOKUPS = 0.08  # of the chats without tools
 SYSTEMS = [
     "You are a helpful assistant.", "You are the starter model of mesh-llm.", "Answer briefly.", "You are a helpful AI assistant.",
@@ -98,10 +99,10 @@ TALKS = [  # kind of talk and its weight
 ]
 
 
-def talk_pair(rng):
-    """A question and its answer, as typed, never one of the evaluation."""
+def talk_pair(rng, only=None):
+    """A question and its answer, as typed, never one of the evaluation; of the kind `only`, if given."""
     while True:
-        kind = rng.choices([k for k, _ in TALKS], [w for _, w in TALKS])[0]
+        kind = only or rng.choices([k for k, _ in TALKS], [w for _, w in TALKS])[0]
         question, answer = kind(rng)
         if QUESTIONS.refuses(question):
             continue
@@ -216,7 +217,10 @@ def toolset(rng, shares=(0.27, 0.36, 0.24, 0.09, 0.02, 0.02)):
 
 def stray_question(kinds, rng):
     """A question that no tool of `kinds` can answer."""
-    if rng.random() < 0.6:
+    dice = rng.random()
+    if dice < 0.12:
+        return talk_pair(rng, talk.simple)
+    if dice < 0.65:
         while True:
             q, a = talk_pair(rng)
             looks_like_tool = re.search(r"\b(weather|time|plus|minus|sum|search|translate|define|count|play|book|order|buy|call|add|find|open|show|news|list|say|write|files?|price|send|stop|status|times|divided|\d \+)\b", q.lower())
@@ -269,7 +273,7 @@ def written(messages, tools, rng, style="spaced"):
 def tool_chat(rng):
     """A system prompt full of tools, then several chats that go on from it: each as if it were the only one."""
     tools, draws, kinds = toolset(rng)
-    style = rng.choices(["spaced", "compact", "sorted", "compact sorted"], [0.76, 0.08, 0.08, 0.08])[0]
+    style = rng.choices(["spaced", "compact", "sorted", "compact sorted"], [0.88, 0.04, 0.04, 0.04])[0]
     parts = [render(system_turn(rng), tools, generate=False, style=style)]
     for _ in range(rng.randint(*BRANCHES)):
         messages = []
@@ -291,15 +295,19 @@ def terse(tools, rng):
 def dense_tool_chat(rng):
     """As `tool_chat`, with more calls for fewer tokens: practice in choosing tools and parameters."""
     tools, draws, kinds = toolset(rng, (0.15, 0.45, 0.3, 0.1))
-    style = rng.choices(["spaced", "compact"], [0.85, 0.15])[0]
+    style = rng.choices(["spaced", "compact"], [0.92, 0.08])[0]
     parts = [render(system_turn(rng), terse(tools, rng), generate=False, style=style)]
     for _ in range(rng.randint(*DENSE_BRANCHES)):
-        if rng.random() < 0.1:
+        dice = rng.random()
+        if dice < DENSE_EXCHANGES:
             messages = tool_exchange(draws, kinds, rng)
+        elif dice < DENSE_EXCHANGES + DENSE_STRAYS:
+            question, answer = stray_question(kinds, rng)
+            messages = [turn("user", question), turn("assistant", answer)]
         else:
             call, typed = drawn_call(rng.choice(draws), rng)
             messages = [turn("user", typed), {"role": "assistant", "content": "", "tool_calls": [call_text(call)]}]
-        parts.append(render(messages, None, generate=False))
+        parts.append(written(messages, None, rng))
     return parts
 
 
@@ -323,13 +331,11 @@ def chat(rng, tools_share):
     return [written(system_turn(rng) + talk_turns(rng), None, rng)]
 
 
-def spoken_corpus(rng, count):
-    """Texts to train the vocabulary on: all texts, and those in plain sentences."""
-    chats = ["".join(chat(rng, 0.2)) for _ in range(count)]
-    spoken = [f.answer for f in FACT_LIST for _ in range(20)]
-    for _ in range(count):
-        spoken += [" " + x for x in talk_pair(rng)]
-    return chats + spoken, spoken
+def corpus(rng, count):
+    """Texts to train the vocabulary on. Frames are tokens of their own, so that nothing need be merged for them."""
+    frames = re.compile("|".join(re.escape(t) for t in sorted(vocabulary.CONTROL + vocabulary.VISIBLE, key=len, reverse=True)))
+    texts = ["".join(chat(rng, 0.2)) for _ in range(count)] + [f.answer for f in FACT_LIST for _ in range(20)]
+    return [part for text in texts for part in frames.split(text)]
 
 
 def learn_mask(ids, marks):
@@ -364,7 +370,7 @@ def main():
     begun, values.oddity = time.time(), args.oddity
     args.out.parent.mkdir(parents=True, exist_ok=True)
     if not args.vocabulary.exists():
-        vocabulary.build(*spoken_corpus(random.Random(0), 12000)).save(str(args.vocabulary))
+        vocabulary.build(corpus(random.Random(0), 12000)).save(str(args.vocabulary))
     tokenizer = Tokenizer.from_file(str(args.vocabulary))
     role = tokenizer.encode("assistant\n").ids
     marks = (*(tokenizer.token_to_id(t) for t in ("<|im_start|>", "<|im_end|>")), role, tokenizer.token_to_id("</think>"))

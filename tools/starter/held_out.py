@@ -71,15 +71,19 @@ class Guard:
     def __init__(self, questions):
         self.questions = questions
         self.long = [f" {q} " for q in questions if len(q.split()) >= WITHIN_WORDS]
-        self.by_size = {}
+        self.having = {}
         for words in (frozenset(q.split()) for q in questions):
-            self.by_size.setdefault(len(words), []).append(words)
+            for word in words:
+                self.having.setdefault(word, []).append(words)
+
+    def close_to(self, words):
+        """Questions that may be too near: such a one lacks fewer than `1 / NEAR - 1` of these words, so has one of the rarest."""
+        rarest = sorted(words, key=lambda word: (len(self.having.get(word, ())), word))
+        return (q for word in rarest[:int(len(words) * (1 / NEAR - 1)) + 1] for q in self.having.get(word, ()))
 
     def refuses(self, text):
         text = normalise(text)
         words = frozenset(text.split())
         if text in self.questions or any(q in f" {text} " for q in self.long):
             return True
-        least, most = int(len(words) * NEAR), int(len(words) / NEAR) + 1
-        near = (q for size in range(least, most + 1) for q in self.by_size.get(size, ()))
-        return any(len(q & words) > NEAR * len(q | words) for q in near)
+        return any(len(q & words) > NEAR * len(q | words) for q in self.close_to(words))

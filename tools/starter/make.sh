@@ -3,7 +3,8 @@
 #   make.sh                      from nothing
 #   make.sh more [TOKENS [SEED]] trains the file in the repository further on fresh text
 # A run that was cut off goes on where it was; to begin anew, remove build/.
-# Wants Python 3.11 or later, a C++ compiler, 8 GB of memory, and under an hour on 2 idle cores.
+# Wants Python 3.11 or later, a C++ compiler, 8 GB of memory, and 2 idle cores: under an hour when they
+# multiply in bfloat16 (AMX or AVX512-BF16), several hours when they do not.
 set -eu
 cd "$(dirname "$0")"
 mkdir -p build
@@ -14,25 +15,22 @@ python="$PWD/build/venv/bin/python"
 words=build/vocabulary.json
 model=../../assets/starter.gguf
 
-write() {
-    [ -e "build/$1.npz" ] || "$python" generate.py --vocabulary "$words" --out "build/$1.npz" --tokens "$2" --tools-share "$3" --seed "$4" ${5:+"$5"}
+write() { # NAME TOKENS SEED ODDITY
+    [ -e "build/$1.npz" ] || "$python" generate.py --vocabulary "$words" --out "build/$1.npz" --tokens "$2" --tools-share 0.2 --seed "$3" --oddity "$4" --dense
 }
-train() { "$python" train.py "$@"; }
 
 if [ "${1:-all}" = more ]; then
     tokens=${2:-4000000} seed=${3:-11} out=build/more.pt
     [ -e build/start.pt ] || "$python" resume.py --model "$model" --checkpoint build/start.pt --vocabulary "$words"
-    write "more$seed" $((tokens + 100000)) 0.18 "$seed" --dense
-    train --data "build/more$seed.npz" --start build/start.pt --rate 0.3 --tokens "$tokens" --fall-from $((tokens / 10)) --out "$out"
+    write "more$seed" $((tokens + 100000)) "$seed" 0.6
+    "$python" train.py --data "build/more$seed.npz" --vocabulary "$words" --start build/start.pt --rates $((tokens / 10)):0.3 "$tokens:0" --out "$out"
 else
     out=build/last.pt
-    write chats1 4500000 0.13 1
-    write chats2 6000000 0.17 2
-    write chats3 3500000 0.18 3 --dense
-    # The rate falls slowly at first, then faster; the last text is mostly tools, with more calls for fewer tokens.
-    train --data build/chats1.npz build/chats2.npz --tokens 10000000 --fall-from 1750000 --until 3759000 --out build/main.pt
-    train --data build/chats1.npz build/chats2.npz --tokens 6800000 --fall-from 720000 --until 4785000 --out build/main.pt
-    train --data build/chats3.npz --start build/main.pt --rate 0.38 --tokens 3000000 --fall-from 150000 --out "$out"
+    # First what is odd, so that names are read and copied instead of known; then more of what is usual.
+    write chats1 6000000 1 1
+    write chats2 8000000 2 0.7
+    "$python" train.py --data build/chats1.npz build/chats2.npz --vocabulary "$words" --out "$out" \
+        --rates 5100000:1 6200000:0.88 6490000:0.67 7000000:0.43 7730000:0.27 7950000:0
 fi
 "$python" convert.py --checkpoint "$out" --vocabulary "$words" --out "$model"
 "$python" evaluate.py --model "$model" --vocabulary "$words" --fresh --score SCORE.md

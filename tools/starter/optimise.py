@@ -4,12 +4,12 @@ The orthogonalisation is approximate: Newton's iteration of fifth degree with th
 """
 import torch
 
-FAST_BF16 = torch.cpu._is_avx512_bf16_supported()  # elsewhere it is emulated, and ten times slower than float32
+from model import KIND
 
 
 def orthogonal(update, rounds=5):
     """Nearest (approximately) semi-orthogonal matrices to `update`, `[matrices, rows, columns]`."""
-    x = update.bfloat16() if FAST_BF16 else update
+    x = update.to(KIND)
     tall = x.shape[1] > x.shape[2]
     x = x.mT if tall else x
     x = x / (x.norm(dim=(1, 2), keepdim=True) + 1e-7)

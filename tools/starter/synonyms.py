@@ -1,4 +1,4 @@
-"""Other words for the same thing, so that a question is not tied to the words of its pattern."""
+"""Other words for the same thing, or fewer words, so that a question is not tied to the words of its pattern."""
 import re
 
 SAME = [group.split("|") for group in """
@@ -80,3 +80,11 @@ PATTERN = re.compile(r"(?<![\w{/`.-])(" + "|".join(sorted(map(re.escape, OTHERS)
 def loosened(text, rng, share=0.3):
     """`text` with some of its words replaced by others of the same meaning."""
     return PATTERN.sub(lambda found: rng.choice(OTHERS[found[0]]) if rng.random() < share else found[0], text)
+
+
+SPARED = re.compile(r"\b(the|a|an|my|me|I|you|it|is|are|do|does|can|could|would|will|have|that|this|some|any|there|please|so|just|to be|of) ")
+
+
+def thinned(text, rng, share=0.4):
+    """`text` without some of the words that it can be understood without, as of one who types in a hurry."""
+    return SPARED.sub(lambda found: "" if rng.random() < share else found[0], text)

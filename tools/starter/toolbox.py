@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import phrases
 import values as v
 from grammar import alternatives, say
-from synonyms import loosened
+from synonyms import loosened, thinned
 
 P = {  # slot: (parameter names, type, descriptions, generator)
     "city": ("city|location|place|town|where|city_name", "string", "City name|The city|Name of the city|The location, e.g. a city|Where", v.city),
@@ -246,6 +246,8 @@ class Kind:
             text = say(pattern, rng)
             if rng.random() < 0.3:
                 text = loosened(text, rng, 0.25)
+            if rng.random() < 0.08:
+                text = thinned(text, rng)
             text = text.replace("{fn}", name)
             shown = {s: spoken(x, rng) for s, x in drawn.items()}
             used = [s for s in slots if "{" + s + "}" in text]

@@ -1,6 +1,6 @@
 """Trains the starter model on the CPU, in bfloat16 where that is fast, else in float32.
 
-    python train.py --data build/practice.npz build/chats.npz --tokens 9000000 --fall-from 5000000 --out build/last.pt
+    python train.py --data build/chats1.npz build/chats2.npz --vocabulary build/vocabulary.json --rates 6000000:1 14000000:0 --out build/last.pt
 
 One pass over the files, one after the other. The learning rate follows the tokens seen, not the clock, so a
 second run takes the same steps; a run that was cut off goes on from its last saved step. Matrices are
@@ -12,10 +12,13 @@ from pathlib import Path
 
 import numpy as np
 import torch
+import torch.nn.functional as F
+from tokenizers import Tokenizer
 
 import batches
 from model import Shape, Starter, surprise
-from optimise import FAST_BF16, Muon
+from optimise import Muon
+from vocabulary import twins
 
 WORKERS = 2  # processes, one for each core
 BARRIER_SECONDS = 3600  # a worker waits so long for the other: a step takes seconds, unless the run is paused
@@ -23,23 +26,28 @@ MUON_RATE, ADAM_RATE = 0.02, 0.003
 RISE_TOKENS = 150_000
 LEAST_RATE = 0.02  # where the rise begins
 SAVE_STEPS, LOG_STEPS = 50, 10
+COUNTED_STEP = 256  # each new size costs time and memory for a kernel of its own
 
 
-def rate_at(seen, fall_from, end):
-    """Share of the full rate after `seen` tokens: short rise, plateau, from `fall_from` on a line to zero."""
+def rate_at(seen, points):
+    """Share of the full rate after `seen` tokens: a short rise, then on lines from one of `points` to the next."""
     rise = LEAST_RATE + seen / RISE_TOKENS
-    fall = (end - seen) / (end - fall_from) if seen > fall_from else 1.0
-    return max(0.0, min(1.0, rise, fall))
+    return min(rise, np.interp(seen, [at for at, _ in points], [share for _, share in points]))
+
+
+def point(text):
+    at, _, share = text.partition(":")
+    return int(at), float(share)
 
 
 def loss_of(model, batch):
     """Weighted sum of the losses, and the losses of the tokens that have a weight, with these weights."""
     weights = batch.weights.flatten()
     counted = weights.nonzero().squeeze(1)  # the output head is a quarter of the work: only where it counts
-    weights = weights[counted]
-    with torch.autocast("cpu", torch.bfloat16, enabled=FAST_BF16):
-        hidden = model.hidden(batch.ids, batch.places, batch.mask).flatten(0, 1)
-        logits = model.logits(hidden.index_select(0, counted))
+    spare = -len(counted) % COUNTED_STEP
+    counted, weights = F.pad(counted, (0, spare)), F.pad(weights[counted], (0, spare))
+    hidden = model.hidden(batch.ids, batch.places, batch.mask).flatten(0, 1)
+    logits = model.logits(hidden.index_select(0, counted))
     losses = surprise(logits, batch.targets.flatten()[counted])
     return (losses * weights).sum(), losses.detach(), weights
 
@@ -100,7 +108,7 @@ class Worker:
         for p in self.parameters:
             p.grad = summed[at:at + p.numel()].view_as(p)
             at += p.numel()
-        factor = self.args.rate * rate_at(self.seen, self.args.fall_from, self.args.tokens)
+        factor = rate_at(self.seen, self.args.rates)
         self.muon.step(MUON_RATE * factor)
         if self.rank == 0:
             torch.nn.utils.clip_grad_norm_(self.rest, 1.0)
@@ -113,12 +121,12 @@ class Worker:
 
     def run(self):
         begun, before = time.time(), self.seen
-        while self.seen < min(self.args.tokens, self.args.until or self.args.tokens) and (self.step + 1) * WORKERS <= len(self.data.batches):
+        while self.seen < self.args.rates[-1][0] and (self.step + 1) * WORKERS <= len(self.data.batches):
             self.learn(self.data.batches[self.step * WORKERS:(self.step + 1) * WORKERS])
             if self.rank == 0 and self.step % LOG_STEPS == 0:
                 said, both = np.nanmean(self.log, axis=0)
                 speed = (self.seen - before) / (time.time() - begun)
-                print(f"step {self.step} tokens {self.seen} said {said:.4f} all {both:.4f} {speed:.0f} tokens/s {time.time() - begun:.0f} s", flush=True)
+                print(f"step {self.step} tokens {self.seen} said {said:.4f} all {both:.4f} {speed:.0f} tokens/s {time.time() - begun:.0f} s, {time.process_time():.0f} s of a core", flush=True)
                 self.log = []
             if self.step % SAVE_STEPS == 0:
                 self.save()
@@ -140,20 +148,19 @@ def work(rank, args, model, slots, barrier, cut_off):
 def main():
     arg = argparse.ArgumentParser(description=__doc__)
     arg.add_argument("--data", type=Path, required=True, nargs="+")
+    arg.add_argument("--vocabulary", type=Path, required=True)
     arg.add_argument("--out", type=Path, required=True)
-    arg.add_argument("--tokens", type=int, required=True, help="where the learning rate is zero and training ends")
-    arg.add_argument("--fall-from", type=int, required=True, help="tokens after which the rate falls")
-    arg.add_argument("--rate", type=float, default=1.0, help="scales the learning rates")
-    arg.add_argument("--until", type=int, help="stop when so many tokens are seen")
+    arg.add_argument("--rates", type=point, required=True, nargs="+", help="TOKENS:SHARE of the full learning rate after so many tokens; the last ends the training")
     arg.add_argument("--start", type=Path, help="begin with the model of this file")
     arg.add_argument("--seed", type=int, default=7)
     args = arg.parse_args()
     torch.manual_seed(args.seed)
+    tokenizer = Tokenizer.from_file(str(args.vocabulary))
     cut_off = args.out.exists()
     first = args.out if cut_off else args.start
     saved = torch.load(first, weights_only=True) if first else None
-    shape = Shape(**saved["shape"]) if saved else Shape(vocab=batches.vocabulary_size(args.data))
-    model = Starter(shape)
+    shape = Shape(**saved["shape"]) if saved else Shape(vocab=batches.vocabulary_size(tokenizer))
+    model = Starter(shape, twins(tokenizer))
     if saved:
         model.load_state_dict(saved["model"])
     model.share_memory()

@@ -1,12 +1,13 @@
 """The starter model's byte-level BPE vocabulary, readable by llama.cpp as `gpt2` / `qwen2`.
 
 Merges never cross the border between a space (or a quote, or an underscore) and a word, so a word has
-the same pieces in a question and inside JSON: copying an argument is then plain repetition. Only after
-all of these come merges that fuse a space with a frequent whole word, to keep answers short in tokens.
+the same pieces in a question and inside JSON. Only after all of these come merges that fuse a space with the
+first piece of a word: each such piece has a twin (`twins`), which the network begins with almost the same
+embedding for, so that copying still is plain repetition. What JSON wraps around tools and calls is in few
+long tokens (`FRAMES`), so that a prompt full of tools is short.
 """
 import json
 import re
-from collections import Counter
 
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
 
@@ -14,6 +15,21 @@ CONTROL = ["<|endoftext|>", "<|im_start|>", "<|im_end|>"]
 VISIBLE = [
     "<tool_call>", "</tool_call>", "<tool_response>", "</tool_response>", "<think>", "</think>",
 ]
+NEXT, NEEDED = '}, "', '}}, "required": ["'
+KINDS = [f'": {{"type": "{kind}"' for kind in ("string", "integer", "number", "boolean")]
+FRAMES = [  # none may overlap another in real text but by lying within it: llama.cpp takes the longest first, other programs the leftmost
+    "# Tools\n\nYou may call one or more functions to assist with the user query.\n\n"
+    "You are provided with function signatures within <tools></tools> XML tags:\n<tools>\n",
+    "\n</tools>\n\nFor each function call, return a json object with function name and arguments within <tool_call></tool_call> XML tags:\n"
+    '<tool_call>\n{"name": <function-name>, "arguments": <args-json-object>}\n</tool_call>',
+    '{"type": "function", "function": {"name": "', '", "description": "',
+    '", "parameters": {"type": "object", "properties": {"', '", "parameters": {"type": "object", "properties": {',
+    *(kind + end for kind in KINDS for end in (', "description": "', "}", "}" + NEXT[1:], "}" + NEEDED[1:], ', "enum": ["')),
+    '"' + NEXT, '"' + NEEDED, '"]}}}', '"], "additionalProperties": false}}}', '"' + "}}}}",
+    '": "', '", "', '\n{"name": "', '", "arguments": {"', '"}}',
+]
+VISIBLE += FRAMES
+SPACE = "Ġ"  # as byte-level vocabularies write it
 PUNCTUATION = r" ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
 CONTRACTION = r"(?:'[sS]|'[tT]|'[rR][eE]|'[vV][eE]|'[mM]|'[lL][lL]|'[dD])"
 QWEN2 = CONTRACTION + r"|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}|" + PUNCTUATION
@@ -44,16 +60,19 @@ def train_pieces(texts, size):
     return tokens, [tuple(m) for m in model["merges"]]
 
 
-def build(texts, spoken, pieces=2000, spaced=1000):
-    """Train on `texts` (everything) and `spoken` (plain sentences); returns a `Tokenizer`."""
+def build(texts, pieces=2000):
+    """Train on `texts`; returns a `Tokenizer`."""
     tokens, merges = train_pieces(texts, pieces)
-    known = set(tokens)
-    words = Counter(w for t in spoken for w in re.findall(r" ([A-Za-z]+)", t))
-    ranked = sorted(words.items(), key=lambda kv: (-kv[1], kv[0]))
-    for word, _ in [kv for kv in ranked if kv[0] in known][:spaced]:
-        merges.append(("Ġ", word))
-        tokens.append("Ġ" + word)
+    for piece in [t for t in tokens if re.fullmatch("[A-Za-z]+", t)]:
+        merges.append((SPACE, piece))
+        tokens.append(SPACE + piece)
     return assemble(tokens, merges)
+
+
+def twins(tokenizer):
+    """Numbers of the tokens that begin with a space, and of the same pieces without it."""
+    known = tokenizer.get_vocab()
+    return [(number, known[token[1:]]) for token, number in sorted(known.items()) if token.startswith(SPACE) and token[1:] in known]
 
 
 def assemble(tokens, merges):
