@@ -29,7 +29,7 @@ impl World {
         if !self.is_bad {
             return;
         }
-        let pause = self.end(number) + self.dice.millis(600_000);
+        let pause = self.end(number) + self.dice.millis(400_000);
         self.after(pause, Later::Kill(number));
     }
 
