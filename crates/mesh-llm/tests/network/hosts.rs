@@ -187,6 +187,11 @@ async fn ask(api_url: String, question: Value, begun: impl FnOnce(String) + Send
             begun(host.clone());
         }
     }
+    content_of(&text)
+}
+
+/// What a stream says that has come to its end without an error.
+pub(crate) fn content_of(text: &str) -> String {
     assert!(text.ends_with("data: [DONE]\n\n"), "{text}");
     let lines = text.lines().filter_map(|line| line.strip_prefix("data: {"));
     let content = lines.map(|line| {

@@ -10,7 +10,7 @@ use tokio::sync::oneshot;
 use tokio::time::{sleep, timeout};
 
 use crate::alphabet::{HOST_GB, LARGE_CONTEXT, WORKER_GB, assert_alphabet, write_large_alphabet};
-use crate::hosts::Machine;
+use crate::hosts::{Machine, content_of};
 
 /// Workers: two that have layers, one for each loss, because a machine that was lost is not asked again
 /// for a while, and some more, because on a busy machine anybody may be taken for lost.
@@ -129,17 +129,7 @@ impl<'a> Ring<'a> {
                     let _ = begun.send(());
                 }
             }
-            assert!(text.ends_with("data: [DONE]\n\n"), "{text}");
-            let lines = text.lines().filter_map(|line| line.strip_prefix("data: {"));
-            let content = lines.map(|line| {
-                let chunk: Value = serde_json::from_str(&format!("{{{line}")).unwrap();
-                assert!(chunk["error"].is_null(), "{chunk}");
-                chunk["choices"][0]["delta"]["content"]
-                    .as_str()
-                    .unwrap_or_default()
-                    .to_owned()
-            });
-            content.collect()
+            content_of(&text)
         })
     }
 
