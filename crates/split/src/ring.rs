@@ -89,6 +89,22 @@ pub enum RaiseError {
 }
 
 impl RaiseError {
+    /// Who lacks memory for its stage, and how much, bytes.
+    #[must_use]
+    pub fn missing_bytes(&self) -> Option<(NodeId, u64)> {
+        match self {
+            Self::Refused {
+                node,
+                refusal:
+                    Refusal::NoMemory {
+                        needed_bytes,
+                        free_bytes,
+                    },
+            } => Some((*node, needed_bytes.saturating_sub(*free_bytes))),
+            _ => None,
+        }
+    }
+
     /// Who should not be asked again soon.
     #[must_use]
     pub fn suspect(&self) -> Option<NodeId> {
@@ -110,13 +126,6 @@ impl RingPlan {
             sequences: self.sequences,
             rows_max: self.rows_max,
         }
-    }
-
-    /// Bytes of the frames that a worker holds at a time, beside its stage.
-    #[must_use]
-    pub fn frame_bytes(&self) -> u64 {
-        let row = u64::from(self.width) * size_of::<f32>() as u64;
-        row * u64::from(self.rows_max) * crate::worker::FRAMES_HELD_MAX
     }
 
     fn check(&self) -> Result<(), RaiseError> {

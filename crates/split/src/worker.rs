@@ -27,7 +27,7 @@ use crate::lease::Ask;
 use crate::spec::{RingId, StageSpec};
 use crate::transport::{Duplex, Transport};
 use crate::wire::Pace;
-pub(crate) use flow::{FRAMES_HELD_MAX, is_finite, send};
+pub(crate) use flow::{is_finite, send};
 use keeper::Command;
 pub use keeper::Usage;
 

@@ -5,6 +5,7 @@ mod making;
 mod outlook;
 mod pacing;
 mod ring;
+mod rooms;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Weak};
@@ -226,6 +227,7 @@ fn with_all<T>(
         without: &BTreeSet::new(),
         held: &BTreeMap::new(),
         beside: false,
+        most_bytes: &|_| None,
     })
 }
 

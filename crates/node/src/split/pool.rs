@@ -44,6 +44,8 @@ pub(super) struct Scene<'a> {
     pub(super) held: &'a BTreeMap<NodeId, u64>,
     /// Whether that stays where it is.
     pub(super) beside: bool,
+    /// The most that a machine may be planned with, where it has said so, bytes.
+    pub(super) most_bytes: &'a dyn Fn(NodeId) -> Option<u64>,
 }
 
 /// A machine's threads, as far as it says.
@@ -54,11 +56,9 @@ pub(super) fn threads(compute: Option<Compute>) -> u32 {
 impl Scene<'_> {
     fn bytes(&self, member: &Member) -> u64 {
         let held = self.held.get(&member.node).copied().unwrap_or(0);
-        lendable(
-            member.announcement().info.memory_free_bytes,
-            held,
-            self.beside,
-        )
+        let free = member.announcement().info.memory_free_bytes;
+        let most = (self.most_bytes)(member.node).unwrap_or(u64::MAX);
+        lendable(free, held, self.beside).min(most)
     }
 
     fn members(&self) -> Vec<&Member> {

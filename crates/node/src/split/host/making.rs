@@ -20,6 +20,7 @@ use super::super::pool::Scene;
 use super::super::slices::slice;
 use super::super::slices_folder;
 use super::super::stages::{RemoteStages, Slot};
+use super::rooms::Rooms;
 use crate::layout::{Layout, LayoutStage, LoadingStage};
 use crate::loader::{Plan, Source};
 use crate::models::{Facts, blocking};
@@ -56,6 +57,7 @@ pub(super) struct Made {
     pub(super) ring: RingId,
     /// The newest ring that was asked for.
     pub(super) epoch: u32,
+    pub(super) rooms: Rooms,
 }
 
 /// What the host itself runs.
@@ -325,5 +327,6 @@ pub(super) async fn make(
         backend,
         ring: RingId(rand::random()),
         epoch: 0,
+        rooms: Rooms::default(),
     })
 }

@@ -181,6 +181,8 @@ impl RingKeeper<'_> {
             let speeds = &shared.as_ref()?.speeds;
             speeds.of_model(&fingerprint, node, threads)
         };
+        let now = Instant::now();
+        let most_bytes = |node: NodeId| self.made.rooms.most_bytes(node, now);
         work(&Scene {
             view: &self.membership.view(),
             own: own(shared.as_deref(), self.me(), None),
@@ -189,6 +191,7 @@ impl RingKeeper<'_> {
             without,
             held,
             beside,
+            most_bytes: &most_bytes,
         })
     }
 

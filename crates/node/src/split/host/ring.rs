@@ -60,6 +60,13 @@ pub(super) struct RingKeeper<'a> {
 enum News {
     Raised(u32, Box<Ring>),
     Failed(Event<NodeId>),
+    /// A worker lacks so many bytes for what it was planned with.
+    Refused {
+        epoch: u32,
+        node: NodeId,
+        missing_bytes: u64,
+        text: String,
+    },
 }
 
 impl RingKeeper<'_> {
@@ -131,7 +138,7 @@ impl RingKeeper<'_> {
         })
     }
 
-    fn heard(&self, news: News, work: &mut Work) -> Option<Event<NodeId>> {
+    fn heard(&mut self, news: News, work: &mut Work) -> Option<Event<NodeId>> {
         Some(match news {
             News::Raised(epoch, ring) => {
                 work.watches.insert(epoch, ring.watch());
@@ -140,6 +147,24 @@ impl RingKeeper<'_> {
                 Event::Raised { epoch }
             }
             News::Failed(event) => event,
+            News::Refused {
+                epoch,
+                node,
+                missing_bytes,
+                text,
+            } => {
+                let share = work.shares.get(&epoch);
+                let planned = share.and_then(|share| share.held.get(&node).copied());
+                let planned = planned.unwrap_or_default();
+                let rooms = &mut self.made.rooms;
+                let is_asked = rooms.refused(node, planned, missing_bytes, Instant::now());
+                Event::Lost {
+                    epoch,
+                    suspect: (!is_asked).then_some(node),
+                    accuser: None,
+                    text,
+                }
+            }
         })
     }
 
@@ -292,6 +317,20 @@ impl RingKeeper<'_> {
                 }
             };
             let raised = station.raise(plan, &mut progress).await;
+            if let Err(error) = &raised
+                && let Some((node, missing_bytes)) = error.missing_bytes()
+            {
+                let text = error.to_string();
+                let refused = News::Refused {
+                    epoch,
+                    node,
+                    missing_bytes,
+                    text,
+                };
+                // Fails only when nobody keeps the ring any more.
+                let _ = news.send(refused).await;
+                return;
+            }
             let failed = match raised {
                 Ok(ring) => {
                     let mut watch = ring.watch();
