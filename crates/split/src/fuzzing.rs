@@ -214,6 +214,9 @@ fn frames() -> Vec<Vec<u8>> {
                 sequence: 2,
                 from: 70,
             },
+            CacheOp::Replay {
+                fresh: [0, 15].into_iter().collect(),
+            },
         ],
         outcome: Outcome::Rows,
         busy_us: 0,
@@ -224,9 +227,11 @@ fn frames() -> Vec<Vec<u8>> {
     let full = encode_frame(&frame, FORMAT.width, Precision::F32);
     frame.hidden[2] = 1.0;
     let half = encode_frame(&frame, FORMAT.width, Precision::F16);
+    frame.hidden.clear();
+    let bare = encode_frame(&frame, FORMAT.width, Precision::F32);
     frame.refuse_rows();
     let refused = encode_frame(&frame, FORMAT.width, Precision::F16);
-    vec![full, half, refused]
+    vec![full, half, bare, refused]
 }
 
 fn openings() -> [Opening; 3] {
@@ -258,6 +263,7 @@ fn to_workers() -> Vec<ToWorker> {
         place: 1,
         previous: NodeId::from_bytes([1; 32]),
         next: NodeId::from_bytes([2; 32]),
+        keeps: true,
     };
     let lease = ToWorker::Lease(Box::new(lease));
     vec![lease, ToWorker::Renew, ToWorker::Start, ToWorker::Release]
@@ -292,6 +298,7 @@ fn from_workers() -> Vec<FromWorker> {
         kv_tokens: 8_192,
         width: 4_096,
         is_recurrent: true,
+        remembers: Some(3),
     };
     let alive = FromWorker::Alive(Alive {
         received: 8,

@@ -30,9 +30,11 @@ pub mod ring;
 mod solo;
 pub mod spec;
 pub mod station;
+mod trail;
 pub mod transport;
 pub mod wire;
 mod worker;
 
+pub use trail::{TRAIL_BYTES_MAX, TrailRoom};
 pub use worker::Usage;
 pub mod weights;

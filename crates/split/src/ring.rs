@@ -7,9 +7,11 @@
 
 mod control;
 mod handle;
+mod ledger;
 mod patience;
 mod pump;
 mod raise;
+mod replay;
 mod steps;
 mod verdict;
 
@@ -25,6 +27,7 @@ use crate::spec::{Precision, RingId, SpecError, StageSpec};
 pub(crate) use handle::Opened;
 pub use handle::{FrameTrip, Ring, RingError, RingWatch, WorkerStatus};
 pub(crate) use raise::{Host, raise};
+pub use replay::{Memory, Replay};
 
 /// Most workers of a ring; the planner makes no longer ones.
 pub const WORKERS_MAX: usize = 16;

@@ -12,6 +12,7 @@ use tokio_util::task::TaskTracker;
 use crate::dock::{self, Berth, Dock};
 use crate::layers::LayerSource;
 use crate::ring::{Host, RaiseError, Ring, RingPlan, raise};
+use crate::trail::{TRAIL_BYTES_MAX, TrailRoom};
 use crate::transport::{Duplex, Transport};
 use crate::wire::{Opening, Pace, read_message, read_opening, write_message};
 use crate::worker::{Machine, Usage, Worker};
@@ -54,6 +55,7 @@ impl Station {
             transport: Arc::clone(&transport),
             tasks: TaskTracker::new(),
             stop: CancellationToken::new(),
+            trails: Arc::new(TrailRoom::new(TRAIL_BYTES_MAX)),
         };
         let leaving = CancellationToken::new();
         let worker = offer.map(|offer| {

@@ -4,6 +4,7 @@
 //! host to come back. A `session` talks to a host; its `stage` is loaded, connected and run; `flow` passes
 //! frames through it.
 
+mod body;
 mod flow;
 mod gaps;
 mod keeper;
@@ -22,11 +23,13 @@ use tokio_util::task::TaskTracker;
 
 use crate::dock::Dock;
 use crate::fault::Refusal;
-use crate::layers::{LayerSource, Layers};
+use crate::layers::LayerSource;
 use crate::lease::Ask;
 use crate::spec::{RingId, StageSpec};
+use crate::trail::TrailRoom;
 use crate::transport::{Duplex, Transport};
 use crate::wire::Pace;
+use body::Body;
 pub(crate) use flow::{is_finite, send};
 use keeper::Command;
 pub use keeper::Usage;
@@ -63,6 +66,8 @@ pub(crate) struct Worker {
     machine: Machine,
     commands: mpsc::Sender<Command>,
     sessions: Arc<session::Count>,
+    /// For the rows that stages pass on.
+    trails: Arc<TrailRoom>,
     /// Held while this machine measures itself.
     measures: Arc<Mutex<()>>,
 }
@@ -73,8 +78,8 @@ pub(crate) struct Granted {
     epoch: u32,
     /// Says that the lease has ended.
     end: CancellationToken,
-    /// Those of the epoch before, if the same are wanted; then those that were loaded.
-    layers: Option<Box<dyn Layers>>,
+    /// That of the epoch before, if the same layers are wanted; then that which was loaded.
+    body: Option<Body>,
     back: Option<mpsc::OwnedPermit<Command>>,
 }
 
@@ -84,7 +89,7 @@ impl Drop for Granted {
             permit.send(Command::Back {
                 ring: self.ring,
                 epoch: self.epoch,
-                layers: self.layers.take(),
+                body: self.body.take(),
             });
         }
     }
@@ -100,6 +105,7 @@ impl Worker {
             machine,
             commands,
             sessions: Arc::default(),
+            trails: Arc::new(TrailRoom::beside(budget_bytes)),
             measures: Arc::default(),
         }
     }
@@ -123,6 +129,7 @@ impl Worker {
 
     /// Changes how much memory is given.
     pub(crate) async fn set_budget(&self, budget_bytes: u64) {
+        self.trails.set_beside(budget_bytes);
         // Fails only when the worker has stopped, and then nothing is given anyway.
         let _ = self.commands.send(Command::Budget(budget_bytes)).await;
     }

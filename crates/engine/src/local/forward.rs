@@ -62,6 +62,13 @@ pub(crate) trait Forward: Send {
     /// Gives an empty sequence what [`save`](Self::save) took. False: no room.
     fn load(&mut self, sequence: SeqId, bytes: &[u8]) -> bool;
 
+    /// Forgets what is in flight, and of each sequence all but the first `held` positions, at most; `held` is
+    /// reduced to what is still there.
+    fn hold(&mut self, held: &mut [u32]) {
+        held.fill(0);
+        self.clear();
+    }
+
     /// Forgets everything.
     fn clear(&mut self);
 }

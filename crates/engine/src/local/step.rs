@@ -147,7 +147,7 @@ impl DecodeLoop {
         match error {
             ForwardError::NoRoom => self.make_room(flight),
             // Whoever waits goes on waiting: the rows are evaluated again when there is somebody to do it.
-            ForwardError::Waiting => self.forget(),
+            ForwardError::Waiting => self.wait(),
             error @ ForwardError::Failed(_) => self.recover(&error.to_string()),
         }
     }
@@ -176,6 +176,16 @@ impl DecodeLoop {
         } else {
             self.apply_all(&ops);
         }
+    }
+
+    /// Some of the parts are elsewhere by now, or nowhere: what all of them still hold need not be evaluated
+    /// again.
+    fn wait(&mut self) {
+        self.state.flights.clear();
+        self.drafter.clear();
+        let mut held = self.scheduler.held();
+        self.forward.hold(&mut held);
+        self.scheduler.forget_but(&held);
     }
 
     fn forget(&mut self) {

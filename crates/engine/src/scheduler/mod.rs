@@ -453,6 +453,36 @@ impl Scheduler {
         }
     }
 
+    /// Positions of each sequence that a running job has there for certain.
+    #[must_use]
+    pub fn held(&self) -> Vec<u32> {
+        let mut held = vec![0; self.sequences.len()];
+        for job in &self.running {
+            if let Some(held) = held.get_mut(job.sequence) {
+                *held = u32::try_from(job.held().len()).unwrap_or(u32::MAX);
+            }
+        }
+        held
+    }
+
+    /// As [`forget_all`](Self::forget_all), but each sequence still holds the first `held` positions of what its job
+    /// had: the job goes on from there. For use after the KV cache itself was cut.
+    pub fn forget_but(&mut self, held: &[u32]) {
+        let mut kept: Vec<_> = (self.sequences.iter())
+            .map(|_| Sequence::default())
+            .collect();
+        for job in &self.running {
+            let tokens = held.get(job.sequence).map_or(0, |held| *held as usize);
+            if let Some(sequence) = kept.get_mut(job.sequence) {
+                sequence.tokens = job.held()[..job.held().len().min(tokens)].to_vec();
+                sequence.shared = job.shared.min(sequence.tokens.len());
+                sequence.used_at = self.clock;
+            }
+        }
+        self.forget_all();
+        self.sequences = kept;
+    }
+
     /// Attention looks at every cell in use, whosever it is, so that kept prefixes slow down all that
     /// runs: they are moved out. Those that are too long for that may keep a small part of the cache
     /// while several jobs run.

@@ -66,7 +66,13 @@ fn traffic() -> impl Strategy<Value = Traffic> {
         prop::option::of(0..30usize),
         prop::collection::vec(0..3usize, 1..8)
             .prop_filter("steps come back", |returns| returns.iter().any(|n| *n > 0)),
-        prop::collection::vec(0..60usize, 0..3),
+        prop::collection::vec(
+            (
+                0..60usize,
+                prop_oneof![Just(0usize), 0..100usize, Just(100usize)],
+            ),
+            0..3,
+        ),
     )
         .prop_map(|(depth, jobs, spare, returns, lost_at)| Traffic {
             depth,
@@ -208,6 +214,42 @@ fn a_job_that_was_sent_back_waits_for_another_to_finish() {
         plain(other, 40, 45),
     ];
     run(tight, false, &wishes);
+}
+
+#[test]
+fn a_job_goes_on_from_what_is_still_there() {
+    let mut scheduler = Scheduler::new(limits());
+    let budget = Budget {
+        jobs: usize::MAX,
+        beside_decoding: 10,
+        alone: 64,
+    };
+    for (key, first) in [(0, 1), (1, 2)] {
+        scheduler.submit(key, vec![first; 9], true);
+    }
+    let step = scheduler.plan(budget);
+    assert_eq!(step.rows.len(), 18);
+    scheduler.commit(&step);
+    for key in [0, 1] {
+        scheduler.advance(key, &[7]);
+    }
+    // Their tokens are under way, and what they wait for is lost.
+    assert_eq!(scheduler.plan(budget).rows.len(), 2);
+    let mut held = scheduler.held();
+    assert_eq!(held.iter().filter(|held| **held == 9).count(), 2);
+    assert_eq!(held.iter().sum::<u32>(), 18);
+    let second = held.iter().rposition(|held| *held == 9).unwrap();
+    held[second] = 4;
+    scheduler.forget_but(&held);
+    let step = scheduler.plan(budget);
+    let rows: Vec<_> = step
+        .rows
+        .iter()
+        .map(|row| (row.token, row.position))
+        .collect();
+    assert!(step.ops.is_empty(), "{:?}", step.ops);
+    assert_eq!(rows.iter().filter(|row| **row == (7, 9)).count(), 2);
+    assert_eq!(rows.len(), 1 + 6);
 }
 
 #[test]

@@ -57,6 +57,17 @@ pub trait Stages: Send {
     /// As there, or [`StageError::Lost`].
     fn cut(&mut self, sequence: u32, from: u32) -> Result<(), StageError>;
 
+    /// What is to be done after [`StageError::Waiting`]: reduces `held`, the positions of each sequence that the
+    /// caller has any use for, to what all layers hold of them, and forgets the rest and all calls in flight.
+    /// Where nothing is kept, that is all of it.
+    ///
+    /// # Errors
+    /// [`StageError::Lost`].
+    fn hold(&mut self, held: &mut [u32]) -> Result<(), StageError> {
+        held.fill(0);
+        self.clear()
+    }
+
     /// Forgets all sequences, and all calls in flight.
     ///
     /// # Errors
@@ -275,6 +286,26 @@ impl Pipeline {
         self.stages.clear()
     }
 
+    /// As [`Stages::hold`], in all parts.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn hold(&mut self, held: &mut [u32]) -> Result<(), StageError> {
+        self.failed = None;
+        self.due.clear();
+        self.refused = 0;
+        self.stages.hold(held)?;
+        for (sequence, held) in (0..).zip(held) {
+            // The tail is as far as the last rows that came back, which is what all hold, or farther.
+            if self.tail.cut(sequence, *held).is_err() {
+                *held = 0;
+                self.tail.cut(sequence, 0)?;
+                self.stages.cut(sequence, 0)?;
+            }
+        }
+        Ok(())
+    }
+
     /// Does to the tail what is to be done before the next rows come back.
     fn catch_up(&mut self) -> Result<(), StageError> {
         while let Some(&due) = self.due.front() {
@@ -386,6 +417,13 @@ impl Forward for Pipeline {
 
     fn load(&mut self, _sequence: SeqId, _bytes: &[u8]) -> bool {
         false
+    }
+
+    fn hold(&mut self, held: &mut [u32]) {
+        let done = Self::hold(self, held);
+        if !self.keep(done) {
+            held.fill(0);
+        }
     }
 
     fn clear(&mut self) {

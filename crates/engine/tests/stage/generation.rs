@@ -1,6 +1,8 @@
 //! Requests are answered by a split model as by a whole one.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use engine::stage::{EmbeddingTable, LocalStages, StageBatch, StageError, StageRunner, Stages};
 use engine::{
@@ -145,4 +147,67 @@ async fn a_failed_step_is_evaluated_again() {
     let error = answer(&always, PROMPTS[0]).await.unwrap_err();
     assert!(error.to_string().contains("the machine is gone"), "{error}");
     assert_eq!(answer(&always, PROMPTS[0]).await.unwrap(), wanted);
+}
+
+/// Has to wait at some call, and still holds then what it held.
+struct Pausing {
+    stages: LocalStages,
+    calls: usize,
+    rows: Arc<AtomicUsize>,
+}
+
+impl Stages for Pausing {
+    fn submit(&mut self, batch: &StageBatch<'_>) -> Result<(), StageError> {
+        self.calls += 1;
+        if [3, 4, 9].contains(&self.calls) {
+            return Err(StageError::Waiting);
+        }
+        self.rows.fetch_add(batch.len(), Ordering::SeqCst);
+        self.stages.submit(batch)
+    }
+
+    fn receive(&mut self, hidden: &mut Vec<f32>) -> Result<(), StageError> {
+        self.stages.receive(hidden)
+    }
+
+    fn copy(&mut self, from: u32, to: u32, tokens: u32) -> Result<(), StageError> {
+        self.stages.copy(from, to, tokens)
+    }
+
+    fn cut(&mut self, sequence: u32, from: u32) -> Result<(), StageError> {
+        self.stages.cut(sequence, from)
+    }
+
+    fn hold(&mut self, held: &mut [u32]) -> Result<(), StageError> {
+        let mut sequences = (0..).zip(held);
+        sequences.try_for_each(|(sequence, held)| self.stages.cut(sequence, *held))
+    }
+
+    fn clear(&mut self) -> Result<(), StageError> {
+        self.stages.clear()
+    }
+}
+
+#[tokio::test]
+async fn nothing_is_evaluated_again_that_is_still_there() {
+    let folder = tempfile::tempdir().unwrap();
+    let slices = slices(&folder);
+    let whole = Engine::load(options(&slices.whole), |_| {}).unwrap();
+    let rows = Arc::new(AtomicUsize::new(0));
+    let seen = Arc::clone(&rows);
+    let calls = 0;
+    let split = split(&slices, move |stages| {
+        Box::new(Pausing {
+            stages,
+            calls,
+            rows: seen,
+        })
+    });
+    let wanted = answer(&whole, PROMPTS[0]).await.unwrap();
+    // To the last bit: no row has been evaluated in another company.
+    assert_eq!(answer(&split, PROMPTS[0]).await.unwrap(), wanted);
+    let prompt = Backend::tokenize(&split, PROMPTS[0].into(), true, false);
+    // The last token is not evaluated any more.
+    let evaluated = prompt.await.unwrap().len() + wanted.len() - 1;
+    assert_eq!(rows.load(Ordering::SeqCst), evaluated);
 }

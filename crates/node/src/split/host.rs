@@ -6,6 +6,7 @@ mod outlook;
 mod pacing;
 mod ring;
 mod rooms;
+mod stand_in;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Weak};

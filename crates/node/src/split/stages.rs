@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use engine::stage::{StageBatch, StageError, Stages, Trip};
 use split::layers::Rows;
-use split::ring::{Ring, RingError};
+use split::ring::{Memory, Replay, Ring, RingError};
 use tokio::runtime::Handle;
 use tokio::sync::Notify;
 use tokio::time::timeout;
@@ -68,6 +68,10 @@ pub(super) struct RemoteStages {
     runtime: Handle,
     words: Arc<Slot>,
     ring: Option<Ring>,
+    /// What the machines of the last ring remember, until the present one has taken it over.
+    memory: Option<Memory>,
+    /// The present ring is on its way there.
+    replay: Option<Replay>,
     down: Option<String>,
     /// Rings that were lost since the last step that came back.
     lost: u32,
@@ -79,6 +83,8 @@ impl RemoteStages {
             runtime,
             words,
             ring: None,
+            memory: None,
+            replay: None,
             down: None,
             lost: 0,
         }
@@ -89,11 +95,12 @@ impl RemoteStages {
         if self.ring.is_some()
             && let Some(word) = self.words.look()
         {
-            // Streams move: the next ring begins empty, and so must the scheduler.
+            // Streams move: what they hold is to come along.
             match word {
                 Word::Ring(ring) => {
                     self.down = None;
-                    self.ring = Some(*ring);
+                    self.part();
+                    self.begin(*ring);
                     return Err(StageError::Waiting);
                 }
                 Word::Down(text) => self.down = Some(text),
@@ -106,7 +113,7 @@ impl RemoteStages {
             match word {
                 Ok(Word::Ring(ring)) => {
                     self.down = None;
-                    self.ring = Some(*ring);
+                    self.begin(*ring);
                 }
                 Ok(Word::Down(text)) => self.down = Some(text),
                 Err(_) => {
@@ -117,7 +124,44 @@ impl RemoteStages {
                 }
             }
         }
-        Ok(())
+        self.go_on()
+    }
+
+    /// The ring is no more; what it was good for stays.
+    fn part(&mut self) {
+        let ring = self.ring.take();
+        // Before that it holds only a part.
+        if self.replay.take().is_none() {
+            self.memory = ring.map(Ring::into_memory);
+        }
+    }
+
+    /// A ring has been raised.
+    fn begin(&mut self, mut ring: Ring) {
+        self.replay = self.memory.as_mut().map(|memory| ring.restore(memory));
+        self.ring = Some(ring);
+    }
+
+    /// Fills stages that are new. Whoever waits looks around now and then.
+    fn go_on(&mut self) -> Result<(), StageError> {
+        let (Some(mut replay), Some(memory)) = (self.replay.take(), self.memory.take()) else {
+            return Ok(());
+        };
+        let advanced = self.with(async |ring| replay.advance(ring, &memory, PAUSE).await);
+        match (advanced, &mut self.ring) {
+            (Ok(true), Some(ring)) => {
+                tracing::info!(
+                    rows = replay.rows(),
+                    "a ring goes on where the last one was lost"
+                );
+                ring.adopt(replay, memory);
+            }
+            (_, Some(_)) => (self.replay, self.memory) = (Some(replay), Some(memory)),
+            // It is lost as well.
+            (_, None) => self.memory = Some(memory),
+        }
+        // The caller is to ask what is there now.
+        Err(StageError::Waiting)
     }
 
     /// Does something with the ring; a ring that is lost is let go.
@@ -133,7 +177,7 @@ impl RemoteStages {
             RingError::NoRoom => StageError::NoRoom,
             RingError::Cut { sequence, from } => StageError::Cut { sequence, from },
             RingError::Lost(loss) => {
-                self.ring = None;
+                self.part();
                 self.lost += 1;
                 match self.lost {
                     // What follows is for the host's task to say.
@@ -180,25 +224,48 @@ impl Stages for RemoteStages {
         Some(self.ring.as_ref()?.trip().into())
     }
 
-    /// Without a ring there is nothing to copy: the next one begins empty, and so does the scheduler.
     fn copy(&mut self, from: u32, to: u32, tokens: u32) -> Result<(), StageError> {
-        if self.ring.is_none() {
+        if let Some(memory) = &mut self.memory {
+            memory.copy(from, to, tokens);
             return Ok(());
         }
-        self.with(async |ring| ring.copy(from, to, tokens).await)
+        match self.ring {
+            Some(_) => self.with(async |ring| ring.copy(from, to, tokens).await),
+            // The first one begins empty, and so does the scheduler.
+            None => Ok(()),
+        }
     }
 
     fn cut(&mut self, sequence: u32, from: u32) -> Result<(), StageError> {
-        if self.ring.is_none() {
+        if let Some(memory) = &mut self.memory {
+            memory.cut(sequence, from);
             return Ok(());
         }
-        self.with(async |ring| ring.cut(sequence, from).await)
+        match self.ring {
+            Some(_) => self.with(async |ring| ring.cut(sequence, from).await),
+            None => Ok(()),
+        }
+    }
+
+    fn hold(&mut self, held: &mut [u32]) -> Result<(), StageError> {
+        if self.memory.is_none() && self.ring.is_some() {
+            let done = self.with(async |ring| ring.hold(held).await);
+            if done.is_ok() {
+                return Ok(());
+            }
+        }
+        match &mut self.memory {
+            Some(memory) => memory.hold(held),
+            None => held.fill(0),
+        }
+        Ok(())
     }
 
     fn clear(&mut self) -> Result<(), StageError> {
-        if self.ring.is_none() {
-            return Ok(());
+        (self.memory, self.replay) = (None, None);
+        match self.ring {
+            Some(_) => self.with(async |ring| ring.clear().await),
+            None => Ok(()),
         }
-        self.with(async |ring| ring.clear().await)
     }
 }

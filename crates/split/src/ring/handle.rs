@@ -10,10 +10,12 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 
 use super::RingPlan;
 use super::control::Counters;
+use super::ledger::Ledger;
 use super::pump::Outgoing;
 use crate::fault::Loss;
 use crate::layers::Rows;
 use crate::pace::{Steps, Work};
+use crate::trail::{Trail, TrailRoom};
 use crate::wire::{CacheOp, Frame, OPS_MAX, Outcome, encode_frame};
 
 /// Why the ring did not do what was asked.
@@ -118,6 +120,9 @@ pub(crate) struct Opened {
     pub(super) plan: RingPlan,
     pub(super) kv_tokens: u32,
     pub(super) is_recurrent: bool,
+    /// The epoch that each worker remembers.
+    pub(super) remembered: Vec<Option<u32>>,
+    pub(super) trails: Arc<TrailRoom>,
     pub(super) counters: Vec<Arc<Counters>>,
     pub(super) steps: Arc<Mutex<Steps>>,
     pub(super) frames_max: usize,
@@ -140,8 +145,12 @@ pub struct Ring {
     returned: mpsc::Receiver<Frame>,
     /// What happens to the KV caches before the next rows.
     ops: Vec<CacheOp>,
-    /// Positions that each sequence holds, where layers can't be cut back.
-    recurrent: Option<Vec<u32>>,
+    /// What the stages hold.
+    ledger: Ledger,
+    /// The rows that went to the first of them.
+    trail: Trail,
+    /// The epoch that each worker remembered when it was raised.
+    remembered: Vec<Option<u32>>,
     number: u64,
     /// When each frame in flight was sent, those without rows among them.
     in_flight: VecDeque<Instant>,
@@ -168,15 +177,19 @@ impl Ring {
             steps: opened.steps,
             release: opened.release.clone(),
         };
-        let sequences = opened.plan.sequences as usize;
+        let (sequences, width) = (opened.plan.sequences, opened.plan.width);
+        // Whoever does not restore what workers remember begins anew.
+        let remembers = opened.remembered.iter().any(Option::is_some);
         Self {
             kv_tokens: opened.kv_tokens,
             frames_max: opened.frames_max,
             watch,
             outgoing: opened.outgoing,
             returned: opened.returned,
-            ops: Vec::new(),
-            recurrent: opened.is_recurrent.then(|| vec![0; sequences]),
+            ops: remembers.then_some(CacheOp::Clear).into_iter().collect(),
+            ledger: Ledger::new(sequences, opened.is_recurrent),
+            trail: Trail::new(opened.trails, width, sequences),
+            remembered: opened.remembered,
             number: 0,
             in_flight: VecDeque::with_capacity(opened.frames_max),
             trip: FrameTrip::default(),
@@ -221,13 +234,12 @@ impl Ring {
     /// [`RingError::Input`], [`RingError::Full`], [`RingError::Lost`].
     pub async fn submit(&mut self, rows: &Rows<'_>) -> Result<(), RingError> {
         self.check(rows)?;
-        let positions = rows.positions.to_vec();
-        if let Some(held) = &mut self.recurrent {
-            for (&sequence, &position) in rows.sequences.iter().zip(&positions) {
-                held[sequence as usize] = position.unsigned_abs() + 1;
-            }
-        }
-        self.send(positions, rows.sequences.to_vec(), rows.hidden.to_vec())
+        self.room()?;
+        self.ledger.rows(rows.positions, rows.sequences);
+        self.trail.push(rows.positions, rows.sequences, rows.hidden);
+        let ops = std::mem::take(&mut self.ops);
+        let (positions, sequences) = (rows.positions.to_vec(), rows.sequences.to_vec());
+        self.send(ops, positions, sequences, rows.hidden.to_vec())
             .await
     }
 
@@ -251,7 +263,7 @@ impl Ring {
     }
 
     /// The oldest frame in flight.
-    async fn next(&mut self) -> Result<Frame, RingError> {
+    pub(super) async fn next(&mut self) -> Result<Frame, RingError> {
         let Some(&sent) = self.in_flight.front() else {
             return Err(RingError::Input("no rows are in flight".to_owned()));
         };
@@ -259,6 +271,7 @@ impl Ring {
             return Err(self.loss().await);
         };
         self.in_flight.pop_front();
+        self.ledger.returned(frame.outcome == Outcome::Rows);
         let total = sent.elapsed();
         self.trip = FrameTrip {
             total,
@@ -294,10 +307,10 @@ impl Ring {
         if from == to {
             return Ok(());
         }
-        if let Some(held) = &mut self.recurrent {
-            held[to as usize] = held[from as usize].min(tokens);
-        }
-        self.op(CacheOp::Copy { from, to, tokens }).await
+        self.op(CacheOp::Copy { from, to, tokens }).await?;
+        self.ledger.copy(from, to, tokens);
+        self.trail.copy(from, to, tokens);
+        Ok(())
     }
 
     /// Makes all stages forget a sequence from position `from` on, before the next rows.
@@ -306,14 +319,13 @@ impl Ring {
     /// As [`copy`](Self::copy), and [`RingError::Cut`].
     pub async fn cut(&mut self, sequence: u32, from: u32) -> Result<(), RingError> {
         self.known(sequence.into())?;
-        if let Some(held) = &mut self.recurrent {
-            let held = &mut held[sequence as usize];
-            if from != 0 && from < *held {
-                return Err(RingError::Cut { sequence, from });
-            }
-            *held = from.min(*held);
+        if self.ledger.is_recurrent() && from != 0 && from < self.ledger.length(sequence) {
+            return Err(RingError::Cut { sequence, from });
         }
-        self.op(CacheOp::Cut { sequence, from }).await
+        self.op(CacheOp::Cut { sequence, from }).await?;
+        self.ledger.cut(sequence, from);
+        self.trail.cut(sequence, from);
+        Ok(())
     }
 
     /// Makes all stages forget everything, before the next rows. Waits for the rows in flight, which nobody
@@ -327,10 +339,60 @@ impl Ring {
         }
         // Whatever was to happen before does not matter any more.
         self.ops.clear();
-        if let Some(held) = &mut self.recurrent {
+        self.op(CacheOp::Clear).await?;
+        self.ledger.clear();
+        self.trail.clear();
+        Ok(())
+    }
+
+    /// Reduces `held`, the positions of each sequence that the caller has any use for, to what all stages hold of
+    /// them, and makes them forget the rest before the next rows. What is in flight is lost.
+    ///
+    /// # Errors
+    /// As [`clear`](Self::clear).
+    pub async fn hold(&mut self, held: &mut [u32]) -> Result<(), RingError> {
+        if !self.in_flight.is_empty() {
             held.fill(0);
+            return self.clear().await;
         }
-        self.op(CacheOp::Clear).await
+        for (sequence, held) in (0..self.plan.sequences).zip(held) {
+            let length = self.ledger.length(sequence);
+            let mut wanted = length.min(*held);
+            if self.ledger.is_recurrent() && wanted < length {
+                wanted = 0;
+            }
+            if wanted < length {
+                self.cut(sequence, wanted).await?;
+            }
+            *held = wanted;
+        }
+        Ok(())
+    }
+
+    pub(super) fn ledger(&self) -> &Ledger {
+        &self.ledger
+    }
+
+    pub(super) fn remembered(&self) -> &[Option<u32>] {
+        &self.remembered
+    }
+
+    pub(super) fn into_parts(self) -> (Ledger, Trail) {
+        (self.ledger, self.trail)
+    }
+
+    /// Nothing is to happen before the next rows.
+    pub(super) fn forget_ops(&mut self) {
+        self.ops.clear();
+    }
+
+    /// Something is, which ledger and trail know already.
+    pub(super) fn push_op(&mut self, op: CacheOp) {
+        self.ops.push(op);
+    }
+
+    pub(super) fn take_over(&mut self, ledger: Ledger, trail: Trail) {
+        (self.ledger, self.trail) = (ledger, trail);
     }
 
     async fn op(&mut self, op: CacheOp) -> Result<(), RingError> {
@@ -338,29 +400,39 @@ impl Ring {
             return Err(self.loss().await);
         }
         if self.ops.len() >= OPS_MAX as usize {
-            self.send(Vec::new(), Vec::new(), Vec::new()).await?;
+            self.room()?;
+            let ops = std::mem::take(&mut self.ops);
+            self.send(ops, Vec::new(), Vec::new(), Vec::new()).await?;
         }
         self.ops.push(op);
         Ok(())
     }
 
-    async fn send(
+    /// Whether another frame may be in flight.
+    fn room(&self) -> Result<(), RingError> {
+        let frames = self.in_flight.len();
+        match frames < self.frames_max {
+            true => Ok(()),
+            false => Err(RingError::Full { frames }),
+        }
+    }
+
+    /// Sends a frame; the caller has told the ledger of it.
+    pub(super) async fn send(
         &mut self,
+        ops: Vec<CacheOp>,
         positions: Vec<i32>,
         sequences: Vec<i32>,
         hidden: Vec<f32>,
     ) -> Result<(), RingError> {
-        if self.in_flight.len() >= self.frames_max {
-            let frames = self.in_flight.len();
-            return Err(RingError::Full { frames });
-        }
+        self.room()?;
         let sent = Instant::now();
         let rows = u32::try_from(positions.len()).unwrap_or(u32::MAX);
         let number = self.number;
         let frame = Frame {
             epoch: self.plan.epoch,
             number,
-            ops: std::mem::take(&mut self.ops),
+            ops,
             outcome: Outcome::Rows,
             busy_us: 0,
             positions,
@@ -377,6 +449,7 @@ impl Ring {
             return Err(self.loss().await);
         }
         self.number += 1;
+        self.ledger.sent();
         self.in_flight.push_back(sent);
         Ok(())
     }

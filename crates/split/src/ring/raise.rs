@@ -18,6 +18,7 @@ use crate::dock::{self, Berth, Dock};
 use crate::fault::Loss;
 use crate::lease::{LEASE_MAX, LEASE_MIN};
 use crate::pace::Steps;
+use crate::trail::TrailRoom;
 use crate::transport::{Duplex, Transport};
 use crate::wire::{FrameFormat, Lease, Ready};
 
@@ -36,6 +37,8 @@ pub(crate) struct Host {
     pub(crate) transport: Arc<dyn Transport>,
     pub(crate) tasks: TaskTracker,
     pub(crate) stop: CancellationToken,
+    /// For the rows that go to first workers.
+    pub(crate) trails: Arc<TrailRoom>,
 }
 
 /// A ring's connections to its workers.
@@ -110,6 +113,7 @@ impl Workers {
             place: place as u32,
             previous: previous.unwrap_or(host.me),
             next: next.unwrap_or(host.me),
+            keeps: true,
         }
     }
 
@@ -259,6 +263,8 @@ impl Workers {
             plan: self.plan.clone(),
             kv_tokens: ready.iter().map(|r| r.kv_tokens).min().unwrap_or_default(),
             is_recurrent: ready.iter().any(|r| r.is_recurrent),
+            trails: Arc::clone(&host.trails),
+            remembered: ready.iter().map(|r| r.remembers).collect(),
             counters: self.counters.clone(),
             steps,
             frames_max,

@@ -34,6 +34,10 @@ impl StepClock {
     /// A frame was sent and is back. It is a step of one stream if its only row follows that of the frame
     /// before, and left after that was back.
     pub(super) fn observe(&mut self, frame: &Frame, sent: Instant, returned: Instant) {
+        if frame.replay().is_some() {
+            self.last = None;
+            return;
+        }
         let (&[sequence], &[position]) = (&*frame.sequences, &*frame.positions) else {
             // Operations alone are no step, and do not hide one.
             if !frame.positions.is_empty() || frame.outcome == Outcome::NoRoom {

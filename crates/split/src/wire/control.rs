@@ -31,6 +31,8 @@ pub struct Lease {
     pub previous: NodeId,
     /// Whom rows go to: the next worker, or the host.
     pub next: NodeId,
+    /// Layers that are still there from an epoch before shall remember what they evaluated in it.
+    pub keeps: bool,
 }
 
 /// From the host to a worker.
@@ -57,6 +59,8 @@ pub struct Ready {
     pub width: u32,
     /// Whether sequences can't be cut back.
     pub is_recurrent: bool,
+    /// The epoch whose frames it remembers; `None`: it is empty.
+    pub remembers: Option<u32>,
 }
 
 /// A sign of life.
@@ -114,6 +118,8 @@ struct LeaseWire {
     place: u32,
     previous: Fixed<32>,
     next: Fixed<32>,
+    #[serde(default)]
+    keeps: bool,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -135,6 +141,8 @@ enum FromWorkerWire {
         width: u32,
         #[serde(default)]
         recurrent: bool,
+        #[serde(default)]
+        remembers: Option<u32>,
     },
     Joined,
     Alive {
@@ -201,6 +209,7 @@ impl From<&Lease> for LeaseWire {
             place: lease.place,
             previous: lease.previous.into(),
             next: lease.next.into(),
+            keeps: lease.keeps,
         }
     }
 }
@@ -229,6 +238,7 @@ impl TryFrom<LeaseWire> for Lease {
             place: wire.place,
             previous: wire.previous.into(),
             next: wire.next.into(),
+            keeps: wire.keeps,
         })
     }
 }
@@ -272,6 +282,7 @@ impl FromWorker {
                 kv_tokens: ready.kv_tokens,
                 width: ready.width,
                 recurrent: ready.is_recurrent,
+                remembers: ready.remembers,
             },
             Self::Joined => FromWorkerWire::Joined,
             Self::Alive(alive) => FromWorkerWire::Alive {
@@ -311,11 +322,13 @@ pub fn read_from_worker(bytes: &[u8]) -> Result<FromWorker, WireError> {
             kv_tokens,
             width,
             recurrent,
+            remembers,
         } => FromWorker::Ready(Ready {
             memory_bytes,
             kv_tokens,
             width,
             is_recurrent: recurrent,
+            remembers,
         }),
         FromWorkerWire::Joined => FromWorker::Joined,
         FromWorkerWire::Alive {

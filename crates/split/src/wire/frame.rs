@@ -4,7 +4,7 @@
 //! |---|---|
 //! | 0..2 | `SM` |
 //! | 2 | version of the layout |
-//! | 3 | bits 0 and 1: how rows travel (0 as f32, 1 as f16); bit 2: a stage had no room |
+//! | 3 | bits 0 and 1: how rows travel (0 as f32, 1 as f16); bit 2: a stage had no room; bit 3: rows without values |
 //! | 4..8 | epoch |
 //! | 8..16 | number of the frame in its epoch, from 0 |
 //! | 16..20 | operations |
@@ -25,13 +25,16 @@ use crate::spec::{Precision, StageSpec};
 pub(super) const HEADER_BYTES: usize = 32;
 
 const MAGIC: [u8; 2] = *b"SM";
-const VERSION: u8 = 1;
+const VERSION: u8 = 2;
 const FLAG_F16: u8 = 1;
 const FLAG_NO_ROOM: u8 = 4;
+const FLAG_BARE: u8 = 8;
+const FLAGS: u8 = FLAG_F16 | FLAG_NO_ROOM | FLAG_BARE;
 const OP_BYTES: usize = 16;
 const OP_COPY: u32 = 1;
 const OP_CUT: u32 = 2;
 const OP_CLEAR: u32 = 3;
+const OP_REPLAY: u32 = 4;
 
 /// Something that happens to the KV cache of all stages.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -54,6 +57,34 @@ pub enum CacheOp {
     },
     /// Everything is forgotten.
     Clear,
+    /// Rows that were evaluated before go once more to stages that have lost what they made of them. The
+    /// operations behind this one are for those stages alone.
+    Replay {
+        /// The stages that have, a bit for each place in the ring. Of the others, those whose next one is among
+        /// them send the rows that they sent before.
+        fresh: Places,
+    },
+}
+
+/// Some places of a ring, a bit for each.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Places(pub u32);
+
+impl Places {
+    /// Whether a place is among them.
+    #[must_use]
+    pub fn has(self, place: u32) -> bool {
+        self.0.checked_shr(place).is_some_and(|bits| bits & 1 == 1)
+    }
+}
+
+impl FromIterator<u32> for Places {
+    fn from_iter<T: IntoIterator<Item = u32>>(places: T) -> Self {
+        let bits = places
+            .into_iter()
+            .filter_map(|place| 1_u32.checked_shl(place));
+        Self(bits.fold(0, |all, bit| all | bit))
+    }
 }
 
 /// What became of a frame's rows so far.
@@ -80,7 +111,7 @@ pub struct Frame {
     pub positions: Vec<i32>,
     /// Sequence of each row.
     pub sequences: Vec<i32>,
-    /// The rows, one after the other.
+    /// The rows, one after the other; empty where whoever receives them needs no values.
     pub hidden: Vec<f32>,
     /// Time that stages have spent computing them, as they say, microseconds.
     pub busy_us: u32,
@@ -105,6 +136,21 @@ impl From<&StageSpec> for FrameFormat {
 }
 
 impl Frame {
+    /// The stages that rows go to once more; `None` for all, as usual.
+    #[must_use]
+    pub fn replay(&self) -> Option<Places> {
+        self.ops.iter().find_map(|op| match op {
+            CacheOp::Replay { fresh } => Some(*fresh),
+            _ => None,
+        })
+    }
+
+    /// Whether there are rows, but no values.
+    #[must_use]
+    pub fn is_bare(&self) -> bool {
+        self.hidden.is_empty() && !self.positions.is_empty()
+    }
+
     /// Takes the rows out, because a stage has no room for them.
     pub fn refuse_rows(&mut self) {
         self.outcome = Outcome::NoRoom;
@@ -119,6 +165,7 @@ impl Frame {
 pub(super) struct Header {
     precision: Precision,
     outcome: Outcome,
+    is_bare: bool,
     epoch: u32,
     number: u64,
     ops: u32,
@@ -141,7 +188,7 @@ impl Header {
         format: &FrameFormat,
     ) -> Result<Self, WireError> {
         let [m0, m1, version, flags, ..] = *bytes;
-        if [m0, m1] != MAGIC || version != VERSION || flags & !(FLAG_F16 | FLAG_NO_ROOM) != 0 {
+        if [m0, m1] != MAGIC || version != VERSION || flags & !FLAGS != 0 {
             return Err(WireError::Magic);
         }
         let number = u64::from(u32_at(bytes, 8)) | u64::from(u32_at(bytes, 12)) << 32;
@@ -154,6 +201,7 @@ impl Header {
                 0 => Outcome::Rows,
                 _ => Outcome::NoRoom,
             },
+            is_bare: flags & FLAG_BARE != 0,
             epoch: u32_at(bytes, 4),
             number,
             ops: u32_at(bytes, 16),
@@ -180,6 +228,7 @@ impl Header {
     /// Bytes that follow.
     pub(super) fn body_bytes(&self) -> u64 {
         let element = match self.precision {
+            _ if self.is_bare => 0,
             Precision::F32 => 4,
             Precision::F16 => 2,
         };
@@ -242,11 +291,12 @@ fn read_op(bytes: &[u8; OP_BYTES]) -> Result<CacheOp, WireError> {
             from: b,
         },
         OP_CLEAR => CacheOp::Clear,
+        OP_REPLAY => CacheOp::Replay { fresh: Places(a) },
         code => {
             return Err(WireError::Range {
                 what: "code of an operation",
                 value: code.into(),
-                value_max: OP_CLEAR.into(),
+                value_max: OP_REPLAY.into(),
             });
         }
     })
@@ -280,6 +330,9 @@ pub fn encode_frame(frame: &Frame, width: u32, precision: Precision) -> Vec<u8> 
     if frame.outcome == Outcome::NoRoom {
         flags |= FLAG_NO_ROOM;
     }
+    if frame.is_bare() {
+        flags |= FLAG_BARE;
+    }
     let rows = frame.positions.len();
     let room = HEADER_BYTES + frame.ops.len() * OP_BYTES + rows * 8 + frame.hidden.len() * 4;
     let mut bytes = Vec::with_capacity(room);
@@ -296,6 +349,7 @@ pub fn encode_frame(frame: &Frame, width: u32, precision: Precision) -> Vec<u8> 
             CacheOp::Copy { from, to, tokens } => [OP_COPY, from, to, tokens],
             CacheOp::Cut { sequence, from } => [OP_CUT, sequence, from, 0],
             CacheOp::Clear => [OP_CLEAR, 0, 0, 0],
+            CacheOp::Replay { fresh } => [OP_REPLAY, fresh.0, 0, 0],
         };
         bytes.extend(numbers.iter().flat_map(|number| number.to_le_bytes()));
     }

@@ -112,8 +112,8 @@ fn frames_beyond_the_ring_s_limits_are_refused_before_anything_is_allocated() {
         assert_eq!(decode_frame(&bytes, &FORMAT), Err(WireError::Magic));
     };
     check(0, b'X');
-    check(2, 2);
-    check(3, 8);
+    check(2, 1);
+    check(3, 16);
     let short = decode_frame(&bytes[..bytes.len() - 1], &FORMAT);
     assert!(matches!(short, Err(WireError::Length { .. })));
 }

@@ -11,15 +11,14 @@ use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 
+use super::Body;
 use super::gaps::Gaps;
 use super::stage::Counters;
 use crate::fault::Fault;
-use crate::layers::{Layers, LayersError, Rows};
-use crate::spec::Precision;
+use crate::layers::{LayersError, Rows};
+use crate::spec::{Precision, RingId};
 use crate::transport::{Duplex, Reading, Writing};
-use crate::wire::{
-    CacheOp, Frame, FrameFormat, FrameStreamError, Lease, Outcome, encode_frame, read_frame,
-};
+use crate::wire::{CacheOp, Frame, FrameFormat, FrameStreamError, Lease, encode_frame, read_frame};
 
 /// Frames that wait on either side of the computation: one is computed, one waits. What more comes
 /// stays in the streams' windows and then with whoever sends.
@@ -38,7 +37,9 @@ type Breach = (Fault, String);
 /// What frames of one stage in one epoch must look like.
 pub(super) struct Flow {
     format: FrameFormat,
+    ring: RingId,
     epoch: u32,
+    place: u32,
     sequences: u32,
     precision: Precision,
     counters: Arc<Counters>,
@@ -48,7 +49,9 @@ impl Flow {
     pub(super) fn new(lease: &Lease, counters: Arc<Counters>) -> Self {
         Self {
             format: FrameFormat::from(&lease.spec),
+            ring: lease.ring,
             epoch: lease.epoch,
+            place: lease.place,
             sequences: lease.spec.sequences,
             precision: lease.precision,
             counters,
@@ -59,11 +62,11 @@ impl Flow {
     /// broke.
     pub(super) async fn run(
         self,
-        mut layers: Box<dyn Layers>,
+        mut body: Body,
         from: Duplex,
         to: Duplex,
         over: impl Future<Output = ()>,
-    ) -> (Option<Box<dyn Layers>>, Option<Breach>) {
+    ) -> (Option<Body>, Option<Breach>) {
         let mut tasks = JoinSet::new();
         let (arrived, mut queue) = mpsc::channel(QUEUE_FRAMES);
         let (leaving, departing) = mpsc::channel(QUEUE_FRAMES);
@@ -74,35 +77,35 @@ impl Flow {
         let mut over = std::pin::pin!(over);
         loop {
             let mut frame = tokio::select! {
-                () = &mut over => return (Some(layers), None),
-                Some(ended) = tasks.join_next() => return (Some(layers), Some(breach(ended))),
+                () = &mut over => return (Some(body), None),
+                Some(ended) = tasks.join_next() => return (Some(body), Some(breach(ended))),
                 Some(frame) = queue.recv() => frame,
             };
             let began = Instant::now();
-            let rows = frame.positions.len();
             let flow_here = Arc::clone(&flow);
             let computed = tokio::task::spawn_blocking(move || {
-                let bytes = flow_here.compute(layers.as_mut(), &mut gaps, &mut frame);
-                (layers, gaps, bytes, frame.outcome)
+                let computed = flow_here.compute(&mut body, &mut gaps, &mut frame);
+                (body, gaps, computed)
             });
-            let (back, gaps_back, bytes, outcome) = match computed.await {
+            let (back, gaps_back, computed) = match computed.await {
                 Ok(computed) => computed,
                 Err(error) => return (None, Some((Fault::Own, error.to_string()))),
             };
-            (layers, gaps) = (back, gaps_back);
-            let rows = if outcome == Outcome::Rows { rows } else { 0 };
-            flow.counters.computed(rows, began.elapsed());
-            let bytes = match bytes {
-                Ok(bytes) => bytes,
+            (body, gaps) = (back, gaps_back);
+            let bytes = match computed {
+                Ok((bytes, rows)) => {
+                    flow.counters.computed(rows, began.elapsed());
+                    bytes
+                }
                 Err((Fault::Own, text)) => {
-                    let _ = tokio::task::spawn_blocking(move || drop(layers)).await;
+                    let _ = tokio::task::spawn_blocking(move || drop(body)).await;
                     return (None, Some((Fault::Own, text)));
                 }
-                Err(breach) => return (Some(layers), Some(breach)),
+                Err(breach) => return (Some(body), Some(breach)),
             };
             tokio::select! {
-                () = &mut over => return (Some(layers), None),
-                Some(ended) = tasks.join_next() => return (Some(layers), Some(breach(ended))),
+                () = &mut over => return (Some(body), None),
+                Some(ended) = tasks.join_next() => return (Some(body), Some(breach(ended))),
                 // Fails only if the writer has ended, which the next turn tells.
                 _ = leaving.send(bytes) => {}
             }
@@ -160,66 +163,90 @@ impl Flow {
         if let Some(sequence) = sequences.find(|s| !is_known(s)) {
             return Some(format!("a row of sequence {sequence}, which there is not"));
         }
+        let needs_values = frame.replay().is_none_or(|fresh| fresh.has(self.place));
+        if needs_values && frame.is_bare() {
+            return Some("the previous stage sent rows without their values".to_owned());
+        }
         match is_finite(&frame.hidden) {
             true => None,
             false => Some("the previous stage sent values that are no numbers".to_owned()),
         }
     }
 
-    /// Applies operations, evaluates rows, and gives the bytes of the frame for the next stage. Rows that
-    /// follow others that found no room are refused too, until the host has cut those off.
+    /// Applies operations, evaluates rows, and gives the bytes of the frame for the next stage with the number
+    /// of rows that were evaluated. Rows that follow others that found no room are refused too, until the
+    /// host has cut those off.
     fn compute(
         &self,
-        layers: &mut dyn Layers,
+        body: &mut Body,
         gaps: &mut Gaps,
         frame: &mut Frame,
-    ) -> Result<Vec<u8>, Breach> {
+    ) -> Result<(Vec<u8>, usize), Breach> {
         let began = Instant::now();
-        for op in &frame.ops {
-            match *op {
-                CacheOp::Copy { from, to, tokens } => gaps.copy(from, to, tokens),
-                CacheOp::Cut { sequence, from } => gaps.cut(sequence, from),
-                CacheOp::Clear => gaps.clear(),
-            }
-            let done = match *op {
-                CacheOp::Copy { from, to, tokens } => layers.copy(from, to, tokens),
-                CacheOp::Cut { sequence, from } => layers.cut(sequence, from),
-                CacheOp::Clear => {
-                    layers.clear();
-                    Ok(())
+        body.begins(self.ring, self.epoch);
+        self.apply(body, gaps, &frame.ops)?;
+        // Rows that go round once more are for those who have lost what they made of them.
+        let replay = frame.replay();
+        let is_for_this = replay.is_none_or(|fresh| fresh.has(self.place));
+        let is_for_next = replay.is_none_or(|fresh| fresh.has(self.place + 1));
+        let mut evaluated = 0;
+        if frame.positions.is_empty() {
+            // Operations alone.
+        } else if !is_for_this {
+            frame.hidden.clear();
+            if is_for_next {
+                match body.trail.rows(&frame.positions, &frame.sequences) {
+                    Some(hidden) => frame.hidden = hidden,
+                    None => frame.refuse_rows(),
                 }
-            };
-            // The host asks for nothing that can't be done, so somebody between changed it, or the
-            // layers here are not what they should be.
-            done.map_err(|error| breach_of(&error))?;
-        }
-        if gaps.touch(&frame.sequences) {
+            }
+        } else if gaps.touch(&frame.sequences) {
             // The frame's other sequences lack these rows now, too.
             gaps.open(&frame.positions, &frame.sequences);
             frame.refuse_rows();
-        } else if !frame.positions.is_empty() {
+        } else {
             let rows = Rows {
                 hidden: &frame.hidden,
                 positions: &frame.positions,
                 sequences: &frame.sequences,
             };
             let mut out = Vec::with_capacity(frame.hidden.len());
-            match layers.run(&rows, &mut out) {
-                Ok(()) => {}
+            match body.layers.run(&rows, &mut out) {
+                Ok(()) => {
+                    check(&out, frame.hidden.len())?;
+                    evaluated = frame.positions.len();
+                    body.trail.push(&frame.positions, &frame.sequences, &out);
+                    frame.hidden = if is_for_next { out } else { Vec::new() };
+                }
                 Err(LayersError::NoRoom) => {
                     gaps.open(&frame.positions, &frame.sequences);
                     frame.refuse_rows();
                 }
                 Err(error) => return Err(breach_of(&error)),
             }
-            if frame.outcome == Outcome::Rows {
-                check(&out, frame.hidden.len())?;
-                frame.hidden = out;
-            }
         }
         let busy = u32::try_from(began.elapsed().as_micros()).unwrap_or(u32::MAX);
         frame.busy_us = frame.busy_us.saturating_add(busy);
-        Ok(encode_frame(frame, self.format.width, self.precision))
+        let bytes = encode_frame(frame, self.format.width, self.precision);
+        Ok((bytes, evaluated))
+    }
+
+    /// Does to the cache what the host wants done before the rows.
+    fn apply(&self, body: &mut Body, gaps: &mut Gaps, ops: &[CacheOp]) -> Result<(), Breach> {
+        for op in ops {
+            match *op {
+                CacheOp::Copy { from, to, tokens } => gaps.copy(from, to, tokens),
+                CacheOp::Cut { sequence, from } => gaps.cut(sequence, from),
+                CacheOp::Clear => gaps.clear(),
+                // What follows is for those that replay.
+                CacheOp::Replay { fresh } if !fresh.has(self.place) => break,
+                CacheOp::Replay { .. } => {}
+            }
+            // The host asks for nothing that can't be done, so somebody between changed it, or the
+            // layers here are not what they should be.
+            body.apply(*op).map_err(|error| breach_of(&error))?;
+        }
+        Ok(())
     }
 
     async fn write(

@@ -8,9 +8,8 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 
-use super::Granted;
+use super::{Body, Granted};
 use crate::fault::Refusal;
-use crate::layers::Layers;
 use crate::lease::{Ask, Effect, Event, LEASE_MAX, Table};
 use crate::spec::{RingId, StageSpec};
 
@@ -25,11 +24,11 @@ pub(super) enum Command {
     },
     Renew(RingId, u32),
     Release(RingId, u32),
-    /// A session is over. Without layers there is nothing left of it.
+    /// A session is over. Without layers there is nothing left of its stage.
     Back {
         ring: RingId,
         epoch: u32,
-        layers: Option<Box<dyn Layers>>,
+        body: Option<Body>,
     },
     /// Nobody comes back for layers of this model that no session uses: the model has another host.
     Free(Fingerprint),
@@ -55,7 +54,7 @@ enum State {
     },
     Running(CancellationToken),
     /// The session is over, the lease is not: the host may come back with a newer epoch.
-    Parked(Box<dyn Layers>),
+    Parked(Body),
     /// The lease is over, the session is not.
     Ending,
 }
@@ -75,7 +74,7 @@ struct Keeper {
     table: Table<NodeId>,
     stages: BTreeMap<(RingId, u32), Stage>,
     /// Layers of a stage that has just ended, for the next one.
-    spare: Option<(StageSpec, Box<dyn Layers>)>,
+    spare: Option<(StageSpec, Body)>,
     began: Instant,
 }
 
@@ -136,11 +135,9 @@ impl Keeper {
             }
             Command::Renew(ring, epoch) => vec![Event::Renew(ring, epoch)],
             Command::Release(ring, epoch) => vec![Event::Release(ring, epoch)],
-            Command::Back {
-                ring,
-                epoch,
-                layers,
-            } => Vec::from_iter(self.back(ring, epoch, layers).await),
+            Command::Back { ring, epoch, body } => {
+                Vec::from_iter(self.back(ring, epoch, body).await)
+            }
             Command::Free(model) => self.orphans(model, None),
             Command::Budget(bytes) => {
                 self.table.set_budget(bytes);
@@ -170,18 +167,18 @@ impl Keeper {
         &mut self,
         ring: RingId,
         epoch: u32,
-        layers: Option<Box<dyn Layers>>,
+        body: Option<Body>,
     ) -> Option<Event<NodeId>> {
         let stage = self.stages.get_mut(&(ring, epoch))?;
         let goes_on = matches!(stage.state, State::Running(_));
-        match layers {
-            Some(layers) if goes_on => {
-                stage.state = State::Parked(layers);
+        match body {
+            Some(body) if goes_on => {
+                stage.state = State::Parked(body);
                 return None;
             }
-            Some(layers) => {
+            Some(body) => {
                 let spec = self.stages.remove(&(ring, epoch))?.spec;
-                self.retire(spec, layers).await;
+                self.retire(spec, body).await;
             }
             None => {
                 self.stages.remove(&(ring, epoch));
@@ -209,8 +206,8 @@ impl Keeper {
                 }
             }
         }
-        if let Some((_, layers)) = self.spare.take() {
-            free(layers).await;
+        if let Some((_, body)) = self.spare.take() {
+            free(body).await;
         }
     }
 
@@ -229,7 +226,7 @@ impl Keeper {
             ring,
             epoch,
             end,
-            layers: spare.map(|(_, layers)| layers),
+            body: spare.map(|(_, body)| body),
             back: Some(back),
         }));
         None
@@ -252,9 +249,9 @@ impl Keeper {
                 end.cancel();
                 None
             }
-            State::Parked(layers) => {
+            State::Parked(body) => {
                 let spec = self.stages.remove(&(ring, epoch))?.spec;
-                self.retire(spec, layers).await;
+                self.retire(spec, body).await;
                 Some(Event::Gone(ring, epoch))
             }
             state => {
@@ -266,11 +263,11 @@ impl Keeper {
 
     /// Keeps layers for a newer epoch, or another host of the model, that waits for the same ones; frees
     /// them else.
-    async fn retire(&mut self, spec: StageSpec, layers: Box<dyn Layers>) {
+    async fn retire(&mut self, spec: StageSpec, body: Body) {
         let is_wanted = self.spare.is_none() && self.is_wanted(&spec);
         match is_wanted {
-            true => self.spare = Some((spec, layers)),
-            false => free(layers).await,
+            true => self.spare = Some((spec, body)),
+            false => free(body).await,
         }
     }
 
@@ -282,7 +279,7 @@ impl Keeper {
 }
 
 /// Frees layers where that may take its time. Their memory counts as used until then.
-async fn free(layers: Box<dyn Layers>) {
+async fn free(body: Body) {
     // Fails only if dropping them panics, and then they are gone too.
-    let _ = tokio::task::spawn_blocking(move || drop(layers)).await;
+    let _ = tokio::task::spawn_blocking(move || drop(body)).await;
 }

@@ -9,7 +9,7 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
-use super::{Granted, Worker, flow};
+use super::{Body, Granted, Worker, flow};
 use crate::dock::{self, Berth};
 use crate::fault::{Fault, Refusal};
 use crate::layers::Layers;
@@ -96,12 +96,16 @@ impl Stage<'_> {
         let bytes = self.needed_bytes().await?;
         let mut granted = self.granted(bytes).await?;
         let end = granted.end.clone();
-        let layers = match granted.layers.take() {
-            Some(layers) => self.cleared(layers).await?,
-            None => self.load(&end).await?,
+        let body = match granted.body.take() {
+            Some(body) if self.goes_on(&body) => body,
+            Some(body) => self.cleared(body).await?,
+            None => {
+                let layers = self.load(&end).await?;
+                Body::new(layers, &self.lease.spec, &self.worker.trails)
+            }
         };
-        let ready = self.ready(layers.as_ref(), bytes)?;
-        granted.layers = Some(layers);
+        let ready = self.ready(&body, bytes)?;
+        granted.body = Some(body);
         let Lease {
             ring,
             epoch,
@@ -138,12 +142,12 @@ impl Stage<'_> {
         };
         drop(expected);
         self.report(FromWorker::Joined).await;
-        let Some(layers) = granted.layers.take() else {
+        let Some(body) = granted.body.take() else {
             return Err(Ended::own("the layers are lost"));
         };
         let flow = flow::Flow::new(&self.lease, Arc::clone(&self.counters));
-        let (layers, ended) = flow.run(layers, from, to, until_over).await;
-        granted.layers = layers;
+        let (body, ended) = flow.run(body, from, to, until_over).await;
+        granted.body = body;
         Ok(ended.map_or_else(Ended::over, |(fault, text)| Ended::Failed(fault, text)))
     }
 
@@ -179,11 +183,16 @@ impl Stage<'_> {
         }
     }
 
+    /// Whether what layers remember is wanted.
+    fn goes_on(&self, body: &Body) -> bool {
+        self.lease.keeps && body.remembers(self.lease.ring).is_some()
+    }
+
     /// Layers of the epoch before, without what they remember of it.
-    async fn cleared(&self, mut layers: Box<dyn Layers>) -> Result<Box<dyn Layers>, Ended> {
+    async fn cleared(&self, mut body: Body) -> Result<Body, Ended> {
         let cleared = tokio::task::spawn_blocking(move || {
-            layers.clear();
-            layers
+            body.clear();
+            body
         });
         cleared.await.map_err(Ended::own)
     }
@@ -235,13 +244,15 @@ impl Stage<'_> {
         Ok(())
     }
 
-    fn ready(&self, layers: &dyn Layers, memory_bytes: u64) -> Result<Ready, Ended> {
+    fn ready(&self, body: &Body, memory_bytes: u64) -> Result<Ready, Ended> {
+        let layers = body.layers.as_ref();
         self.fits(layers)?;
         Ok(Ready {
             memory_bytes,
             kv_tokens: layers.kv_tokens(),
             width: layers.width(),
             is_recurrent: layers.is_recurrent(),
+            remembers: body.remembers(self.lease.ring),
         })
     }
 

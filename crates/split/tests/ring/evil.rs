@@ -86,6 +86,7 @@ async fn control(
         kv_tokens: lease.spec.kv_tokens,
         width: WIDTH,
         is_recurrent: false,
+        remembers: None,
     });
     write_message(&mut stream.write, &ready.to_bytes())
         .await

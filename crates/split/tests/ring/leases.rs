@@ -113,6 +113,7 @@ async fn ten_terabytes_are_not_given() {
             place: 1,
             previous: node(0),
             next: node(0),
+            keeps: false,
         }));
         let mut stream = rig.net.transport(0).open(node(1)).await.unwrap();
         for message in [Opening::Control.to_bytes(), lease.to_bytes()] {

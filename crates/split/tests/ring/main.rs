@@ -8,6 +8,7 @@ mod flight;
 mod leases;
 mod loss;
 mod net;
+mod replay;
 mod rig;
 #[cfg(feature = "solo")]
 mod solo;

@@ -159,8 +159,8 @@ pub(super) struct Traffic {
     pub(super) spare: Option<usize>,
     /// How many steps come back at a time, over and over.
     pub(super) returns: Vec<usize>,
-    /// When everything is lost.
-    pub(super) lost_at: Vec<usize>,
+    /// When what is in flight is lost, and how many of a hundred positions of each running job are not.
+    pub(super) lost_at: Vec<(usize, usize)>,
 }
 
 impl Default for Traffic {
@@ -404,6 +404,27 @@ impl World {
         }
     }
 
+    pub(super) fn lose(&mut self, kept_percent: usize) {
+        self.flights.clear();
+        let mut held = self.scheduler.held();
+        for (sequence, held) in held.iter_mut().enumerate() {
+            *held = u32::try_from(*held as usize * kept_percent / 100).unwrap();
+            // Recurrent memory is there as a whole or not at all.
+            let is_whole = |kv: &Kv| kv.sequences[sequence].len() == *held as usize;
+            if !self.limits.can_cut && !self.stages.iter().all(is_whole) {
+                *held = 0;
+            }
+        }
+        for kv in &mut self.stages {
+            kv.gaps.clear();
+            for (sequence, held) in kv.sequences.iter_mut().zip(&held) {
+                assert!(sequence.len() >= *held as usize, "it holds less than that");
+                sequence.truncate(*held as usize);
+            }
+        }
+        self.scheduler.forget_but(&held);
+    }
+
     pub(super) fn take(&mut self, key: JobKey, mut sampled: Vec<TokenId>, wish: &Wish) {
         if self.scheduler.tokens(key).is_none() {
             // It was cancelled meanwhile.
@@ -454,9 +475,8 @@ pub(super) fn run_with(limits: Limits, drafts: bool, wishes: &[Wish], traffic: T
         for (key, wish) in wishes.iter().enumerate() {
             world.scheduler.set_stall(key as JobKey, wish.stall(time));
         }
-        if traffic.lost_at.contains(&time) {
-            world.forget();
-            world.scheduler.forget_all();
+        for (_, kept_percent) in traffic.lost_at.iter().filter(|(at, _)| *at == time) {
+            world.lose(*kept_percent);
         }
         match traffic.returns[time % traffic.returns.len()] {
             0 => world.send(wishes, budget),

@@ -201,15 +201,31 @@ impl Subject {
     /// Seconds of a token where the layers lie so, the host's from `start` on; `None` if one of the machines is
     /// not there any more.
     pub(super) fn token_s(&self, scene: &Scene<'_>, seats: &[Seat], start: u32) -> Option<f64> {
-        let pinned = self.shape.pinned(start)?;
-        let mut own = scene.own;
-        own.memory_bytes = Some(pinned.host_bytes);
-        let machines = Scene { own, ..*scene }.pool()?;
-        let workers = seats.iter().map(|seat| (seat.node, seat.layers.clone()));
-        let stages: Vec<_> = workers.chain([(own.node, start..start + 1)]).collect();
-        let request = self.request(Some(own.node), true);
-        let plan = settled(&pinned.shape, &machines, &request, &stages)?;
+        let plan = self.settled(scene, seats, start)?;
         Some(plan.token_time.as_secs_f64())
+    }
+
+    /// What to expect where the layers lie so.
+    pub(super) fn settled(
+        &self,
+        scene: &Scene<'_>,
+        seats: &[Seat],
+        start: u32,
+    ) -> Option<plan::Plan<NodeId>> {
+        let pinned = self.shape.pinned(start)?;
+        let host = scene.own.node;
+        let machines = self.pinned_scene(scene, start)?.pool()?;
+        let workers = seats.iter().map(|seat| (seat.node, seat.layers.clone()));
+        let stages: Vec<_> = workers.chain([(host, start..start + 1)]).collect();
+        let request = self.request(Some(host), true);
+        settled(&pinned.shape, &machines, &request, &stages)
+    }
+
+    /// The scene with this machine as one that has room for exactly the layers from `start` on.
+    pub(super) fn pinned_scene<'a>(&self, scene: &Scene<'a>, start: u32) -> Option<Scene<'a>> {
+        let mut own = scene.own;
+        own.memory_bytes = Some(self.shape.pinned(start)?.host_bytes);
+        Some(Scene { own, ..*scene })
     }
 
     /// Bytes that layers read for a token, those of the host with the head.

@@ -215,7 +215,20 @@ impl RingKeeper<'_> {
         let held = running.filter(|_| is_held).map(|share| share.held.clone());
         let held = held.unwrap_or_default();
         let (share, beside) = match running {
-            Some(_) | None if !is_move => (plan(&held, false), false),
+            Some(_) | None if !is_move => {
+                let best = plan(&held, false);
+                let stand_in = running.filter(|_| is_held).and_then(|running| {
+                    self.with_scene(without, &held, false, |scene| {
+                        self.subject.stand_in(scene, running, start)
+                    })
+                });
+                match (best, stand_in) {
+                    (Ok(best), Some(stand_in)) if stand_in.is_worth_it(&best) => {
+                        (Ok(stand_in), false)
+                    }
+                    (best, _) => (best, false),
+                }
+            }
             None => (Err("no ring runs".to_owned()), false),
             Some(running) => {
                 let leaves = running
