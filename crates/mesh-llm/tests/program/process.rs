@@ -157,6 +157,16 @@ impl Running {
         }
     }
 
+    /// Waits for a message in the log that begins with `start`; gives its fields.
+    pub(crate) fn logged(&self, start: &str) -> Value {
+        loop {
+            let event = self.event("log");
+            if event["message"].as_str().unwrap().starts_with(start) {
+                return event["fields"].clone();
+            }
+        }
+    }
+
     /// Waits until the API is there; gives its URL, which ends in `/v1`.
     pub(crate) fn ready(&self) -> String {
         self.event("ready")["api_url"].as_str().unwrap().to_owned()

@@ -150,10 +150,8 @@ impl RemoteStages {
         let advanced = self.with(async |ring| replay.advance(ring, &memory, PAUSE).await);
         match (advanced, &mut self.ring) {
             (Ok(true), Some(ring)) => {
-                tracing::info!(
-                    rows = replay.rows(),
-                    "a ring goes on where the last one was lost"
-                );
+                let (stages, rows) = (replay.filled(), replay.rows());
+                tracing::info!(stages, rows, "a ring goes on where the one before stood");
                 ring.adopt(replay, memory);
             }
             (_, Some(_)) => (self.replay, self.memory) = (Some(replay), Some(memory)),

@@ -80,7 +80,13 @@ pub struct Replay {
 }
 
 impl Replay {
-    /// Rows that were sent.
+    /// Stages that had to be filled.
+    #[must_use]
+    pub fn filled(&self) -> u32 {
+        self.fresh.0.count_ones()
+    }
+
+    /// Rows that they were filled with.
     #[must_use]
     pub fn rows(&self) -> u64 {
         self.rows
