@@ -34,5 +34,5 @@ pub mod transport;
 pub mod wire;
 mod worker;
 
-pub use worker::Usage;
+pub use worker::{FRAMES_HELD_MAX, Usage};
 pub mod weights;

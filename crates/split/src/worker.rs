@@ -27,6 +27,7 @@ use crate::lease::Ask;
 use crate::spec::{RingId, StageSpec};
 use crate::transport::{Duplex, Transport};
 use crate::wire::Pace;
+pub use flow::FRAMES_HELD_MAX;
 pub(crate) use flow::{is_finite, send};
 use keeper::Command;
 pub use keeper::Usage;
