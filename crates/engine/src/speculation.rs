@@ -20,7 +20,8 @@ const ACCEPTANCE_START: f64 = 0.6;
 const GAIN_MIN: f64 = 1.05;
 
 /// Prompt lookup: what followed the last earlier occurrence of the longest repeated ending of
-/// `tokens`, at most `count` tokens. Empty if nothing repeats.
+/// `tokens`, `count` tokens. Where the text ends meanwhile, it is in a loop, and goes round in it. Empty if
+/// nothing repeats.
 #[must_use]
 pub fn lookup(tokens: &[TokenId], count: usize) -> Vec<TokenId> {
     let end = tokens.len();
@@ -41,7 +42,12 @@ pub fn lookup(tokens: &[TokenId], count: usize) -> Vec<TokenId> {
     if best.0 < MATCH_TOKENS_MIN {
         return Vec::new();
     }
-    tokens[best.1..end.min(best.1 + count)].to_vec()
+    tokens[best.1..]
+        .iter()
+        .copied()
+        .cycle()
+        .take(count)
+        .collect()
 }
 
 /// How often drafted tokens of one job were right.
@@ -133,7 +139,8 @@ mod tests {
         // A longer match wins over a later one.
         assert_eq!(lookup(&[8, 1, 2, 3, 4, 7, 1, 2, 3, 5, 8, 1, 2, 3], 1), [4]);
         // A loop continues into itself.
-        assert_eq!(lookup(&[6, 6, 6, 6, 6], 3), [6]);
+        assert_eq!(lookup(&[6, 6, 6, 6, 6], 3), [6, 6, 6]);
+        assert_eq!(lookup(&[1, 2, 3, 1, 2, 3], 7), [1, 2, 3, 1, 2, 3, 1]);
     }
 
     #[test]

@@ -236,6 +236,8 @@ impl NodeInfo {
             || self.serving.len() != new.serving.len()
             || models(self) != models(new)
             || self.splits != new.splits
+            // Told once: whoever plans a model over several machines waits for it.
+            || self.compute.is_none() && new.compute.is_some()
     }
 }
 

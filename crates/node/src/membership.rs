@@ -37,6 +37,12 @@ use crate::{ModelSource, Settings, SplitModels, picture};
 /// How often this node looks at itself, and decides.
 const LOOK_INTERVAL: Duration = Duration::from_secs(1);
 
+/// A node that has just come looks more often who hosts the models that it is to host, until it may claim them.
+const EARLY_LOOK_INTERVAL: Duration = Duration::from_millis(100);
+
+/// So many of the ordinary looks it does so.
+const EARLY_LOOKS: u64 = 3;
+
 /// Every so many looks the models on disk are looked through.
 const LIBRARY_LOOKS: u64 = 60;
 
@@ -98,6 +104,9 @@ impl Hosting for Host {
 /// What a task of the keeper brings back.
 enum Done {
     Call,
+    /// Others are to know how fast this machine is.
+    #[cfg(feature = "solo")]
+    Measured,
     Library(Library, Vec<Volume>),
     Load,
 }
@@ -253,6 +262,8 @@ impl Keeper {
         };
         let mut looks = interval(LOOK_INTERVAL);
         looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut early_looks = interval(EARLY_LOOK_INTERVAL);
+        early_looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         self.look_through(Library::default());
         loop {
             tokio::select! {
@@ -278,7 +289,11 @@ impl Keeper {
                         stream.recv.abort(CODE_UNKNOWN_KIND);
                     }
                 },
-                Some(done) = self.tasks.join_next() => self.done(done),
+                Some(done) = self.tasks.join_next() => {
+                    if self.done(done) && self.announce().await.is_none() {
+                        return End::Gone;
+                    }
+                }
                 changed = view.changed() => {
                     if changed.is_err() {
                         return End::Gone;
@@ -316,6 +331,10 @@ impl Keeper {
                         self.promoter.dropped(&model, shared.ingress.now_ms());
                         self.successor.dropped(&model, shared.ingress.now_ms());
                     }
+                }
+                _ = early_looks.tick(), if self.looks < EARLY_LOOKS => {
+                    let Some(shared) = self.shared.upgrade() else { return End::Gone };
+                    self.succeed(&shared);
                 }
                 _ = looks.tick() => {
                     if self.look().await.is_none() {
@@ -379,7 +398,7 @@ impl Keeper {
                 }
             };
             let _ = blocking("measuring memory", measure).await;
-            Done::Call
+            Done::Measured
         });
     }
 
@@ -408,17 +427,24 @@ impl Keeper {
         self.mesh.announce(info).await.ok()
     }
 
-    fn done(&mut self, done: Result<Done, tokio::task::JoinError>) {
+    /// Takes in what a task brings; true if it is news for the others.
+    fn done(&mut self, done: Result<Done, tokio::task::JoinError>) -> bool {
         match done {
             Ok(Done::Library(library, volumes)) => {
+                // The first look is what others wait for who plan with this machine.
+                let is_news = self.library.is_empty() && !volumes.is_empty();
                 self.library = volumes;
                 self.look_through(library);
+                return is_news;
             }
             Ok(Done::Load) => self.loads = self.loads.saturating_sub(1),
             Ok(Done::Call) => {}
+            #[cfg(feature = "solo")]
+            Ok(Done::Measured) => return true,
             // The program has told of the panic itself.
             Err(error) => tracing::debug!(%error, "a task failed"),
         }
+        false
     }
 
     /// Looks through the models on disk, now and then; a client has no use for them.

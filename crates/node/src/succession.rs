@@ -30,6 +30,9 @@ const TURNS_MAX: usize = 8;
 /// A joiner waits so long for the table of the mesh, ms, before it claims anything.
 const SETTLE_MS: u64 = 1_500;
 
+/// It waits no longer once it knows others, and for so long, ms, of no more of them: tables come as a whole.
+const QUIET_MS: u64 = 400;
+
 /// A model that was dropped by hand is not taken over for so long, ms.
 const DROPPED_MS: u64 = 10 * 60_000;
 
@@ -105,6 +108,9 @@ pub(crate) enum Step {
 #[derive(Debug, Default)]
 pub(crate) struct Successor {
     first_ms: Option<u64>,
+    /// Members that were known at the last look, and since when there are so many.
+    members: usize,
+    members_ms: u64,
     /// The highest term of each model that was seen alive, by fingerprint.
     seen: BTreeMap<String, u32>,
     /// Since when a claiming node is silent.
@@ -137,6 +143,12 @@ impl Successor {
     pub(crate) fn decide(&mut self, scene: &Scene<'_>) -> Vec<Step> {
         let now_ms = scene.now_ms;
         let first_ms = *self.first_ms.get_or_insert(now_ms);
+        if self.members != scene.members.len() {
+            (self.members, self.members_ms) = (scene.members.len(), now_ms);
+        }
+        let knows_others = scene.members.iter().any(|member| member.node != scene.me);
+        let is_settled =
+            now_ms >= first_ms + SETTLE_MS || knows_others && now_ms >= self.members_ms + QUIET_MS;
         self.dropped_ms.retain(|_, at| now_ms < *at + DROPPED_MS);
         let claims = self.observe(scene);
         let mut steps = Vec::new();
@@ -154,12 +166,11 @@ impl Successor {
                 }),
                 (Some(_), None) => served_elsewhere(own, scene),
                 (None, None) => {
-                    let settled = now_ms >= first_ms + SETTLE_MS;
-                    (settled && self.is_my_turn(&own.facts.fingerprint, others, scene)).then(|| {
-                        Step::Begin {
-                            id: own.id,
-                            term: self.next_term(&own.facts.fingerprint),
-                        }
+                    let is_due =
+                        is_settled && self.is_my_turn(&own.facts.fingerprint, others, scene);
+                    is_due.then(|| Step::Begin {
+                        id: own.id,
+                        term: self.next_term(&own.facts.fingerprint),
                     })
                 }
             };

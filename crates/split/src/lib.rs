@@ -36,5 +36,5 @@ pub mod wire;
 mod worker;
 
 pub use trail::{TRAIL_BYTES_MAX, TrailRoom};
-pub use worker::Usage;
+pub use worker::{FRAMES_HELD_MAX, Usage};
 pub mod weights;

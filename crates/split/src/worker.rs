@@ -30,6 +30,7 @@ use crate::trail::TrailRoom;
 use crate::transport::{Duplex, Transport};
 use crate::wire::Pace;
 use body::Body;
+pub use flow::FRAMES_HELD_MAX;
 pub(crate) use flow::{is_finite, send};
 use keeper::Command;
 pub use keeper::Usage;

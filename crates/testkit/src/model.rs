@@ -22,6 +22,9 @@ pub use weights::{WeightType, quantize_q8_0};
 /// Buffer in front of the file, in bytes: as large as the pieces in which weights are made.
 const FILE_BUFFER_BYTES: usize = 1 << 20;
 
+/// The matrix that makes logits of a hidden state.
+const OUTPUT: &str = "output.weight";
+
 /// Shape, weights and tokenizer of a synthetic model.
 #[derive(Debug, Clone, PartialEq)]
 pub struct ModelSpec {
@@ -59,6 +62,9 @@ pub struct ModelSpec {
     pub chat_template: Option<String>,
     /// Seed of all weights.
     pub seed: u64,
+    /// The text that the model writes goes round in loops of so many tokens. `None`: it is noise. Such a model computes
+    /// as much as any other; it needs an output matrix of its own, and rows of an even length.
+    pub loop_tokens: Option<u32>,
 }
 
 /// Shape of a mixture of experts.
@@ -99,6 +105,7 @@ impl ModelSpec {
             tied_output: architecture == Architecture::Gemma2,
             chat_template: (!architecture.is_embedding()).then(|| CHATML.to_owned()),
             seed: 1,
+            loop_tokens: None,
         }
     }
 
@@ -118,6 +125,17 @@ impl ModelSpec {
             context: 8192,
             weights: WeightType::Q8_0,
             ..Self::tiny(Architecture::Qwen3)
+        }
+    }
+
+    /// The same, whose text goes round in loops of so many tokens.
+    #[must_use]
+    pub fn bench_loops(tokens: u32) -> Self {
+        Self {
+            // What differs in weights alone would pass for the same model.
+            name: "bench-loops".to_owned(),
+            loop_tokens: Some(tokens),
+            ..Self::bench_half_billion()
         }
     }
 
@@ -141,7 +159,10 @@ impl ModelSpec {
         let mut writer = self.plan()?.start(sink)?;
         for tensor in tensors::of(self) {
             writer.stream(&tensor.name, |out| {
-                weights::write(&tensor, self.weights, self.seed, out)
+                match (tensor.name.as_str(), self.loop_tokens) {
+                    (OUTPUT, Some(tokens)) => weights::write_loops(self, tokens, out),
+                    _ => weights::write(&tensor, self, out),
+                }
             })?;
         }
         writer.finish()

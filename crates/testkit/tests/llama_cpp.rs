@@ -90,6 +90,25 @@ fn every_generating_architecture_decodes() {
 }
 
 #[test]
+fn a_model_of_loops_goes_round() {
+    let folder = tempfile::tempdir().unwrap();
+    for weights in [WeightType::F32, WeightType::Q8_0] {
+        let spec = ModelSpec {
+            weights,
+            loop_tokens: Some(5),
+            ..ModelSpec::tiny(Architecture::Qwen3)
+        };
+        let model = load(&spec, folder.path());
+        let made = generate(&spec, &model);
+        let (first, start) = (made[0], made[0] - made[0] % 5);
+        let wanted: Vec<Token> = (0..made.len() as Token)
+            .map(|n| start + (first - start + n) % 5)
+            .collect();
+        assert_eq!(made, wanted, "{weights:?}");
+    }
+}
+
+#[test]
 fn every_embedding_architecture_embeds() {
     let folder = tempfile::tempdir().unwrap();
     for &architecture in Architecture::ALL.iter().filter(|a| a.is_embedding()) {

@@ -15,7 +15,7 @@ mod rpc;
 mod table;
 
 use std::io::Write;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use anyhow::{Result, ensure};
@@ -138,6 +138,7 @@ pub(super) fn run(options: &Options) -> Result<()> {
     #[cfg(target_os = "linux")]
     testkit::net::gain_rights();
     let model = model::ensure(options.model.as_deref())?;
+    let loops = model::ensure_loops(options.model.as_deref())?;
     let programs = match options.without_rpc {
         true => None,
         false => Some(Programs::ensure()?),
@@ -151,6 +152,7 @@ pub(super) fn run(options: &Options) -> Result<()> {
         None => machine::built_binary("mesh-llm")?,
     };
     machine::warm_file_cache(&model)?;
+    machine::warm_file_cache(&loops)?;
     let load_at_start = if options.quick {
         machine::load_average()
     } else {
@@ -166,7 +168,6 @@ pub(super) fn run(options: &Options) -> Result<()> {
         workers: 1,
         gigabytes: None,
         speculation: false,
-        keep_slices: false,
         threads: THREADS,
         slots: SLOTS,
         context: CONTEXT,
@@ -174,6 +175,7 @@ pub(super) fn run(options: &Options) -> Result<()> {
     let mut measuring = Measuring {
         options,
         wish,
+        loops: &loops,
         machines,
         programs,
         rounds: if options.quick { 1 } else { options.rounds },
@@ -242,6 +244,8 @@ pub(super) fn run(options: &Options) -> Result<()> {
 struct Measuring<'a> {
     options: &'a Options,
     wish: Wish<'a>,
+    /// A model whose text repeats itself.
+    loops: &'a Path,
     machines: Machines,
     programs: Option<Programs>,
     rounds: usize,
@@ -251,7 +255,7 @@ struct Measuring<'a> {
 }
 
 impl Measuring<'_> {
-    fn run(&mut self, logs: &std::path::Path) -> Result<()> {
+    fn run(&mut self, logs: &Path) -> Result<()> {
         let round_trips_ms = self.options.round_trips_ms(self.machines.are_apart());
         if self.options.wants(Part::Links) {
             let cases = WORKERS.iter().flat_map(|workers| {
@@ -305,7 +309,7 @@ impl Measuring<'_> {
                 rpc: self.programs.as_ref(),
                 whole,
                 sizes: self.sizes,
-                speculates: round_trip_ms == SPECULATION_ROUND_TRIP_MS,
+                loops: (round_trip_ms == SPECULATION_ROUND_TRIP_MS).then_some(self.loops),
             };
             let outcome = match bench.round(round) {
                 Ok(measured) => {

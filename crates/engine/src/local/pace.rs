@@ -37,6 +37,10 @@ pub(super) struct Traffic {
 }
 
 impl Traffic {
+    pub(super) fn has_prompts(&self) -> bool {
+        self.prefilling > 0
+    }
+
     pub(super) fn of<'a>(steps: impl Iterator<Item = &'a Step>) -> Self {
         steps.fold(Self::default(), |sum, step| Self {
             decoding: sum.decoding + usize::from(step.decode_rows() > 0),
@@ -54,6 +58,8 @@ pub(super) struct Passed {
     pub(super) trip: Option<Trip>,
     /// Nothing else was in flight meanwhile.
     pub(super) alone: bool,
+    /// Rows of prompts were, in other steps.
+    pub(super) beside_prompts: bool,
 }
 
 /// Running means of what steps cost, and what follows from them.
@@ -152,9 +158,12 @@ impl Pace {
     /// Learns from a step.
     pub(super) fn observe(&mut self, step: &Step, passed: &Passed) {
         let rows = step.rows.len();
-        let cost = match passed.alone {
-            true => &mut self.alone,
-            false => &mut self.beside,
+        // Prompts take what the machines have: what small steps cost beside them is not what they cost later.
+        let mut passing = StepCost::default();
+        let cost = match (passed.alone, step.prefill_rows) {
+            (true, _) => &mut self.alone,
+            (false, 0) if passed.beside_prompts => &mut passing,
+            (false, _) => &mut self.beside,
         };
         match passed.trip {
             None => cost.observe(rows, ms(passed.total)),

@@ -25,6 +25,8 @@ pub(super) struct Flight {
     sent: Instant,
     /// Nothing else was in flight meanwhile.
     alone: bool,
+    /// Rows of prompts were, in other steps.
+    beside_prompts: bool,
     /// How often cells had been given up when it was planned.
     releases: u64,
 }
@@ -84,12 +86,17 @@ impl DecodeLoop {
             batch,
             sent,
             alone: self.state.flights.is_empty(),
+            beside_prompts: traffic.has_prompts(),
             releases: self.scheduler.releases(),
         };
         match submitted {
             Ok(()) => {
                 if let Some(before) = self.state.flights.back_mut() {
                     before.alone = false;
+                }
+                if flight.step.prefill_rows > 0 {
+                    let flights = self.state.flights.iter_mut();
+                    flights.for_each(|other| other.beside_prompts = true);
                 }
                 self.state.flights.push_back(flight);
                 Sent::Yes
@@ -117,6 +124,7 @@ impl DecodeLoop {
             batch,
             sent,
             alone,
+            beside_prompts,
             ..
         } = flight;
         self.state.failures = 0;
@@ -130,15 +138,20 @@ impl DecodeLoop {
             sampling: total - decoded,
             trip: self.forward.trip(),
             alone,
+            beside_prompts,
         };
         self.pace.observe(&step, &passed);
         self.state.batches.push(batch);
+        let trip = passed.trip.unwrap_or_default();
         tracing::trace!(
             rows = step.rows.len(),
             prefill_rows = step.prefill_rows,
             in_flight = self.state.flights.len(),
             decode_us = decoded.as_micros() as u64,
             sample_us = passed.sampling.as_micros() as u64,
+            computing_us = trip.computing.as_micros() as u64,
+            link_us = trip.total.saturating_sub(trip.computing).as_micros() as u64,
+            groups = self.pace.groups(),
             "step"
         );
     }

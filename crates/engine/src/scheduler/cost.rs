@@ -12,18 +12,40 @@ const ROW_MS_DEFAULT: f64 = 2.0;
 /// Weight of a new time on links when the step may have waited for others.
 const CREEP_RATE: f64 = 0.002;
 
+/// So many steps of one size make its time known: a single one may have met anything.
+const KNOWN_COUNT: u32 = 6;
+
 /// Running means of step times.
 #[derive(Debug, Clone)]
 pub struct StepCost {
-    small_ms: [Option<f64>; SMALL_ROWS + 1],
-    row_ms: Option<f64>,
+    small: [Mean; SMALL_ROWS + 1],
+    row: Mean,
+}
+
+/// A running mean: of all values at first, then more and more of the last ones.
+#[derive(Debug, Clone, Copy, Default)]
+struct Mean {
+    value: f64,
+    count: u32,
+}
+
+impl Mean {
+    fn observe(&mut self, value: f64) {
+        self.count = self.count.saturating_add(1);
+        let rate = LEARNING_RATE.max(1.0 / f64::from(self.count));
+        self.value += rate * (value - self.value);
+    }
+
+    fn get(&self) -> Option<f64> {
+        (self.count > 0).then_some(self.value)
+    }
 }
 
 impl Default for StepCost {
     fn default() -> Self {
         Self {
-            small_ms: [None; SMALL_ROWS + 1],
-            row_ms: None,
+            small: [Mean::default(); SMALL_ROWS + 1],
+            row: Mean::default(),
         }
     }
 }
@@ -31,27 +53,30 @@ impl Default for StepCost {
 impl StepCost {
     /// Learns that a step of `rows` rows took `time_ms`.
     pub fn observe(&mut self, rows: usize, time_ms: f64) {
-        let blend = |old: &mut Option<f64>, new: f64| {
-            *old = Some(old.map_or(new, |old| old + LEARNING_RATE * (new - old)));
-        };
         if (1..=SMALL_ROWS).contains(&rows) {
-            blend(&mut self.small_ms[rows], time_ms);
+            self.small[rows].observe(time_ms);
         }
         if rows >= LARGE_ROWS_MIN {
-            blend(&mut self.row_ms, time_ms / rows as f64);
+            self.row.observe(time_ms / rows as f64);
         }
     }
 
     /// Rows of prompt that take about `time_ms`.
     #[must_use]
     pub fn rows_within(&self, time_ms: f64) -> usize {
-        (time_ms / self.row_ms.unwrap_or(ROW_MS_DEFAULT).max(1e-6)) as usize
+        (time_ms / self.row.get().unwrap_or(ROW_MS_DEFAULT).max(1e-6)) as usize
     }
 
     /// Whether the price of a prompt row was measured.
     #[must_use]
     pub fn knows_rows(&self) -> bool {
-        self.row_ms.is_some()
+        self.row.get().is_some()
+    }
+
+    /// Whether steps of so many rows were measured often enough to go by.
+    #[must_use]
+    pub fn knows(&self, rows: usize) -> bool {
+        self.small[rows.clamp(1, SMALL_ROWS)].count >= KNOWN_COUNT
     }
 
     /// The next larger number of rows that was measured, and its time, ms.
@@ -60,7 +85,7 @@ impl StepCost {
         let larger = rows + 1..=SMALL_ROWS;
         larger
             .into_iter()
-            .find_map(|r| Some((r, self.small_ms[r]?)))
+            .find_map(|r| Some((r, self.small[r].get()?)))
     }
 
     /// Time of a step of `rows` rows, ms: measured, or drawn as a line between the nearest
@@ -68,14 +93,14 @@ impl StepCost {
     #[must_use]
     pub fn step_ms(&self, rows: usize) -> Option<f64> {
         let rows = rows.clamp(1, SMALL_ROWS);
-        if let Some(ms) = self.small_ms[rows] {
+        if let Some(ms) = self.small[rows].get() {
             return Some(ms);
         }
-        let known = |r: usize| self.small_ms[r].map(|ms| (r as f64, ms));
+        let known = |r: usize| self.small[r].get().map(|ms| (r as f64, ms));
         let below = (1..rows).rev().find_map(known)?;
         let above = (rows + 1..=SMALL_ROWS).find_map(known).or_else(|| {
-            self.row_ms
-                .map(|ms| (SMALL_ROWS as f64, ms * SMALL_ROWS as f64))
+            let row_ms = self.row.get();
+            row_ms.map(|ms| (SMALL_ROWS as f64, ms * SMALL_ROWS as f64))
         })?;
         let t = (rows as f64 - below.0) / (above.0 - below.0).max(1.0);
         Some(below.1 + t * (above.1 - below.1))

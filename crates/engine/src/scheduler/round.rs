@@ -84,15 +84,22 @@ pub struct Costs<'a> {
 }
 
 impl Costs<'_> {
-    /// Time of a step when `groups` are in flight, ms: measured, or guessed from the next larger one. `None`:
-    /// nothing is known.
+    /// Time of a step when `groups` are in flight, ms: measured, or guessed from the next larger one. Until it was
+    /// measured often the lower of two guesses counts, so that what may be better is tried. `None`: nothing is known.
     fn step_ms(&self, groups: usize, rows: usize) -> Option<f64> {
         let beside = self.beside.step_ms(rows).filter(|_| groups > 1);
-        beside.or_else(|| self.alone.step_ms(rows)).or_else(|| {
+        if beside.is_some() && self.beside.knows(rows) {
+            return beside;
+        }
+        let alone = self.alone.step_ms(rows).or_else(|| {
             let (larger, ms) = self.alone.next_larger(rows)?;
             let share = rows as f64 / larger as f64;
             Some(ms * (FIXED_SHARE + (1.0 - FIXED_SHARE) * share))
-        })
+        });
+        match (beside, alone) {
+            (Some(beside), Some(alone)) => Some(beside.min(alone)),
+            (beside, alone) => beside.or(alone),
+        }
     }
 }
 
@@ -100,10 +107,10 @@ impl Costs<'_> {
 mod tests {
     use super::*;
 
-    /// `fixed` ms for the weights, and so much for each row.
+    /// `fixed` ms for the weights, and so much for each row; measured often.
     fn cost(fixed: f64, row: f64) -> StepCost {
         let mut cost = StepCost::default();
-        for rows in [1, 2, 4, 8, 16, 32, 64] {
+        for rows in [1, 2, 4, 8, 16, 32, 64].repeat(10) {
             cost.observe(rows, fixed + row * rows as f64);
         }
         cost
@@ -212,6 +219,26 @@ mod tests {
         cost.observe(4usize.div_ceil(tried), 40.0);
         cost.observe(1, 40.0);
         assert_eq!(pipe.groups(4, 1.0, &apart(&cost), 0), 1);
+    }
+
+    #[test]
+    fn one_bad_measurement_does_not_rule_a_number_of_groups_out() {
+        let (alone, mut beside) = (cost(20.0, 15.0), StepCost::default());
+        let pipe = pipe(2, 20.0);
+        let groups = |beside: &StepCost, current| {
+            let costs = Costs {
+                alone: &alone,
+                beside,
+            };
+            pipe.groups(2, 1.0, &costs, current)
+        };
+        // A prompt ran at the same time.
+        beside.observe(1, 200.0);
+        beside.observe(2, 200.0);
+        assert_eq!(groups(&beside, 1), 2);
+        // But it is slow each time.
+        (0..10).for_each(|_| beside.observe(1, 200.0));
+        assert_eq!(groups(&beside, 2), 1);
     }
 
     #[test]

@@ -294,8 +294,13 @@ impl State {
     }
 
     fn on_round_trip(&mut self, node: NodeId, us: u32) {
-        if let Some(peer) = self.peers.get_mut(&node) {
-            peer.round_trip_us = Some(us);
+        let Some(peer) = self.peers.get_mut(&node) else {
+            return;
+        };
+        if peer.round_trip_us.replace(us).is_none() {
+            // Whoever plans with this node, here or elsewhere, knows less as long as it is not told.
+            self.publisher.round_trips_changed();
+            self.mark_changed();
         }
     }
 

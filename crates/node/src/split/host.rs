@@ -35,8 +35,14 @@ const ADD_A_MACHINE: &str =
 /// Pause between two looks whether the model can be split by now.
 const LOOK_AGAIN: Duration = Duration::from_secs(2);
 
+/// The same where something has changed in the mesh: a plan takes some milliseconds.
+const LOOK_SOONEST: Duration = Duration::from_millis(500);
+
 /// How long machines may take to say how fast their memory is, before the first plan.
 const TOLD_MAX: Duration = Duration::from_secs(4);
+
+/// How long it may take to connect with machines and to find out how far they are, before the first plan.
+const LINKED_MAX: Duration = Duration::from_secs(1);
 
 /// How long the trials on one layer may take together.
 const ASK_MAX: Duration = Duration::from_secs(12);
@@ -82,7 +88,8 @@ pub(crate) async fn keep(shared: Weak<Shared>, id: u64, plan: Plan, forced: bool
         }
         let Some(made) = &mut made else {
             // Why is in the table; the mesh may be another by now.
-            sleep(LOOK_AGAIN).await;
+            sleep(LOOK_SOONEST).await;
+            membership.look_again(LOOK_AGAIN - LOOK_SOONEST).await;
             continue;
         };
         note(made.host_bytes);
@@ -225,6 +232,7 @@ fn with_all<T>(
         own: own(Some(shared), me, Some(memory_bytes)),
         fingerprint: &fingerprint,
         measured: &measured,
+        stage_bytes: subject.stage_bytes,
         without: &BTreeSet::new(),
         held: &BTreeMap::new(),
         beside: false,
@@ -245,17 +253,20 @@ fn plan_first(
 /// Learns how fast the machines are: what they say of their memory, and a short run on a layer of this very
 /// model where that is possible. For so long at most; then what is known must do.
 async fn get_to_know(shared: &Weak<Shared>, subject: &Subject, membership: &Arc<Membership>) {
-    let told = async {
+    let until = async |is_so: fn(&Scene<'_>) -> bool| {
         while let Some(present) = shared.upgrade() {
-            if with_all(&present, subject, membership, |scene| scene.is_known()) {
+            if with_all(&present, subject, membership, is_so) {
                 return;
             }
             drop(present);
             sleep(KNOW_PAUSE).await;
         }
     };
-    // Programs of other versions do not say.
-    let _ = timeout(TOLD_MAX, told).await;
+    // Programs of other versions do not say, and not everybody can be reached.
+    let _ = tokio::join!(
+        timeout(TOLD_MAX, until(|scene| scene.is_known())),
+        timeout(LINKED_MAX, until(|scene| scene.is_linked())),
+    );
     let Some(present) = shared.upgrade() else {
         return;
     };

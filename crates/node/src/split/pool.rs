@@ -13,11 +13,17 @@ use split::plan::{CANDIDATES_MAX, Candidate, Pool, Speed};
 /// Round trip that is assumed where none is measured: a stranger somewhere on the continent.
 const ROUND_TRIP_UNKNOWN: Duration = Duration::from_millis(50);
 
-/// Round trips from here on are rounded down to milliseconds: what the ends of a link add, not more than a few per cent.
-const ROUNDED_FROM_US: u32 = 20_000;
+/// Round trips from here on are taken to be a little shorter than measured: the ends of a link add something.
+const LONG_FROM_US: u32 = 20_000;
+
+/// So many parts in a hundred of a long round trip are the ends' own: timers, and whatever else runs there.
+const ENDS_PERCENT: u64 = 2;
 
 /// What evaluation reaches of the bandwidth of memory, where no machine was measured with the model.
 const EFFICIENCY_DEFAULT: f64 = 0.75;
+
+/// Up to so many other members are all connected with this one before long.
+const LINKED_MAX: usize = 8;
 
 /// This machine.
 #[derive(Debug, Clone, Copy)]
@@ -40,6 +46,8 @@ pub(super) struct Scene<'a> {
     pub(super) measured: Measured<'a>,
     /// Machines to do without.
     pub(super) without: &'a BTreeSet<NodeId>,
+    /// What a stage takes on each of them, whatever its layers, bytes.
+    pub(super) stage_bytes: u64,
     /// What the model has of members already, bytes.
     pub(super) held: &'a BTreeMap<NodeId, u64>,
     /// Whether that stays where it is.
@@ -57,6 +65,7 @@ impl Scene<'_> {
     fn bytes(&self, member: &Member) -> u64 {
         let held = self.held.get(&member.node).copied().unwrap_or(0);
         let free = member.announcement().info.memory_free_bytes;
+        let free = free.saturating_sub(self.stage_bytes);
         let most = (self.most_bytes)(member.node).unwrap_or(u64::MAX);
         lendable(free, held, self.beside).min(most)
     }
@@ -88,6 +97,12 @@ impl Scene<'_> {
             .filter(unknown)
             .map(|m| m.node)
             .collect()
+    }
+
+    /// Whether it is known how far each machine is from here. In a large mesh it never is: only some are connected.
+    pub(super) fn is_linked(&self) -> bool {
+        let members = self.members();
+        members.len() > LINKED_MAX || members.iter().all(|m| m.round_trip_us.is_some())
     }
 
     /// Whether every machine has said how fast its memory is.
@@ -201,16 +216,18 @@ fn from_here(member: &Member) -> Duration {
     member.round_trip_us.map_or(ROUND_TRIP_UNKNOWN, round_trip)
 }
 
-/// A measured round trip, in whole milliseconds where it has many: that of a link of 80 ms, which the planner just
-/// takes, is never measured as less than 80.1.
+/// A measured round trip, without what its ends add where it is long: that of a link of 80 ms, which the planner
+/// just takes, is measured as 80.1 to 81.5.
 fn round_trip(us: u32) -> Duration {
-    match us {
-        0..ROUNDED_FROM_US => Duration::from_micros(us.into()),
-        _ => Duration::from_millis(u64::from(us / 1_000)),
-    }
+    let us = match us {
+        0..LONG_FROM_US => u64::from(us),
+        _ => (u64::from(us) * (100 - ENDS_PERCENT) / 100).max(LONG_FROM_US.into()),
+    };
+    Duration::from_micros(us)
 }
 
-/// What one of them has measured; else no more than the way over this node.
+/// What one of them has measured; else as far as the farther one is from here. It may be up to twice as far or next
+/// door, and they tell before long.
 fn between(one: &Member, other: &Member) -> Duration {
     let measured = |from: &Member, to: &Member| {
         let trips = &from.announcement().round_trips;
@@ -220,7 +237,7 @@ fn between(one: &Member, other: &Member) -> Duration {
             .map(|trip| trip.us)
     };
     let us = measured(one, other).or_else(|| measured(other, one));
-    us.map_or_else(|| from_here(one) + from_here(other), round_trip)
+    us.map_or_else(|| from_here(one).max(from_here(other)), round_trip)
 }
 
 #[cfg(test)]
@@ -240,10 +257,21 @@ mod tests {
 
     #[test]
     fn a_link_is_as_long_as_it_is_called() {
-        for (us, wanted_us) in [(0, 0), (19_999, 19_999), (20_713, 20_000), (80_999, 80_000)] {
+        let pairs = [
+            (0, 0),
+            (19_999, 19_999),
+            // Never shorter than a shorter one.
+            (20_001, 20_000),
+            (20_713, 20_298),
+            (50_000, 49_000),
+            (u32::MAX, 4_209_067_949),
+        ];
+        for (us, wanted_us) in pairs {
             assert_eq!(round_trip(us), Duration::from_micros(wanted_us), "{us}");
         }
-        assert!(round_trip(81_000) > split::plan::ROUND_TRIP_MAX);
+        let is_near = |us| round_trip(us) <= split::plan::ROUND_TRIP_MAX;
+        assert!(is_near(80_100) && is_near(81_500));
+        assert!(!is_near(82_000));
     }
 
     /// GB/s that machines of some bandwidths (MB/s) are taken to decode with, if the first ones were measured.

@@ -11,6 +11,7 @@ use engine::stage::{StageOptions, StageRunner};
 use gguf::{Fingerprint, LayerMap, Model, SliceOrigin, SliceRole};
 use mesh::proto::Member;
 use mesh::{Mesh, NodeId};
+use split::FRAMES_HELD_MAX;
 use split::fault::Refusal;
 use split::layers::{LayerSource, Layers};
 use split::spec::StageSpec;
@@ -196,12 +197,10 @@ impl LayerSource for Slices {
             .plan(spec.layers.clone(), SliceRole::Stage)
             .map_err(|error| refused(error.to_string()))?;
         let kv_token_bytes = plan.metadata().kv_bytes_per_token().unwrap_or(0);
-        let row_bytes = u64::from(spec.width) * size_of::<f32>() as u64;
         let parts = [
             plan.copied_bytes(),
             kv_token_bytes.saturating_mul(spec.kv_tokens.into()),
-            (row_bytes * ACTIVATION_ROWS).saturating_mul(spec.rows_max.into()),
-            OVERHEAD_BYTES,
+            buffer_bytes(spec.width, spec.rows_max),
         ];
         Ok(parts.into_iter().fold(0, u64::saturating_add))
     }
@@ -262,6 +261,29 @@ impl LayerSource for Slices {
     }
 }
 
+/// Bytes of a stage's buffers beyond weights and cache, about.
+fn buffer_bytes(width: u32, rows_max: u32) -> u64 {
+    let row_bytes = u64::from(width) * size_of::<f32>() as u64;
+    (row_bytes * ACTIVATION_ROWS)
+        .saturating_mul(rows_max.into())
+        .saturating_add(OVERHEAD_BYTES)
+}
+
+/// Bytes that a worker's stage takes whatever its layers: buffers, and the frames that it holds at a time.
+pub(super) fn stage_bytes(width: u32, rows_max: u32) -> u64 {
+    let frame_bytes = u64::from(width) * u64::from(rows_max) * size_of::<f32>() as u64;
+    buffer_bytes(width, rows_max).saturating_add(frame_bytes.saturating_mul(FRAMES_HELD_MAX))
+}
+
+/// How long a slice is of use.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Keeping {
+    /// Also after the power failed.
+    ForLong,
+    /// It is about to be removed.
+    ForNow,
+}
+
 /// The file of a slice: one that is there already, or a new one. `progress` is told the share that is
 /// written and stops the work with false. Blocks.
 pub(super) fn slice(
@@ -269,6 +291,7 @@ pub(super) fn slice(
     layers: Range<u32>,
     role: SliceRole,
     folder: &Path,
+    keeping: Keeping,
     progress: &mut dyn FnMut(f64) -> bool,
 ) -> Result<PathBuf, String> {
     let fingerprint = model.fingerprint();
@@ -305,7 +328,11 @@ pub(super) fn slice(
         })
         .map_err(|error| text(&error))
         .and_then(|mut file| {
-            let kept = file.flush().and_then(|()| file.get_ref().sync_all());
+            let flushed = file.flush();
+            let kept = match keeping {
+                Keeping::ForLong => flushed.and_then(|()| file.get_ref().sync_all()),
+                Keeping::ForNow => flushed,
+            };
             kept.and_then(|()| std::fs::rename(&draft, &path))
                 .map_err(|error| unwritable(&path, &error))
         });

@@ -206,6 +206,18 @@ fn hosted(nodes: u8) -> World {
 }
 
 #[test]
+fn a_joiner_claims_a_model_once_it_knows_the_others() {
+    for (nodes, hosts_after_s) in [(2, 1), (8, 1), (1, 2)] {
+        let mut world = World::new(nodes);
+        world.ask(1);
+        world.run(hosts_after_s * SECOND - SECOND / 2, SECOND);
+        assert!(world.hosts().is_empty(), "{nodes}");
+        world.run(SECOND / 2, SECOND);
+        assert_eq!(world.hosts(), [1], "{nodes}");
+    }
+}
+
+#[test]
 fn one_node_takes_over_and_an_old_host_that_returns_leaves_it_to_that() {
     for nodes in 2..9 {
         let mut world = hosted(nodes);

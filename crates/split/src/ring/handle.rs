@@ -210,13 +210,13 @@ impl Ring {
         self.kv_tokens
     }
 
-    /// Most frames in flight: two for each stage, the host's among them.
+    /// Most frames in flight: two for each stage, the host's among them, and one for operations that go alone.
     #[must_use]
     pub fn frames_max(&self) -> usize {
         self.frames_max
     }
 
-    /// Frames with rows that may be in flight: one place stays free for operations that go alone.
+    /// Frames with rows that may be in flight.
     #[must_use]
     pub fn depth(&self) -> usize {
         self.frames_max.saturating_sub(1).max(1)

@@ -237,7 +237,7 @@ impl Workers {
     /// Starts to pump frames.
     fn open(self, host: &Host, ready: &[Ready], to: Duplex, from: Duplex) -> Ring {
         // Enough that each stage computes one and has one waiting.
-        let frames_max = 2 * (self.nodes.len() + 1);
+        let frames_max = 2 * (self.nodes.len() + 1) + 1;
         let (outgoing, out) = mpsc::channel(frames_max);
         let (returned, back) = mpsc::channel(frames_max);
         let (awaited, awaited_now) = watch::channel(0);

@@ -25,7 +25,7 @@ use crate::wire::{CacheOp, Frame, FrameFormat, FrameStreamError, Lease, encode_f
 const QUEUE_FRAMES: usize = 1;
 
 /// Frames that a stage holds at most: read, queued, computed (in and out), queued, written.
-pub(super) const FRAMES_HELD_MAX: u64 = 2 * QUEUE_FRAMES as u64 + 4;
+pub const FRAMES_HELD_MAX: u64 = 2 * QUEUE_FRAMES as u64 + 4;
 
 /// How long the next stage may take nothing. It may be at its first, slowest step; the host has less
 /// patience, this is for when it is gone as well.

@@ -75,13 +75,13 @@ async fn frames_follow_each_other_before_the_first_is_back() {
     let plan = plan(1, 1, 3);
     let mut ring = rig.raise(&plan).await.unwrap();
     let mut whole = whole(&plan);
-    let batches: Vec<_> = (0..8).map(|i| Batch::new(0, i * 4, 4)).collect();
-    assert_eq!(ring.frames_max(), 8);
+    let batches: Vec<_> = (0..9).map(|i| Batch::new(0, i * 4, 4)).collect();
+    assert_eq!(ring.frames_max(), 9);
     for batch in &batches {
         ring.submit(&batch.rows()).await.unwrap();
     }
     let full = ring.submit(&Batch::new(1, 0, 1).rows()).await;
-    assert_eq!(full, Err(RingError::Full { frames: 8 }));
+    assert_eq!(full, Err(RingError::Full { frames: 9 }));
     let (mut got, mut wanted) = (Vec::new(), Vec::new());
     for batch in &batches {
         ring.receive(&mut got).await.unwrap();

@@ -6,6 +6,7 @@ use std::io::{self, Write};
 use gguf::GgmlType;
 use half::f16;
 
+use super::ModelSpec;
 use super::tensors::{Kind, TensorSpec};
 
 /// Elements made at once: 1 MiB of F32. A multiple of the block size.
@@ -47,6 +48,9 @@ impl WeightType {
     }
 }
 
+/// By which the state of the noise grows with each number.
+const STEP: u64 = 0x9e37_79b9_7f4a_7c15;
+
 /// SplitMix64 (Steele, Lea, Flood 2014): the same numbers on every machine and in every version.
 struct Noise(u64);
 
@@ -60,8 +64,13 @@ impl Noise {
         Self(hash ^ seed.wrapping_mul(0x9e37_79b9_7f4a_7c15))
     }
 
+    /// Leaves out what would fill so many elements, an even number of them.
+    fn skip(&mut self, elements: u64) {
+        self.0 = self.0.wrapping_add(STEP.wrapping_mul(elements / 2));
+    }
+
     fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        self.0 = self.0.wrapping_add(STEP);
         let z = self.0;
         let z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
         let z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
@@ -82,19 +91,50 @@ impl Noise {
     }
 }
 
+/// Where token rows are.
+const EMBEDDING: &str = "token_embd.weight";
+
+/// Reach of the embedding of a model that writes loops: what the layers add hardly shows beside it, so that the last
+/// token alone decides on the next one.
+const LOUD: f32 = 100.0;
+
+/// Writes the output matrix of a model that writes loops of so many tokens: a token's row is the embedding of the
+/// one before it in its loop, with the values of a matrix, so that no other row is as much like the hidden state.
+pub(crate) fn write_loops(spec: &ModelSpec, tokens: u32, out: &mut dyn Write) -> io::Result<()> {
+    let width = u64::from(spec.width);
+    let reach = (1.5 * 3.0 / width as f32).sqrt();
+    let mut row = vec![0f32; width as usize];
+    let mut bytes = Vec::new();
+    for token in 0..spec.vocab {
+        let mut noise = Noise::of(spec.seed, EMBEDDING);
+        noise.skip(u64::from(before_in_loop(token, tokens, spec.vocab)) * width);
+        noise.fill(&mut row, 0.0, reach);
+        bytes.clear();
+        encode(&row, spec.weights.ggml_type(), &mut bytes)?;
+        out.write_all(&bytes)?;
+    }
+    Ok(())
+}
+
+/// Tokens make loops with their neighbours; the last loop may be shorter.
+fn before_in_loop(token: u32, tokens: u32, vocab: u32) -> u32 {
+    let start = token - token % tokens.max(1);
+    let end = start.saturating_add(tokens.max(1)).min(vocab);
+    match token == start {
+        true => end - 1,
+        false => token - 1,
+    }
+}
+
 /// Writes a tensor's data.
-pub(crate) fn write(
-    tensor: &TensorSpec,
-    weights: WeightType,
-    seed: u64,
-    out: &mut dyn Write,
-) -> io::Result<()> {
-    let mut noise = Noise::of(seed, &tensor.name);
+pub(crate) fn write(tensor: &TensorSpec, spec: &ModelSpec, out: &mut dyn Write) -> io::Result<()> {
+    let mut noise = Noise::of(spec.seed, &tensor.name);
     let row = tensor.dims.first().copied().unwrap_or(1).max(1);
     // A matrix of this spread keeps the size of what it multiplies; a little more lets the layers
     // differ from each other in what they add. Even noise spreads by its reach over root three.
     let (middle, reach) = match tensor.kind {
         Kind::Matrix | Kind::FloatMatrix => (0.0, (1.5 * 3.0 / row as f32).sqrt()),
+        Kind::Embedding if spec.loop_tokens.is_some() => (0.0, LOUD),
         // Small beside what the layers add: else a model with a tied output says its last token
         // again and again.
         Kind::Embedding => (0.0, 0.05),
@@ -102,7 +142,7 @@ pub(crate) fn write(
         Kind::Bias => (0.0, 0.1),
         Kind::Decay => (-1.0, 0.2),
     };
-    let ggml_type = tensor.ggml_type(weights);
+    let ggml_type = tensor.ggml_type(spec.weights);
     let mut left: u64 = tensor.dims.iter().product();
     let mut values = vec![0f32; PIECE_ELEMENTS.min(left as usize)];
     let mut bytes = Vec::new();
@@ -181,6 +221,23 @@ mod tests {
                 "{v} came back {error} off, a step is {scale}"
             );
         }
+    }
+
+    #[test]
+    fn tokens_make_loops_with_their_neighbours() {
+        let walk = |tokens, vocab| -> Vec<u32> {
+            (0..vocab)
+                .map(|token| before_in_loop(token, tokens, vocab))
+                .collect()
+        };
+        assert_eq!(walk(3, 7), [2, 0, 1, 5, 3, 4, 6]);
+        assert_eq!(walk(1, 3), [0, 1, 2]);
+        let (mut values, mut row) = (vec![0f32; 12], vec![0f32; 4]);
+        Noise::of(1, EMBEDDING).fill(&mut values, 0.0, 1.0);
+        let mut noise = Noise::of(1, EMBEDDING);
+        noise.skip(8);
+        noise.fill(&mut row, 0.0, 1.0);
+        assert_eq!(row, values[8..]);
     }
 
     #[test]

@@ -1,5 +1,7 @@
 //! One distance and one number of workers: what ours, theirs and the whole model do there, in turn.
 
+use std::path::Path;
+
 use anyhow::{Result, ensure};
 use serde::Serialize;
 
@@ -113,8 +115,8 @@ pub(super) struct Bench<'a> {
     /// Runs beside, and computes only when asked.
     pub(super) whole: &'a Endpoint,
     pub(super) sizes: Sizes,
-    /// Whether a ring with speculation is measured, too.
-    pub(super) speculates: bool,
+    /// The model of a ring with speculation, whose text repeats itself, if one is measured, too.
+    pub(super) loops: Option<&'a Path>,
 }
 
 impl Bench<'_> {
@@ -164,9 +166,9 @@ impl Bench<'_> {
         let (load_s, load_bytes) = (ring.load_s, ring.load_bytes);
         let predicted_tps = ring.predicted_tps;
         ring.end();
-        let repeating_tps = match self.speculates {
-            true => Some(self.repeating(round)?),
-            false => None,
+        let repeating_tps = match self.loops {
+            Some(loops) => Some(self.repeating(loops, round)?),
+            None => None,
         };
         Ok(Round {
             shares: ring::text(&shares),
@@ -252,11 +254,12 @@ impl Bench<'_> {
         Ok((stream.first_token_ms().unwrap_or(f64::NAN), other))
     }
 
-    /// A ring of its own, which drafts tokens. Random weights soon repeat themselves, and then most drafts are right.
-    fn repeating(&self, round: usize) -> Result<f64> {
+    /// A ring of its own, which drafts tokens, over a model of the same shape whose text goes round in a loop. From the
+    /// second round on drafts are right.
+    fn repeating(&self, loops: &Path, round: usize) -> Result<f64> {
         let wish = Wish {
+            model: loops,
             speculation: true,
-            keep_slices: true,
             ..self.wish
         };
         let ring = Ring::start(self.machines, &wish)?;

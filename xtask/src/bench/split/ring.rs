@@ -32,8 +32,6 @@ pub(super) struct Wish<'a> {
     /// Most memory of a node, gigabytes: decides how many of them it takes.
     pub(super) gigabytes: Option<f64>,
     pub(super) speculation: bool,
-    /// Whether slices of an earlier start may be used.
-    pub(super) keep_slices: bool,
     pub(super) threads: usize,
     pub(super) slots: usize,
     pub(super) context: usize,
@@ -86,7 +84,7 @@ impl Node {
             format!("worker{machine}")
         };
         let home = wish.folder.join(&name);
-        clear(&home, wish.keep_slices)?;
+        clear(&home)?;
         let log = wish.folder.join(format!("{name}.log"));
         let mut command = Command::new(wish.binary);
         // The user's own settings have no place in a comparison.
@@ -145,14 +143,9 @@ impl Node {
 }
 
 /// A folder without the files of an earlier start.
-fn clear(home: &Path, keep_slices: bool) -> Result<()> {
-    let own = if keep_slices {
-        home.join(".mesh-llm")
-    } else {
-        home.to_owned()
-    };
-    if own.exists() {
-        fs::remove_dir_all(&own)?;
+fn clear(home: &Path) -> Result<()> {
+    if home.exists() {
+        fs::remove_dir_all(home)?;
     }
     Ok(fs::create_dir_all(home)?)
 }

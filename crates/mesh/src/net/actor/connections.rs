@@ -180,6 +180,8 @@ impl Actor {
             node,
             role: candidate.role,
         });
+        // The handshake has measured one.
+        self.tell_round_trips(Some(node));
     }
 
     fn decide_incoming(&self, candidate: &Candidate) -> Result<(), Refusal> {

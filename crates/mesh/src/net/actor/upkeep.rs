@@ -29,7 +29,7 @@ impl Actor {
         }
         self.close_unused();
         if self.upkeeps.is_multiple_of(ROUND_TRIP_EVERY) {
-            self.tell_round_trips();
+            self.tell_round_trips(None);
             // Memberships may have an end.
             self.cut_revoked();
         }
@@ -90,10 +90,12 @@ impl Actor {
         }
     }
 
-    fn tell_round_trips(&mut self) {
+    /// That to one peer, or to all.
+    pub(super) fn tell_round_trips(&mut self, only: Option<NodeId>) {
         let measured: Vec<_> = self
             .peers
             .iter()
+            .filter(|(node, _)| only.is_none_or(|only| only == **node))
             .filter(|(_, peer)| peer.role == Role::Serve)
             .map(|(node, peer)| (*node, path_of(&peer.connection).1))
             .filter(|(_, round_trip)| !round_trip.is_zero())

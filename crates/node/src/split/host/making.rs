@@ -17,7 +17,7 @@ use tokio::runtime::Handle;
 
 use super::super::backend::SplitBackend;
 use super::super::pool::Scene;
-use super::super::slices::slice;
+use super::super::slices::{Keeping, slice, stage_bytes};
 use super::super::slices_folder;
 use super::super::stages::{RemoteStages, Slot};
 use super::rooms::Rooms;
@@ -40,6 +40,8 @@ pub(super) struct Subject {
     pub(super) fingerprint: Fingerprint,
     pub(super) width: u32,
     pub(super) path: PathBuf,
+    /// What a stage of it takes on a worker, whatever its layers, bytes.
+    pub(super) stage_bytes: u64,
     shape: ModelShape,
     context_tokens: u32,
     sequences: u32,
@@ -92,21 +94,25 @@ impl Subject {
         let Source::File(path) = source else {
             return Err(failed("only a model in a file can be split".to_owned()));
         };
-        let file = path.clone();
+        let (file, options) = (path.clone(), options(plan));
         let read = move || {
             let model = Model::open(&file).map_err(|error| error.to_string())?;
             let map = LayerMap::of(&model).map_err(|error| error.to_string())?;
             let (period, width) = (map.cuts().first().copied(), map.width());
             let shape = ModelShape::from_model(&model, period, WindowCache::Full)
                 .map_err(|error| error.to_string())?;
-            Ok::<_, String>((model, shape, width))
+            let room = engine::stage_options(&options).map_err(|error| error.to_string())?;
+            let bytes = stage_bytes(width, room.rows_max);
+            Ok::<_, String>((model, shape, width, bytes))
         };
-        let (model, shape, width) = blocking(&name, read).await?.map_err(failed)?;
+        let read = blocking(&name, read).await?;
+        let (model, shape, width, stage_bytes) = read.map_err(failed)?;
         Ok(Self {
             fingerprint: model.fingerprint(),
             model: Arc::new(model),
             width,
             path,
+            stage_bytes,
             shape,
             context_tokens: plan.context_tokens.unwrap_or(CONTEXT_DEFAULT),
             sequences: plan.slots.unwrap_or(1),
@@ -323,7 +329,14 @@ pub(super) async fn make(
             progress(share);
             true
         };
-        let tail = slice(&model, layers, SliceRole::Tail, &folder, &mut told)?;
+        let tail = slice(
+            &model,
+            layers,
+            SliceRole::Tail,
+            &folder,
+            Keeping::ForLong,
+            &mut told,
+        )?;
         let embedding = EmbeddingTable::open(&path).map_err(|error| error.to_string())?;
         plan.source = Source::File(tail);
         let options = options(&plan);

@@ -188,6 +188,7 @@ impl RingKeeper<'_> {
             own: own(shared.as_deref(), self.me(), None),
             fingerprint: &fingerprint,
             measured: &measured,
+            stage_bytes: self.subject.stage_bytes,
             without,
             held,
             beside,
