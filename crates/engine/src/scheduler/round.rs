@@ -6,7 +6,7 @@ use super::cost::StepCost;
 /// More groups must promise so much more tokens per second: each costs the host a step, and estimates err.
 const GAIN_MIN: f64 = 1.05;
 /// So much more must a change promise, or noise would change the groups all the time.
-const CHANGE_GAIN_MIN: f64 = 1.1;
+const CHANGE_GAIN_MIN: f64 = 1.05;
 /// Share of a step's time that does not depend on its rows, as long as nothing smaller was measured: reading
 /// the weights. Rather too much is hoped for than too little: what is tried gets known.
 const FIXED_SHARE: f64 = 0.3;

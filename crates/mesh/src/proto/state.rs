@@ -297,8 +297,8 @@ impl State {
         let Some(peer) = self.peers.get_mut(&node) else {
             return;
         };
-        if peer.round_trip_us.replace(us).is_none() {
-            // Whoever plans with this node, here or elsewhere, knows less as long as it is not told.
+        // Whoever plans with this node, here or elsewhere, knows less as long as it is not told.
+        if is_news(peer.round_trip_us.replace(us), us) {
             self.publisher.round_trips_changed();
             self.mark_changed();
         }
@@ -494,6 +494,18 @@ impl State {
         }
         std::mem::take(&mut self.effects)
     }
+}
+
+/// Round trips that differ by less, microseconds or in proportion, are the same: they are never quite.
+const ROUND_TRIP_NEWS_US: u32 = 500;
+const ROUND_TRIP_NEWS_PART: u32 = 64;
+
+/// Whether a round trip is worth to be told when another one was before.
+fn is_news(before: Option<u32>, now: u32) -> bool {
+    before.is_none_or(|before| {
+        let same = ROUND_TRIP_NEWS_US.max(before / ROUND_TRIP_NEWS_PART);
+        before.abs_diff(now) > same
+    })
 }
 
 impl std::fmt::Debug for State {

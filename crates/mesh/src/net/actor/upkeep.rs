@@ -19,6 +19,9 @@ const KEEP_MS: u64 = 10_000;
 /// How often round trips are told to `proto`, in upkeeps.
 const ROUND_TRIP_EVERY: u64 = 5;
 
+/// In so many upkeeps of a new node they are told each time: what the handshakes measured includes their arithmetic.
+const ROUND_TRIP_FIRST: u64 = 10;
+
 impl Actor {
     pub(super) async fn upkeep(&mut self) {
         self.upkeeps += 1;
@@ -28,6 +31,9 @@ impl Actor {
             self.event(Event::LocalChanged(info));
         }
         self.close_unused();
+        if self.upkeeps < ROUND_TRIP_FIRST {
+            self.tell_round_trips(None);
+        }
         if self.upkeeps.is_multiple_of(ROUND_TRIP_EVERY) {
             self.tell_round_trips(None);
             // Memberships may have an end.
