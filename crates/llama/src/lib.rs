@@ -12,6 +12,7 @@ mod batch;
 mod context;
 mod dequantize;
 mod error;
+mod huge_pages;
 mod layer_hook;
 mod model;
 mod order;

@@ -10,6 +10,7 @@ use llama_cpp_sys_2 as sys;
 use crate::Vocabulary;
 use crate::backend;
 use crate::error::Error;
+use crate::huge_pages;
 
 /// How to load a model.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -115,6 +116,9 @@ impl Model {
             Some(raw) => {
                 // SAFETY: the vocabulary belongs to the model, which `ModelInner` keeps alive.
                 let vocabulary = unsafe { Vocabulary::of_model(raw.as_ptr()) };
+                if !params.vocabulary_only {
+                    huge_pages::ask();
+                }
                 Ok(Self {
                     inner: Arc::new(ModelInner { raw, vocabulary }),
                 })
