@@ -17,8 +17,9 @@ pub(crate) const LARGE_CONTEXT: u32 = 32_768;
 /// What the host of that model gives, in gigabytes: one of its four layers.
 pub(crate) const HOST_GB: &str = "0.2";
 
-/// What a worker gives: two of them, and 64 MiB that a stage takes besides.
-pub(crate) const WORKER_GB: &str = "0.36";
+/// What a worker gives: two of them, and 64 MiB that a stage takes besides, in the steps in which machines tell of
+/// their memory.
+pub(crate) const WORKER_GB: &str = "0.42";
 
 /// Writes `alphabet.gguf`.
 pub(crate) fn write_alphabet(folder: &Path) -> PathBuf {

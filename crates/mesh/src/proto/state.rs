@@ -297,10 +297,13 @@ impl State {
         let Some(peer) = self.peers.get_mut(&node) else {
             return;
         };
-        // Whoever plans with this node, here or elsewhere, knows less as long as it is not told.
-        if is_news(peer.round_trip_us.replace(us), us) {
-            self.publisher.round_trips_changed();
+        let before = peer.round_trip_us.replace(us);
+        if differ(before, us, SAME_HERE_US, SAME_HERE_PART) {
             self.mark_changed();
+        }
+        // Whoever plans with this node elsewhere knows less as long as it is not told.
+        if differ(before, us, SAME_TOLD_US, SAME_TOLD_PART) {
+            self.publisher.round_trips_changed();
         }
     }
 
@@ -497,15 +500,16 @@ impl State {
 }
 
 /// Round trips that differ by less, microseconds or in proportion, are the same: they are never quite.
-const ROUND_TRIP_NEWS_US: u32 = 500;
-const ROUND_TRIP_NEWS_PART: u32 = 64;
+const SAME_HERE_US: u32 = 500;
+const SAME_HERE_PART: u32 = 64;
 
-/// Whether a round trip is worth to be told when another one was before.
-fn is_news(before: Option<u32>, now: u32) -> bool {
-    before.is_none_or(|before| {
-        let same = ROUND_TRIP_NEWS_US.max(before / ROUND_TRIP_NEWS_PART);
-        before.abs_diff(now) > same
-    })
+/// The same for others, whom telling costs: a small change comes along with the next load.
+const SAME_TOLD_US: u32 = 5_000;
+const SAME_TOLD_PART: u32 = 4;
+
+/// Whether a round trip is another one than before, or the first.
+fn differ(before: Option<u32>, now: u32, same_us: u32, same_part: u32) -> bool {
+    before.is_none_or(|before| before.abs_diff(now) > same_us.max(before / same_part))
 }
 
 impl std::fmt::Debug for State {
