@@ -70,11 +70,6 @@ impl Publisher {
         self.changed = true;
     }
 
-    /// The way to a peer is known; it is told with the next load.
-    pub(super) fn round_trips_changed(&mut self) {
-        self.changed = true;
-    }
-
     /// When something urgent may be told, if there is something.
     pub(super) fn urgent_at_ms(&self) -> Option<u64> {
         (self.urgent && self.budget > 0).then_some(self.published_at_ms + ANNOUNCE_MS_MIN)

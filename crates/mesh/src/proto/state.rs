@@ -298,12 +298,9 @@ impl State {
             return;
         };
         let before = peer.round_trip_us.replace(us);
-        if differ(before, us, SAME_HERE_US, SAME_HERE_PART) {
+        // Others are told with the next load.
+        if differ(before, us) {
             self.mark_changed();
-        }
-        // Whoever plans with this node elsewhere knows less as long as it is not told.
-        if differ(before, us, SAME_TOLD_US, SAME_TOLD_PART) {
-            self.publisher.round_trips_changed();
         }
     }
 
@@ -500,16 +497,12 @@ impl State {
 }
 
 /// Round trips that differ by less, microseconds or in proportion, are the same: they are never quite.
-const SAME_HERE_US: u32 = 500;
-const SAME_HERE_PART: u32 = 64;
-
-/// The same for others, whom telling costs: a small change comes along with the next load.
-const SAME_TOLD_US: u32 = 5_000;
-const SAME_TOLD_PART: u32 = 4;
+const SAME_US: u32 = 500;
+const SAME_PART: u32 = 64;
 
 /// Whether a round trip is another one than before, or the first.
-fn differ(before: Option<u32>, now: u32, same_us: u32, same_part: u32) -> bool {
-    before.is_none_or(|before| before.abs_diff(now) > same_us.max(before / same_part))
+fn differ(before: Option<u32>, now: u32) -> bool {
+    before.is_none_or(|before| before.abs_diff(now) > SAME_US.max(before / SAME_PART))
 }
 
 impl std::fmt::Debug for State {
