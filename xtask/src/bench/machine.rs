@@ -48,6 +48,18 @@ pub(super) fn built_binary(name: &str) -> Result<PathBuf> {
     Ok(path)
 }
 
+/// cmake for llama.cpp. GCC 12 miscompiles its kernels for matrix units unless it finds the repaired header first; cargo
+/// tells it where, but not a program that runs by itself.
+pub(super) fn cmake() -> Command {
+    const VARIABLE: &str = "CPLUS_INCLUDE_PATH";
+    let mut cmake = Command::new("cmake");
+    if std::env::var_os(VARIABLE).is_none() {
+        let headers = Path::new(env!("CARGO_MANIFEST_DIR")).join("../.cargo/include");
+        cmake.env(VARIABLE, headers);
+    }
+    cmake
+}
+
 pub(super) fn core_count() -> usize {
     thread::available_parallelism().map_or(1, usize::from)
 }

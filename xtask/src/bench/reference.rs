@@ -42,7 +42,7 @@ pub(super) fn ensure() -> Result<PathBuf> {
         "bench: compiling llama-server once, for about ten minutes on two cores, in {}",
         build.display()
     );
-    let mut configure = Command::new("cmake");
+    let mut configure = machine::cmake();
     configure
         .arg("-S")
         .arg(source.join("vendor").join("llama.cpp"))
@@ -54,7 +54,7 @@ pub(super) fn ensure() -> Result<PathBuf> {
     }
     run(&mut configure)?;
     let jobs = machine::core_count().to_string();
-    run(Command::new("cmake").arg("--build").arg(&build).args([
+    run(machine::cmake().arg("--build").arg(&build).args([
         "--target",
         "llama-server",
         "--parallel",

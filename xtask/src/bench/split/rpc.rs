@@ -71,7 +71,7 @@ impl Programs {
         for (name, text) in SOURCES {
             fs::write(own.join(name), text)?;
         }
-        let mut configure = Command::new("cmake");
+        let mut configure = machine::cmake();
         configure
             .arg("-S")
             .arg(&own)
@@ -81,7 +81,7 @@ impl Programs {
             .arg(format!("-DLLAMA_CPP_DIR={}", llama_cpp.display()));
         run(&mut configure)?;
         let jobs = machine::core_count().to_string();
-        run(Command::new("cmake").arg("--build").arg(&build).args([
+        run(machine::cmake().arg("--build").arg(&build).args([
             "--target",
             "rpc_server",
             "rpc_client",
