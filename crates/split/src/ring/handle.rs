@@ -355,7 +355,7 @@ impl Ring {
             held.fill(0);
             return self.clear().await;
         }
-        for (sequence, held) in (0..self.plan.sequences).zip(held) {
+        for (sequence, held) in (0..).zip(held) {
             let length = self.ledger.length(sequence);
             let mut wanted = length.min(*held);
             if self.ledger.is_recurrent() && wanted < length {
@@ -439,10 +439,12 @@ impl Ring {
             sequences,
             hidden,
         };
+        let replays = frame.replay().is_some();
         let bytes = encode_frame(&frame, self.plan.width, self.plan.precision);
         let outgoing = Outgoing {
             number,
             rows,
+            replays,
             bytes,
         };
         if self.outgoing.send(outgoing).await.is_err() {

@@ -23,6 +23,8 @@ const WRITE_MAX: Duration = Duration::from_secs(180);
 pub(super) struct Outgoing {
     pub(super) number: u64,
     pub(super) rows: u32,
+    /// Rows go round once more, and come back without values.
+    pub(super) replays: bool,
     pub(super) bytes: Vec<u8>,
 }
 
@@ -31,6 +33,7 @@ pub(super) struct Outgoing {
 pub(super) struct Flight {
     number: u64,
     rows: u32,
+    replays: bool,
     sent: Instant,
 }
 
@@ -86,6 +89,7 @@ async fn write(
         let flight = Flight {
             number: out.number,
             rows: out.rows,
+            replays: out.replays,
             sent: Instant::now(),
         };
         flights.send(flight).await.ok()?;
@@ -178,6 +182,9 @@ fn check(frame: &Frame, flight: &Flight) -> Result<(), String> {
     if frame.outcome == Outcome::Rows && frame.positions.len() != rows {
         let came = frame.positions.len();
         return Err(format!("{came} rows came back instead of {rows}"));
+    }
+    if frame.is_bare() && !flight.replays {
+        return Err("rows came back without their values".to_owned());
     }
     match is_finite(&frame.hidden) {
         true => Ok(()),

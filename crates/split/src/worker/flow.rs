@@ -188,7 +188,7 @@ impl Flow {
         // Rows that go round once more are for those who have lost what they made of them.
         let replay = frame.replay();
         let is_for_this = replay.is_none_or(|fresh| fresh.has(self.place));
-        let is_for_next = replay.is_none_or(|fresh| fresh.has(self.place + 1));
+        let is_for_next = replay.is_none_or(|fresh| fresh.has(self.place.saturating_add(1)));
         let mut evaluated = 0;
         if frame.positions.is_empty() {
             // Operations alone.

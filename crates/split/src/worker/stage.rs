@@ -15,6 +15,7 @@ use crate::fault::{Fault, Refusal};
 use crate::layers::Layers;
 use crate::lease::Ask;
 use crate::pace::Work;
+use crate::ring::WORKERS_MAX;
 use crate::spec::StageSpec;
 use crate::transport::Duplex;
 use crate::wire::{Alive, FromWorker, Lease, Ready};
@@ -156,6 +157,9 @@ impl Stage<'_> {
         let spec = self.lease.spec.clone();
         let refused = |text: String| Ended::Refused(Refusal::OutOfRange { text });
         spec.check().map_err(|error| refused(error.to_string()))?;
+        if self.lease.place as usize >= WORKERS_MAX {
+            return Err(refused(format!("there is no place {}", self.lease.place)));
+        }
         if self.lease.place == 0 && self.lease.previous != self.host {
             return Err(refused("rows would come from somebody else".to_owned()));
         }

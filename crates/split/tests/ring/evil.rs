@@ -30,6 +30,7 @@ enum Evil {
     WrongWidth,
     FewerRows,
     MoreRows,
+    BareRows,
     Infinity,
     OldEpoch,
     NextEpoch,
@@ -176,6 +177,10 @@ async fn flow(
             frame.hidden.extend([0.0; WIDTH as usize]);
             encode(&frame)
         }
+        Evil::BareRows => {
+            frame.hidden.clear();
+            encode(&frame)
+        }
         Evil::Infinity => {
             frame.hidden[0] = f32::INFINITY;
             encode(&frame)
@@ -205,12 +210,13 @@ async fn flow(
     std::future::pending::<()>().await;
 }
 
-const ALL: [Evil; 14] = [
+const ALL: [Evil; 15] = [
     Evil::Nothing,
     Evil::Garbage,
     Evil::WrongWidth,
     Evil::FewerRows,
     Evil::MoreRows,
+    Evil::BareRows,
     Evil::Infinity,
     Evil::OldEpoch,
     Evil::NextEpoch,

@@ -87,34 +87,36 @@ async fn ten_terabytes_are_not_given() {
     assert_eq!(rig.fakes[0].loads(), 0);
     rig.assert_free().await;
     // Nor does the worker trust its host to look at its own numbers.
-    let specs: [fn(&mut StageSpec); 5] = [
-        |spec| spec.kv_tokens = u32::MAX,
-        |spec| spec.width = u32::MAX,
-        |spec| spec.rows_max = u32::MAX,
-        |spec| spec.layers = 0..u32::MAX,
-        |spec| spec.sequences = u32::MAX,
+    let changes: [fn(&mut Lease); 7] = [
+        |lease| lease.spec.kv_tokens = u32::MAX,
+        |lease| lease.spec.width = u32::MAX,
+        |lease| lease.spec.rows_max = u32::MAX,
+        |lease| lease.spec.layers = 0..u32::MAX,
+        |lease| lease.spec.sequences = u32::MAX,
+        |lease| lease.place = 16,
+        |lease| lease.place = u32::MAX,
     ];
-    for (number, change) in (1..).zip(specs) {
-        let mut spec = StageSpec {
-            model: MODEL,
-            layers: 0..2,
-            width: WIDTH,
-            kv_tokens: 256,
-            sequences: 4,
-            rows_max: 64,
-        };
-        change(&mut spec);
-        let lease = ToWorker::Lease(Box::new(Lease {
+    for (number, change) in (1..).zip(changes) {
+        let mut lease = Lease {
             ring: RingId([number; 16]),
             epoch: 1,
-            spec,
+            spec: StageSpec {
+                model: MODEL,
+                layers: 0..2,
+                width: WIDTH,
+                kv_tokens: 256,
+                sequences: 4,
+                rows_max: 64,
+            },
             precision: Precision::F32,
             lease: Duration::from_secs(30),
             place: 1,
             previous: node(0),
             next: node(0),
             keeps: false,
-        }));
+        };
+        change(&mut lease);
+        let lease = ToWorker::Lease(Box::new(lease));
         let mut stream = rig.net.transport(0).open(node(1)).await.unwrap();
         for message in [Opening::Control.to_bytes(), lease.to_bytes()] {
             write_message(&mut stream.write, &message).await.unwrap();
