@@ -148,18 +148,27 @@ impl RemoteStages {
             return Ok(());
         };
         let advanced = self.with(async |ring| replay.advance(ring, &memory, PAUSE).await);
-        match (advanced, &mut self.ring) {
+        let error = match (advanced, &mut self.ring) {
             (Ok(true), Some(ring)) => {
                 let (stages, rows) = (replay.filled(), replay.rows());
                 tracing::info!(stages, rows, "a ring goes on where the one before stood");
                 ring.adopt(replay, memory);
+                // The caller is to ask what is there now.
+                StageError::Waiting
             }
-            (_, Some(_)) => (self.replay, self.memory) = (Some(replay), Some(memory)),
-            // It is lost as well.
-            (_, None) => self.memory = Some(memory),
-        }
-        // The caller is to ask what is there now.
-        Err(StageError::Waiting)
+            (Ok(_), Some(_)) => {
+                (self.replay, self.memory) = (Some(replay), Some(memory));
+                StageError::Waiting
+            }
+            // The ring can't be filled; the caller begins anew.
+            (Err(error), Some(_)) => error,
+            // It is lost as well; too often, and the rows themselves may be why.
+            (advanced, None) => {
+                self.memory = Some(memory);
+                advanced.err().unwrap_or(StageError::Waiting)
+            }
+        };
+        Err(error)
     }
 
     /// Does something with the ring; a ring that is lost is let go.
