@@ -4,6 +4,8 @@ use crate::TokenId;
 use crate::scheduler::cost::StepCost;
 use crate::scheduler::round::Pipe;
 
+/// Drafted where it is not known what drafts cost.
+const DRAFT_TOKENS_FIRST: usize = 3;
 /// Most tokens drafted for one step: beyond it an early wrong token wastes too much.
 pub const DRAFT_TOKENS_MAX: usize = 15;
 /// Shortest repeat that counts as one, tokens.
@@ -102,7 +104,8 @@ pub struct Steps<'a> {
 /// Maximises expected tokens per second: with acceptance `p`, `k` drafts yield
 /// `(1 - p^(k+1)) / (1 - p)` tokens (Leviathan et al., 2023, arXiv:2211.17192) for the time until the
 /// next step, which has `jobs * (1 + k)` rows and may spend most of its time on links, plus `draft_ms`
-/// per drafted token. While the times are unknown it drafts three, so that they get known.
+/// per drafted token. While the times are unknown it drafts three, so that they get known: a line from the first
+/// prompt, which may have read weights from a disk, would say that rows are dear.
 #[must_use]
 pub fn draft_tokens(p: f64, steps: &Steps<'_>) -> usize {
     let jobs = steps.jobs.max(1);
@@ -111,13 +114,14 @@ pub fn draft_tokens(p: f64, steps: &Steps<'_>) -> usize {
         let step_ms = steps.cost.step_ms(rows)?;
         Some(steps.pipe.round_ms(steps.groups, step_ms))
     };
-    let Some(plain_ms) = round_ms(jobs) else {
-        return 3;
+    let is_timed = steps.cost.is_measured(jobs * (1 + DRAFT_TOKENS_FIRST));
+    let Some(plain_ms) = round_ms(jobs).filter(|_| is_timed) else {
+        return DRAFT_TOKENS_FIRST;
     };
     let mut best = (1.0 / plain_ms * GAIN_MIN, 0);
     for k in 1..=DRAFT_TOKENS_MAX {
         let Some(round_ms) = round_ms(jobs * (1 + k)) else {
-            return 3.min(DRAFT_TOKENS_MAX);
+            return DRAFT_TOKENS_FIRST;
         };
         let tokens = (1.0 - p.powi(k as i32 + 1)) / (1.0 - p);
         let speed = tokens / (round_ms + steps.draft_ms * k as f64);
@@ -195,6 +199,17 @@ mod tests {
     #[test]
     fn unknown_costs_are_explored() {
         assert_eq!(draft_tokens(0.5, &whole(&StepCost::default())), 3);
+    }
+
+    #[test]
+    fn a_cold_first_prompt_does_not_rule_drafts_out() {
+        let mut cost = StepCost::default();
+        cost.observe(50, 10_000.0);
+        cost.observe(1, 18.0);
+        assert_eq!(draft_tokens(0.5, &whole(&cost)), 3);
+        cost.observe(4, 37.0);
+        assert!(draft_tokens(0.7, &whole(&cost)) > 0);
+        assert_eq!(draft_tokens(0.05, &whole(&cost)), 0);
     }
 
     #[test]

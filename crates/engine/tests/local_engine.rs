@@ -345,19 +345,13 @@ async fn speculation_changes_no_greedy_text() {
     let prompt = "one two three four one two three four one two three";
     let expected = answer(&plain, greedy(prompt, 60)).await.unwrap();
     for engine in [lookup, drafted] {
-        let (mut drafted, mut accepted) = (0, 0);
-        // What it costs is measured, and on a busy machine a draft may not seem worth it at first.
-        for _ in 0..20 {
-            let got = answer(&engine, greedy(prompt, 60)).await.unwrap();
-            assert_eq!(got.tokens, expected.tokens);
-            drafted += got.summary.usage.drafted_tokens;
-            accepted += u64::from(got.summary.usage.accepted_tokens);
-            if drafted > 0 {
-                break;
-            }
-        }
-        assert!(drafted > 0, "nothing was drafted");
-        assert_eq!(engine.load().accepted_tokens_total, accepted);
+        let got = answer(&engine, greedy(prompt, 60)).await.unwrap();
+        assert_eq!(got.tokens, expected.tokens);
+        assert!(got.summary.usage.drafted_tokens > 0, "nothing was drafted");
+        assert_eq!(
+            engine.load().accepted_tokens_total,
+            u64::from(got.summary.usage.accepted_tokens)
+        );
     }
 }
 

@@ -79,6 +79,12 @@ impl StepCost {
         self.small[rows.clamp(1, SMALL_ROWS)].count >= KNOWN_COUNT
     }
 
+    /// Whether a step of so many rows was ever measured.
+    #[must_use]
+    pub fn is_measured(&self, rows: usize) -> bool {
+        self.small[rows.clamp(1, SMALL_ROWS)].get().is_some()
+    }
+
     /// The next larger number of rows that was measured, and its time, ms.
     #[must_use]
     pub fn next_larger(&self, rows: usize) -> Option<(usize, f64)> {
