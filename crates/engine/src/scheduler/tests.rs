@@ -108,6 +108,13 @@ proptest! {
     }
 }
 
+/// Room for everything, little of it beside jobs that decode.
+const BUDGET: Budget = Budget {
+    jobs: usize::MAX,
+    beside_decoding: 10,
+    alone: 64,
+};
+
 fn limits() -> Limits {
     Limits {
         slots: 4,
@@ -169,17 +176,12 @@ fn prompts_share_a_step_evenly_and_use_what_others_leave() {
 #[test]
 fn a_long_prompt_leaves_room_for_running_jobs() {
     let mut scheduler = Scheduler::new(limits());
-    let budget = Budget {
-        jobs: usize::MAX,
-        beside_decoding: 10,
-        alone: 64,
-    };
     scheduler.submit(0, vec![1], true);
-    let first = scheduler.plan(budget);
+    let first = scheduler.plan(BUDGET);
     scheduler.commit(&first);
     scheduler.advance(0, &[2]);
     scheduler.submit(1, (0..500).collect(), true);
-    let step = scheduler.plan(budget);
+    let step = scheduler.plan(BUDGET);
     assert_eq!(step.rows.iter().filter(|r| r.key == 0).count(), 1);
     // 10 rows wanted, one decodes: filled up to a multiple of four.
     assert_eq!(step.prefill_rows, 11);
@@ -219,29 +221,24 @@ fn a_job_that_was_sent_back_waits_for_another_to_finish() {
 #[test]
 fn a_job_goes_on_from_what_is_still_there() {
     let mut scheduler = Scheduler::new(limits());
-    let budget = Budget {
-        jobs: usize::MAX,
-        beside_decoding: 10,
-        alone: 64,
-    };
     for (key, first) in [(0, 1), (1, 2)] {
         scheduler.submit(key, vec![first; 9], true);
     }
-    let step = scheduler.plan(budget);
+    let step = scheduler.plan(BUDGET);
     assert_eq!(step.rows.len(), 18);
     scheduler.commit(&step);
     for key in [0, 1] {
         scheduler.advance(key, &[7]);
     }
     // Their tokens are under way, and what they wait for is lost.
-    assert_eq!(scheduler.plan(budget).rows.len(), 2);
+    assert_eq!(scheduler.plan(BUDGET).rows.len(), 2);
     let mut held = scheduler.held();
     assert_eq!(held.iter().filter(|held| **held == 9).count(), 2);
     assert_eq!(held.iter().sum::<u32>(), 18);
     let second = held.iter().rposition(|held| *held == 9).unwrap();
     held[second] = 4;
     scheduler.forget_but(&held);
-    let step = scheduler.plan(budget);
+    let step = scheduler.plan(BUDGET);
     let rows: Vec<_> = step
         .rows
         .iter()
@@ -255,35 +252,25 @@ fn a_job_goes_on_from_what_is_still_there() {
 #[test]
 fn a_job_that_was_sent_back_can_lose_its_stall() {
     let mut scheduler = Scheduler::new(limits());
-    let budget = Budget {
-        jobs: usize::MAX,
-        beside_decoding: 10,
-        alone: 64,
-    };
     scheduler.submit(0, vec![1, 2], true);
-    scheduler.plan(budget);
+    scheduler.plan(BUDGET);
     scheduler.set_stall(0, Stall::Short);
     scheduler.forget_all();
     scheduler.set_stall(0, Stall::None);
-    assert_eq!(scheduler.plan(budget).rows.len(), 2);
+    assert_eq!(scheduler.plan(BUDGET).rows.len(), 2);
 }
 
 #[test]
 fn a_stalled_job_keeps_its_slot_and_gets_no_rows() {
     let mut scheduler = Scheduler::new(limits());
-    let budget = Budget {
-        jobs: usize::MAX,
-        beside_decoding: 10,
-        alone: 64,
-    };
     scheduler.submit(0, vec![1, 2], true);
-    let step = scheduler.plan(budget);
+    let step = scheduler.plan(BUDGET);
     scheduler.take_back(&step);
     scheduler.set_stall(0, Stall::Short);
-    assert!(scheduler.plan(budget).rows.is_empty());
+    assert!(scheduler.plan(BUDGET).rows.is_empty());
     assert_eq!(scheduler.running(), 1);
     scheduler.set_stall(0, Stall::None);
-    assert_eq!(scheduler.plan(budget).rows.len(), 2);
+    assert_eq!(scheduler.plan(BUDGET).rows.len(), 2);
 }
 
 #[test]
@@ -293,24 +280,19 @@ fn a_stalled_job_makes_way_for_one_that_waits_and_comes_back_first() {
         sequences: 2,
         ..limits()
     };
-    let budget = Budget {
-        jobs: usize::MAX,
-        beside_decoding: 10,
-        alone: 64,
-    };
     let mut scheduler = Scheduler::new(one_slot);
     for key in 0..3 {
         let first = 100 * key as TokenId;
         scheduler.submit(key, (first..first + 20).collect(), true);
     }
-    let step = scheduler.plan(budget);
+    let step = scheduler.plan(BUDGET);
     scheduler.commit(&step);
     scheduler.advance(0, &[7]);
     // A consumer that stutters loses nothing.
     scheduler.set_stall(0, Stall::Short);
-    assert!(scheduler.plan(budget).rows.is_empty());
+    assert!(scheduler.plan(BUDGET).rows.is_empty());
     scheduler.set_stall(0, Stall::Long);
-    let step = scheduler.plan(budget);
+    let step = scheduler.plan(BUDGET);
     assert!(step.rows.iter().all(|row| row.key == 1), "{step:?}");
     let counts = (scheduler.running(), scheduler.parked(), scheduler.waiting());
     assert_eq!(counts, (1, 1, 2));
@@ -318,7 +300,7 @@ fn a_stalled_job_makes_way_for_one_that_waits_and_comes_back_first() {
     scheduler.advance(1, &[7]);
     scheduler.set_stall(0, Stall::None);
     scheduler.finish(1);
-    let step = scheduler.plan(budget);
+    let step = scheduler.plan(BUDGET);
     // All that it had is there, but for the last token.
     assert_eq!(step.rows.len(), 1, "{step:?}");
     assert_eq!((step.rows[0].key, step.rows[0].position), (0, 20));

@@ -91,76 +91,32 @@ async fn a_split_engine_says_what_a_whole_one_says() {
     }
 }
 
-/// Fails at some call, as a machine that goes away for a moment.
+/// Fails at some calls, as a machine that goes away for a moment; what it held it still holds then.
 struct Flaky {
     stages: LocalStages,
     calls: usize,
     fails_at: &'static [usize],
+    error: StageError,
+    rows: Arc<AtomicUsize>,
+}
+
+impl Flaky {
+    fn new(stages: LocalStages, fails_at: &'static [usize], error: StageError) -> Self {
+        Self {
+            stages,
+            calls: 0,
+            fails_at,
+            error,
+            rows: Arc::default(),
+        }
+    }
 }
 
 impl Stages for Flaky {
     fn submit(&mut self, batch: &StageBatch<'_>) -> Result<(), StageError> {
         self.calls += 1;
         if self.fails_at.contains(&self.calls) {
-            return Err(StageError::Lost("the machine is gone".into()));
-        }
-        self.stages.submit(batch)
-    }
-
-    fn receive(&mut self, hidden: &mut Vec<f32>) -> Result<(), StageError> {
-        self.stages.receive(hidden)
-    }
-
-    fn copy(&mut self, from: u32, to: u32, tokens: u32) -> Result<(), StageError> {
-        self.stages.copy(from, to, tokens)
-    }
-
-    fn cut(&mut self, sequence: u32, from: u32) -> Result<(), StageError> {
-        self.stages.cut(sequence, from)
-    }
-
-    fn clear(&mut self) -> Result<(), StageError> {
-        self.stages.clear()
-    }
-}
-
-#[tokio::test]
-async fn a_failed_step_is_evaluated_again() {
-    let folder = tempfile::tempdir().unwrap();
-    let slices = slices(&folder);
-    let whole = Engine::load(options(&slices.whole), |_| {}).unwrap();
-    let flaky = |fails_at| {
-        move |stages| -> Box<dyn Stages> {
-            Box::new(Flaky {
-                stages,
-                calls: 0,
-                fails_at,
-            })
-        }
-    };
-    // What was lost is evaluated again in one call, so the last bits of what follows may be others.
-    let wanted = answer(&whole, PROMPTS[0]).await.unwrap();
-    let twice = split(&slices, flaky(&[3, 9]));
-    let got = answer(&twice, PROMPTS[0]).await.unwrap();
-    assert_eq!((got.len(), &got[..2]), (wanted.len(), &wanted[..2]));
-    let always = split(&slices, flaky(&[4, 5, 6]));
-    let error = answer(&always, PROMPTS[0]).await.unwrap_err();
-    assert!(error.to_string().contains("the machine is gone"), "{error}");
-    assert_eq!(answer(&always, PROMPTS[0]).await.unwrap(), wanted);
-}
-
-/// Has to wait at some call, and still holds then what it held.
-struct Pausing {
-    stages: LocalStages,
-    calls: usize,
-    rows: Arc<AtomicUsize>,
-}
-
-impl Stages for Pausing {
-    fn submit(&mut self, batch: &StageBatch<'_>) -> Result<(), StageError> {
-        self.calls += 1;
-        if [3, 4, 9].contains(&self.calls) {
-            return Err(StageError::Waiting);
+            return Err(self.error.clone());
         }
         self.rows.fetch_add(batch.len(), Ordering::SeqCst);
         self.stages.submit(batch)
@@ -189,19 +145,37 @@ impl Stages for Pausing {
 }
 
 #[tokio::test]
+async fn a_failed_step_is_evaluated_again() {
+    let folder = tempfile::tempdir().unwrap();
+    let slices = slices(&folder);
+    let whole = Engine::load(options(&slices.whole), |_| {}).unwrap();
+    let flaky = |fails_at| {
+        move |stages| -> Box<dyn Stages> {
+            let lost = StageError::Lost("the machine is gone".into());
+            Box::new(Flaky::new(stages, fails_at, lost))
+        }
+    };
+    // What was lost is evaluated again in one call, so the last bits of what follows may be others.
+    let wanted = answer(&whole, PROMPTS[0]).await.unwrap();
+    let twice = split(&slices, flaky(&[3, 9]));
+    let got = answer(&twice, PROMPTS[0]).await.unwrap();
+    assert_eq!((got.len(), &got[..2]), (wanted.len(), &wanted[..2]));
+    let always = split(&slices, flaky(&[4, 5, 6]));
+    let error = answer(&always, PROMPTS[0]).await.unwrap_err();
+    assert!(error.to_string().contains("the machine is gone"), "{error}");
+    assert_eq!(answer(&always, PROMPTS[0]).await.unwrap(), wanted);
+}
+
+#[tokio::test]
 async fn nothing_is_evaluated_again_that_is_still_there() {
     let folder = tempfile::tempdir().unwrap();
     let slices = slices(&folder);
     let whole = Engine::load(options(&slices.whole), |_| {}).unwrap();
-    let rows = Arc::new(AtomicUsize::new(0));
-    let seen = Arc::clone(&rows);
-    let calls = 0;
-    let split = split(&slices, move |stages| {
-        Box::new(Pausing {
-            stages,
-            calls,
-            rows: seen,
-        })
+    let mut rows = Arc::default();
+    let split = split(&slices, |stages| {
+        let pausing = Flaky::new(stages, &[3, 4, 9], StageError::Waiting);
+        rows = Arc::clone(&pausing.rows);
+        Box::new(pausing)
     });
     let wanted = answer(&whole, PROMPTS[0]).await.unwrap();
     // To the last bit: no row has been evaluated in another company.

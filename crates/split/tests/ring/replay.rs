@@ -114,6 +114,15 @@ impl Pair {
     }
 }
 
+/// The ring `plan`, which goes on where the one of `memory` was lost.
+async fn take_over(rig: &Rig, plan: &RingPlan, mut memory: Memory) -> (Ring, u64) {
+    let mut ring = rig.raise(plan).await.unwrap();
+    let replay = replay(&mut ring, &mut memory).await.unwrap();
+    let rows = replay.rows();
+    ring.adopt(replay, memory);
+    (ring, rows)
+}
+
 async fn replay(ring: &mut Ring, memory: &mut Memory) -> Result<Replay, RingError> {
     let mut replay = ring.restore(memory);
     while !replay.advance(ring, memory, PAUSE).await? {}
@@ -160,7 +169,7 @@ async fn only_the_machine_that_steps_in_computes() {
         pair.submit(2, 1).await.unwrap();
         rig.net.set(gone, Link::Cut);
         lose(&mut pair).await;
-        let (mut memory, whole, held) = pair.lost();
+        let (memory, whole, held) = pair.lost();
         assert!(
             held[0] >= 20 && held[1] == 6 && held[2] >= 15 && held[3] == 0,
             "{held:?}"
@@ -170,12 +179,9 @@ async fn only_the_machine_that_steps_in_computes() {
         plan.workers[usize::from(gone) - 1].node = node(4);
         let before = calls(&rig);
         let loads: Vec<_> = rig.fakes.iter().map(|fake| fake.loads()).collect();
-        let mut ring = rig.raise(&plan).await.unwrap();
-        let replay = replay(&mut ring, &mut memory).await.unwrap();
+        let (ring, rows) = take_over(&rig, &plan, memory).await;
         // The third sequence has its beginning from the first one.
-        let rows = u64::from(held[0] + held[1] + held[2] - 12);
-        assert_eq!(replay.rows(), rows);
-        ring.adopt(replay, memory);
+        assert_eq!(rows, u64::from(held[0] + held[1] + held[2] - 12));
         let after = calls(&rig);
         for worker in 0..4 {
             let computes = after[worker] > before[worker];
@@ -202,15 +208,13 @@ async fn layers_that_lie_elsewhere_are_filled_from_the_stage_before() {
     pair.run(0, 30).await;
     rig.net.set(2, Link::Cut);
     lose(&mut pair).await;
-    let (mut memory, whole, held) = pair.lost();
+    let (memory, whole, held) = pair.lost();
     // The third one takes what the second had: it loads anew, and the first keeps what it has.
     plan.epoch = 2;
     plan.workers.remove(1);
     plan.workers[1].layers = 2..6;
     let before = calls(&rig);
-    let mut ring = rig.raise(&plan).await.unwrap();
-    let replay = replay(&mut ring, &mut memory).await.unwrap();
-    ring.adopt(replay, memory);
+    let (ring, _) = take_over(&rig, &plan, memory).await;
     let after = calls(&rig);
     assert!(after[0] == before[0] && after[2] > before[2]);
     let mut pair = Pair::taken_over(ring, whole, held).await;
@@ -229,18 +233,15 @@ async fn rows_that_found_no_room_in_a_trail_are_given_up() {
     pair.run(1, 10).await;
     rig.net.set(2, Link::Cut);
     lose(&mut pair).await;
-    let (mut memory, whole, held) = pair.lost();
+    let (memory, whole, held) = pair.lost();
     rig.workers[0].set_budget(BUDGET).await;
     plan.epoch = 2;
     plan.workers[1].node = node(4);
-    let mut ring = rig.raise(&plan).await.unwrap();
-    let replay = replay(&mut ring, &mut memory).await.unwrap();
-    ring.adopt(replay, memory);
+    let (ring, _) = take_over(&rig, &plan, memory).await;
     let mut pair = Pair::taken_over(ring, whole, held).await;
     assert!(held[1] == 10 && pair.lengths[0] >= 20, "{held:?}");
     pair.run(0, 2).await;
-    // The ring does not know yet that the scheduler has to send these once more: nobody holds them.
-    pair.whole.cut(1, 0).unwrap();
+    // Nobody holds these any more: they are to be sent once more.
     assert_eq!(pair.lengths[1], 0);
     pair.run(1, 4).await;
 }
