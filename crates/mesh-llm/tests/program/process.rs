@@ -157,14 +157,14 @@ impl Running {
         }
     }
 
-    /// Waits for a message in the log that begins with `start`; gives its fields.
-    pub(crate) fn logged(&self, start: &str) -> Value {
-        loop {
-            let event = self.event("log");
-            if event["message"].as_str().unwrap().starts_with(start) {
-                return event["fields"].clone();
-            }
-        }
+    /// What was logged since the last call, as messages with their fields; other events are dropped.
+    pub(crate) fn log(&self) -> Vec<(String, Value)> {
+        let event = |line: String| {
+            let mut event: Value = serde_json::from_str(&line).unwrap();
+            let message = event["message"].as_str()?.to_owned();
+            (event["event"] == "log").then(|| (message, event["fields"].take()))
+        };
+        self.lines.try_iter().filter_map(event).collect()
     }
 
     /// Waits until the API is there; gives its URL, which ends in `/v1`.
