@@ -15,22 +15,25 @@ python="$PWD/build/venv/bin/python"
 words=build/vocabulary.json
 model=../../assets/starter.gguf
 
-write() { # NAME TOKENS SEED ODDITY
-    [ -e "build/$1.npz" ] || "$python" generate.py --vocabulary "$words" --out "build/$1.npz" --tokens "$2" --tools-share 0.2 --seed "$3" --oddity "$4" --dense
+write() { # NAME TOKENS SEED ODDITY SHARE-OF-TOOLS
+    [ -e "build/$1.npz" ] || "$python" generate.py --vocabulary "$words" --out "build/$1.npz" --tokens "$2" --tools-share "$5" --seed "$3" --oddity "$4" --dense
 }
 
 if [ "${1:-all}" = more ]; then
     tokens=${2:-4000000} seed=${3:-11} out=build/more.pt
     [ -e build/start.pt ] || "$python" resume.py --model "$model" --checkpoint build/start.pt --vocabulary "$words"
-    write "more$seed" $((tokens + 100000)) "$seed" 0.6
+    write "more$seed" $((tokens + 100000)) "$seed" 0.6 0.2
     "$python" train.py --data "build/more$seed.npz" --vocabulary "$words" --start build/start.pt --rates $((tokens / 10)):0.3 "$tokens:0" --out "$out"
 else
     out=build/last.pt
     # First what is odd, so that names are read and copied instead of known; then more of what is usual.
-    write chats1 6000000 1 1
-    write chats2 8000000 2 0.7
-    "$python" train.py --data build/chats1.npz build/chats2.npz --vocabulary "$words" --out "$out" \
-        --rates 5100000:1 6200000:0.88 6490000:0.67 7000000:0.43 7730000:0.27 7950000:0
+    write chats1 6000000 1 1 0.2
+    write chats2 8000000 2 0.7 0.2
+    write chats3 6200000 3 0.6 0.2
+    "$python" train.py --data build/chats1.npz build/chats2.npz build/chats3.npz --vocabulary "$words" --out build/first.pt --rates 6000000:1 20000000:0
+    # Calls are learned last.
+    write chats4 8200000 4 0.6 0.35
+    "$python" train.py --data build/chats4.npz --vocabulary "$words" --start build/first.pt --out "$out" --rates 800000:0.4 8000000:0
 fi
 "$python" convert.py --checkpoint "$out" --vocabulary "$words" --out "$model"
 "$python" evaluate.py --model "$model" --vocabulary "$words" --fresh --score SCORE.md

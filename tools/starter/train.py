@@ -32,7 +32,7 @@ COUNTED_STEP = 256  # each new size costs time and memory for a kernel of its ow
 def rate_at(seen, points):
     """Share of the full rate after `seen` tokens: a short rise, then on lines from one of `points` to the next."""
     rise = LEAST_RATE + seen / RISE_TOKENS
-    return min(rise, np.interp(seen, [at for at, _ in points], [share for _, share in points]))
+    return float(min(rise, np.interp(seen, [at for at, _ in points], [share for _, share in points])))
 
 
 def point(text):

@@ -21,7 +21,7 @@ mod summary;
 mod workload;
 
 use std::io::Write;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use anyhow::{Context, Result, ensure};
@@ -33,8 +33,9 @@ use server::{Contender, Settings};
 use summary::{Disturbance, Run};
 use workload::Workload;
 
-/// The medians of fewer rounds are not worth a comparison.
-const ROUNDS_DEFAULT: usize = 5;
+/// The medians of fewer rounds are not worth a comparison, and are not kept unasked.
+const ROUNDS_KEPT_MIN: usize = 5;
+const ROUNDS_DEFAULT: usize = ROUNDS_KEPT_MIN;
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Bench {
@@ -82,7 +83,7 @@ pub(crate) struct Serve {
     /// Make the model and compile llama-server, measure nothing.
     #[arg(long)]
     prepare: bool,
-    /// Where the JSON goes [default: bench/results/serve-DATE.json].
+    /// Where the JSON goes [default: bench/results/serve-DATE.json, from 5 rounds on].
     #[arg(long)]
     out: Option<PathBuf>,
 }
@@ -135,15 +136,22 @@ fn serve(options: &Serve) -> Result<()> {
     };
     let run = measure(&contenders, &settings, &workload, rounds, load_at_start)?;
     std::io::stdout().write_all(report::markdown(&run).as_bytes())?;
-    if options.quick && options.out.is_none() {
-        eprintln!("bench: a quick round is not kept");
-        return Ok(());
+    match result_path(options.out.as_deref(), rounds, &run.date) {
+        Some(path) => report::write_json(&run, &path),
+        None => {
+            eprintln!("bench: not kept: fewer than {ROUNDS_KEPT_MIN} rounds; hint: --out FILE");
+            Ok(())
+        }
     }
-    let path = options
-        .out
-        .clone()
-        .unwrap_or_else(|| report::default_path("serve", &run.date));
-    report::write_json(&run, &path)
+}
+
+/// Where a run of so many rounds is kept, if it is. `wanted` is what the user named.
+fn result_path(wanted: Option<&Path>, rounds: usize, date: &str) -> Option<PathBuf> {
+    match wanted {
+        Some(path) => Some(path.to_owned()),
+        None if rounds >= ROUNDS_KEPT_MIN => Some(report::default_path("serve", date)),
+        None => None,
+    }
 }
 
 /// Who is measured; ours comes first.
@@ -214,4 +222,25 @@ fn measure(
         disturbance,
         load_at_start,
     ))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn keeps_a_result_from_five_rounds_on_or_where_it_is_told_to() {
+        let wanted = Path::new("mine.json");
+        let kept = Path::new("bench/results/serve-2026-01-02.json");
+        for (out, rounds, expected) in [
+            (None, 1, None),
+            (None, 4, None),
+            (None, 5, Some(kept)),
+            (Some(wanted), 1, Some(wanted)),
+            (Some(wanted), 5, Some(wanted)),
+        ] {
+            let path = result_path(out, rounds, "2026-01-02");
+            assert_eq!(path.as_deref(), expected, "{rounds} rounds");
+        }
+    }
 }

@@ -27,6 +27,8 @@ pub(crate) async fn run(
         .first()
         .map(|request| request.model.clone())
         .unwrap_or_default();
+    let choices = requests.iter().map(|request| request.n as usize);
+    let clock = Clock::new(choices.sum());
     let (events, host) = if requests.len() == 1 {
         let answer = app.node.answer(requests.remove(0)).await?;
         (answer.events, answer.host)
@@ -41,7 +43,7 @@ pub(crate) async fn run(
         }
         (merge(streams, n), host)
     };
-    Ok(Observed::new(app, events, model, host, arrived))
+    Ok(Observed::new(app, events, model, host, arrived, clock))
 }
 
 /// One stream of the events of all `streams`, which have `n` choices each.
@@ -100,6 +102,43 @@ fn add(total: &mut Summary, one: &Summary) {
     times.decode_ms = times.decode_ms.max(part.decode_ms);
 }
 
+/// When the latest token of each choice came.
+struct Clock {
+    latest: Vec<Option<Instant>>,
+}
+
+/// What a token was waited for.
+#[derive(Debug, PartialEq)]
+enum Wait {
+    /// The first one of all choices.
+    First,
+    /// Time from the token before it in the same choice, s. Of several that came together, each
+    /// took its part of that.
+    Next(f64),
+}
+
+impl Clock {
+    fn new(choices: usize) -> Self {
+        Self {
+            latest: vec![None; choices],
+        }
+    }
+
+    /// Notes that `count` tokens of `choice` came at `now`. `None`: there is nothing to compare
+    /// with, because another choice was first, or nobody asked for this one.
+    fn note(&mut self, choice: u32, count: usize, now: Instant) -> Option<Wait> {
+        let silent = self.latest.iter().all(Option::is_none);
+        let latest = self.latest.get_mut(choice as usize)?;
+        match latest.replace(now) {
+            Some(earlier) => {
+                let count = f64::from(u32::try_from(count).unwrap_or(u32::MAX).max(1));
+                Some(Wait::Next((now - earlier).as_secs_f64() / count))
+            }
+            None => silent.then_some(Wait::First),
+        }
+    }
+}
+
 /// Events of a generation; notes times and the outcome as they pass.
 pub(crate) struct Observed {
     events: EventStream,
@@ -109,8 +148,7 @@ pub(crate) struct Observed {
     first_token: Histogram,
     per_token: Histogram,
     arrived: Instant,
-    /// When the latest token came.
-    latest: Option<Instant>,
+    clock: Clock,
     outcome: &'static str,
     ended: bool,
 }
@@ -122,6 +160,7 @@ impl Observed {
         model: String,
         host: Option<Computes>,
         arrived: Instant,
+        clock: Clock,
     ) -> Self {
         let labels = ModelLabels {
             model: model.clone(),
@@ -134,7 +173,7 @@ impl Observed {
             first_token: app.metrics.first_token.get_or_create(&labels).clone(),
             per_token: app.metrics.per_token.get_or_create(&labels).clone(),
             arrived,
-            latest: None,
+            clock,
             outcome: "cancelled",
             ended: false,
         }
@@ -147,15 +186,14 @@ impl Observed {
 
     fn note(&mut self, event: &Result<Event, Error>) {
         match event {
-            Ok(Event::Delta { delta, .. }) if !delta.tokens.is_empty() => {
+            Ok(Event::Delta { choice, delta }) if !delta.tokens.is_empty() => {
                 let now = Instant::now();
-                match self.latest.replace(now) {
-                    None => self.first_token.observe((now - self.arrived).as_secs_f64()),
-                    Some(earlier) => {
-                        let count = f64::from(u32::try_from(delta.tokens.len()).unwrap_or(1));
-                        self.per_token
-                            .observe((now - earlier).as_secs_f64() / count);
+                match self.clock.note(*choice, delta.tokens.len(), now) {
+                    Some(Wait::First) => {
+                        self.first_token.observe((now - self.arrived).as_secs_f64());
                     }
+                    Some(Wait::Next(seconds)) => self.per_token.observe(seconds),
+                    None => {}
                 }
             }
             Ok(Event::Done(_)) => self.outcome = "completed",
@@ -192,5 +230,32 @@ impl Drop for Observed {
             outcome: self.outcome,
         };
         self.app.metrics.generations.get_or_create(&labels).inc();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    #[test]
+    fn each_choice_is_timed_by_its_own_tokens() {
+        let start = Instant::now();
+        let mut clock = Clock::new(2);
+        // Choice, tokens, when, s, and what follows from it.
+        for (choice, count, seconds, expected) in [
+            (1, 1, 1, Some(Wait::First)),
+            (0, 1, 2, None),
+            (1, 1, 4, Some(Wait::Next(3.0))),
+            (0, 4, 10, Some(Wait::Next(2.0))),
+            (0, 1, 11, Some(Wait::Next(1.0))),
+            (1, 2, 11, Some(Wait::Next(3.5))),
+            (2, 1, 12, None),
+        ] {
+            let now = start + Duration::from_secs(seconds);
+            let wait = clock.note(choice, count, now);
+            assert_eq!(wait, expected, "choice {choice} after {seconds} s");
+        }
     }
 }

@@ -99,6 +99,6 @@ pub struct Load {
     pub drafted_tokens_total: u64,
     /// Drafted tokens accepted since the start.
     pub accepted_tokens_total: u64,
-    /// Scheduler steps since the start.
+    /// Steps since the start: batches that were evaluated.
     pub steps_total: u64,
 }

@@ -226,7 +226,7 @@ pub struct Sampling {
     pub typical_p: f32,
     /// Repetition penalty over `penalty_last_n` tokens; 1 is off.
     pub repeat_penalty: f32,
-    /// Window of the penalties, tokens.
+    /// Window of the penalties, over prompt and answer, tokens.
     pub penalty_last_n: u32,
     /// Added per earlier presence.
     pub presence_penalty: f32,
@@ -238,7 +238,7 @@ pub struct Sampling {
     pub dry_base: f32,
     /// Longest repeat that DRY leaves alone, tokens.
     pub dry_allowed_length: u32,
-    /// Window of DRY, tokens.
+    /// Window of DRY, over prompt and answer, tokens.
     pub dry_penalty_last_n: u32,
     /// Texts that end a repeat for DRY.
     pub dry_sequence_breakers: Vec<String>,

@@ -8,7 +8,7 @@ use engine::{
     Backend, Draft, Engine, Error, Event, EventStream, FinishReason, Input, LoadOptions,
     ModelSource, Request, Summary, TokenId,
 };
-use futures::StreamExt;
+use futures::{FutureExt, StreamExt};
 use testkit::model::{Architecture, ModelSpec, write};
 
 struct Answer {
@@ -201,6 +201,31 @@ async fn choices_share_the_prompt_and_differ_by_seed() {
     assert_eq!(one.summary.usage.completion_tokens, 48);
 }
 
+/// The cache has room for the prompt and what four choices add to it, not for two prompts: choices that did not
+/// share would run one after the other.
+#[tokio::test]
+async fn choices_share_the_cells_of_their_prompt() {
+    const PROMPT_TOKENS: usize = 300;
+    let model = model(3);
+    let mut steps = vec![];
+    for n in [1, 4] {
+        let mut options = options(&model);
+        options.context_tokens = Some(400);
+        let engine = load(options).await;
+        let mut request = greedy("", 8);
+        // One token for each digit.
+        request.input = Input::Text("0123456789".repeat(PROMPT_TOKENS / 10));
+        request.sampling.temperature = 1.0;
+        request.sampling.seed = Some(7);
+        request.n = n;
+        let usage = answer(&engine, request).await.unwrap().summary.usage;
+        assert_eq!(usage.prompt_tokens as usize, PROMPT_TOKENS);
+        assert_eq!(usage.completion_tokens, 8 * n);
+        steps.push(engine.load().steps_total);
+    }
+    assert!(steps[1] <= steps[0] + 4, "{steps:?}");
+}
+
 #[tokio::test]
 async fn limits_and_stops_end_an_answer() {
     let model = model(4);
@@ -333,6 +358,86 @@ async fn every_sampler_gives_the_same_text_for_the_same_seed() {
 }
 
 #[tokio::test]
+async fn the_narrowest_settings_are_greedy() {
+    let model = model(7);
+    let engine = load(options(&model)).await;
+    let mut request = greedy("say something", 16);
+    // So that all answers come from batches of the same shapes.
+    request.cache_prompt = false;
+    let expected = answer(&engine, request.clone()).await.unwrap();
+    let settings: [fn(&mut engine::Sampling); 4] = [
+        |s| s.top_k = 1,
+        |s| s.top_p = 1e-6,
+        |s| s.min_p = 1.0,
+        |s| {
+            s.mirostat = Some(engine::Mirostat {
+                version: 2,
+                tau: 1e-6,
+                eta: 0.1,
+            });
+        },
+    ];
+    for (index, set) in settings.into_iter().enumerate() {
+        let mut narrow = request.clone();
+        narrow.sampling.temperature = 1.5;
+        narrow.sampling.seed = Some(index as u32);
+        set(&mut narrow.sampling);
+        let got = answer(&engine, narrow).await.unwrap();
+        assert_eq!(got.tokens, expected.tokens, "setting {index}");
+    }
+}
+
+#[tokio::test]
+async fn penalties_look_back_on_the_prompt() {
+    let model = model(7);
+    let engine = load(options(&model)).await;
+    let mut request = greedy("", 1);
+    request.input = Input::Tokens(vec![65, 66, 67, 68]);
+    request.sampling.logit_bias = vec![(65, 1000.0)];
+    let biased = answer(&engine, request.clone()).await.unwrap();
+    assert_eq!(biased.tokens[0], [65]);
+    request.sampling.presence_penalty = 2000.0;
+    let penalised = answer(&engine, request.clone()).await.unwrap();
+    assert_ne!(penalised.tokens[0], [65]);
+    // The prompt's first token is out of the window.
+    request.sampling.penalty_last_n = 3;
+    let forgotten = answer(&engine, request).await.unwrap();
+    assert_eq!(forgotten.tokens[0], [65]);
+}
+
+#[test]
+fn long_texts_are_read_on_blocking_threads() {
+    const LONG: usize = 16 << 10;
+    let model = model(7);
+    let engine = Engine::load(options(&model), |_| {}).unwrap();
+    let mut runtime = tokio::runtime::Builder::new_current_thread();
+    let runtime = runtime.max_blocking_threads(1).build().unwrap();
+    runtime.block_on(async {
+        let (free, wait) = std::sync::mpsc::channel::<()>();
+        let busy = tokio::task::spawn_blocking(move || wait.recv());
+        let mut short = engine.tokenize("0123".into(), false, false);
+        let tokens = (&mut short).now_or_never().expect("nobody need wait");
+        assert_eq!(tokens.unwrap().len(), 4);
+        let chat = engine::Chat {
+            messages: vec![engine::Message::user("0".repeat(LONG))],
+            ..engine::Chat::default()
+        };
+        let mut tokens = engine.tokenize("0".repeat(LONG), false, false);
+        let mut bytes = engine.token_bytes(vec![TokenId::from(b'0'); LONG]);
+        let mut text = engine.render(chat);
+        // The only blocking thread does something else.
+        assert!((&mut tokens).now_or_never().is_none());
+        assert!((&mut bytes).now_or_never().is_none());
+        assert!((&mut text).now_or_never().is_none());
+        free.send(()).unwrap();
+        busy.await.unwrap().unwrap();
+        assert_eq!(tokens.await.unwrap().len(), LONG);
+        assert_eq!(bytes.await.unwrap(), vec![b"0".to_vec(); LONG]);
+        assert!(text.await.unwrap().len() > LONG);
+    });
+}
+
+#[tokio::test]
 async fn speculation_changes_no_greedy_text() {
     let model = model(8);
     let plain = load(options(&model)).await;
@@ -382,6 +487,7 @@ async fn dropped_streams_free_their_slots() {
         streams.push(stream);
     }
     drop(streams);
+    let before = engine.load().steps_total;
     // All slots were taken: these answers come only if they are free again.
     for i in 0..4 {
         answer(&engine, greedy(&format!("after {i}"), 2))
@@ -389,6 +495,9 @@ async fn dropped_streams_free_their_slots() {
             .unwrap();
     }
     assert_eq!(engine.load().cancelled_total, 4);
+    // Two or three steps for each answer. Streams that went on would take hundreds.
+    let steps = engine.load().steps_total - before;
+    assert!(steps < 40, "{steps} steps");
     engine
         .shutdown(std::time::Instant::now() + std::time::Duration::from_secs(5))
         .await;

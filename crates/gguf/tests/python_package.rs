@@ -1,29 +1,44 @@
 //! The PyPI package `gguf` reads what this crate writes, and the reverse.
 //!
-//! Needs a Python that has the package, named by `MESH_LLM_TEST_PYTHON`; says so when it is unset.
+//! Needs a Python that has the package, named by `MESH_LLM_TEST_PYTHON`. `./dev test` installs it, or leaves
+//! these tests out by their names so that the runner counts them as skipped.
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 mod sample;
 mod whole;
 
 use std::fs;
-use std::io::Write;
 use std::path::Path;
 use std::process::Command;
 
 use gguf::{Array, GgmlType, Header, Metadata, Model, Plan, SliceRole, Value, ValueType};
 use serde_json::Value as Json;
 
-/// Runs the script; `None` when there is no Python to run it with.
-fn python(arguments: &[&str]) -> Option<String> {
-    let Ok(python) = std::env::var("MESH_LLM_TEST_PYTHON") else {
-        // Straight to stderr: the test runner keeps what the print macros write to itself.
-        let _ = writeln!(
-            std::io::stderr(),
-            "skipped: MESH_LLM_TEST_PYTHON names no Python with the package gguf"
+/// Names the Python to test with.
+const PYTHON: &str = "MESH_LLM_TEST_PYTHON";
+
+/// Set by whoever wants these tests to pass without it.
+const SKIP: &str = "MESH_LLM_TEST_SKIP_CLIENTS";
+
+/// The Python to test with. A test that could not run must not look like one that passed: `None` only if
+/// that is asked for.
+fn installed() -> Option<String> {
+    let set = |name: &str| std::env::var(name).ok().filter(|value| !value.is_empty());
+    let python = set(PYTHON);
+    if python.is_none() {
+        assert!(
+            set(SKIP).is_some(),
+            "{PYTHON} is not set; hint: run ./dev test, which installs the package gguf, \
+             or eval \"$(./dev clients)\" first; {SKIP}=1 leaves these tests out"
         );
-        return None;
-    };
+        eprintln!("skipped: {PYTHON} is not set, and {SKIP} is");
+    }
+    python
+}
+
+/// Runs the script; `None` when there is no Python to run it with, and that is wanted.
+fn python(arguments: &[&str]) -> Option<String> {
+    let python = installed()?;
     let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/python/check.py");
     let output = Command::new(python)
         .arg(script)
@@ -67,7 +82,7 @@ fn value_json(value: &Value) -> Json {
 }
 
 #[test]
-fn the_package_reads_what_is_written() {
+fn the_python_package_reads_what_is_written() {
     let mut metadata = sample::metadata();
     // The package cannot show these: empty and nested arrays, and text that is not UTF-8.
     for key in ["a.empty", "a.nested", "tokenizer.ggml.tokens"] {
@@ -108,7 +123,7 @@ fn check_read(file: &[u8]) {
 }
 
 #[test]
-fn the_package_reads_slices() {
+fn the_python_package_reads_slices() {
     for (architecture, layers) in [("gpt-oss", 6), ("qwen3", 5), ("deepseek2", 3)] {
         let mut metadata = whole::metadata(architecture, layers);
         let kinds: Vec<u32> = (0..layers).collect();
@@ -129,7 +144,7 @@ fn sha256(data: &[u8]) -> String {
 }
 
 #[test]
-fn what_the_package_writes_is_read_and_written_again_byte_for_byte() {
+fn what_the_python_package_writes_is_read_and_written_again_byte_for_byte() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("m.gguf");
     let Some(_) = python(&["write", path.to_str().unwrap()]) else {
@@ -181,7 +196,7 @@ fn what_the_package_writes_is_read_and_written_again_byte_for_byte() {
 }
 
 #[test]
-fn parts_that_the_package_writes_are_one_model() {
+fn parts_that_the_python_package_writes_are_one_model() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("m.gguf");
     let Some(_) = python(&["parts", path.to_str().unwrap()]) else {
@@ -201,7 +216,7 @@ fn parts_that_the_package_writes_are_one_model() {
 }
 
 #[test]
-fn sizes_of_tensor_types_are_the_packages() {
+fn sizes_of_tensor_types_are_those_of_the_python_package() {
     let Some(found) = python(&["sizes"]) else {
         return;
     };

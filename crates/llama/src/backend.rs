@@ -203,8 +203,8 @@ pub fn row_group() -> usize {
 
 /// Instruction sets that this CPU has, that llama.cpp has kernels for, and that this build lacks.
 ///
-/// Not empty means that the build is many times slower than it could be: it was compiled without
-/// `-C target-cpu=native`, or for another machine.
+/// Not empty means that the build is much slower than it could be, without AVX or matrix units many
+/// times: it was compiled without `-C target-cpu=native`, or for another machine.
 #[must_use]
 pub fn cpu_features_missing() -> Vec<&'static str> {
     #[cfg(target_arch = "x86_64")]
@@ -248,6 +248,19 @@ pub fn cpu_features_missing() -> Vec<&'static str> {
                     std::is_x86_feature_detected!("avx512vnni"),
                     sys::ggml_cpu_has_avx512_vnni(),
                 ),
+                (
+                    "avxvnni",
+                    // Its kernels stand in where those of AVX-512 can't be had.
+                    std::is_x86_feature_detected!("avxvnni")
+                        && !std::is_x86_feature_detected!("avx512vnni"),
+                    sys::ggml_cpu_has_avx_vnni(),
+                ),
+                (
+                    "avx512bf16",
+                    std::is_x86_feature_detected!("avx512bf16"),
+                    sys::ggml_cpu_has_avx512_bf16(),
+                ),
+                ("amx-int8", has_amx(), sys::ggml_cpu_has_amx_int8()),
             ]
         };
         table
@@ -281,4 +294,34 @@ pub fn cpu_features_missing() -> Vec<&'static str> {
     }
     #[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
     Vec::new()
+}
+
+/// Whether there are matrix units for 8-bit integers, and the system lets programs use them. The
+/// standard library can't tell yet.
+#[cfg(target_arch = "x86_64")]
+fn has_amx() -> bool {
+    let cpus = std::fs::read_to_string("/proc/cpuinfo");
+    cpus.is_ok_and(|cpus| has_flag(&cpus, "amx_int8"))
+}
+
+/// Whether the first CPU in the text of `/proc/cpuinfo` has `flag`.
+#[cfg(any(target_arch = "x86_64", test))]
+fn has_flag(cpus: &str, flag: &str) -> bool {
+    let flags = cpus.lines().find_map(|line| line.strip_prefix("flags"));
+    flags.is_some_and(|flags| flags.split_whitespace().any(|word| word == flag))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn flags_of_a_cpu_are_whole_words() {
+        let cpus = "processor\t: 0\nflags\t\t: fpu amx_tile amx_int8 avx512f\n\n\
+            processor\t: 1\nflags\t\t: fpu avx2\n";
+        assert!(has_flag(cpus, "amx_int8") && has_flag(cpus, "avx512f"));
+        // Neither a part of a word nor the second CPU's.
+        assert!(!has_flag(cpus, "amx") && !has_flag(cpus, "avx2"));
+        assert!(!has_flag("", "amx_int8"));
+    }
 }

@@ -31,8 +31,20 @@ pub enum Pooling {
     First,
     /// The last token's.
     Last,
-    /// A ranking score.
+    /// Not to a vector but to a score per class, for ranking.
     Rank,
+}
+
+impl Pooling {
+    fn raw(self) -> sys::llama_pooling_type {
+        match self {
+            Self::None => sys::LLAMA_POOLING_TYPE_NONE,
+            Self::Mean => sys::LLAMA_POOLING_TYPE_MEAN,
+            Self::First => sys::LLAMA_POOLING_TYPE_CLS,
+            Self::Last => sys::LLAMA_POOLING_TYPE_LAST,
+            Self::Rank => sys::LLAMA_POOLING_TYPE_RANK,
+        }
+    }
 }
 
 /// How to make a context.
@@ -91,7 +103,20 @@ impl Context {
     /// # Errors
     /// [`Error::Context`], in most cases for lack of memory.
     pub fn new(model: &Model, params: ContextParams) -> Result<Self, Error> {
-        Self::make(model, params, None)
+        Self::make(model, params, None, None)
+    }
+
+    /// Makes a context that joins the hidden states of each sequence as `pooling` says, whatever the
+    /// model's file says.
+    ///
+    /// # Errors
+    /// As [`new`](Self::new).
+    pub fn with_pooling(
+        model: &Model,
+        params: ContextParams,
+        pooling: Pooling,
+    ) -> Result<Self, Error> {
+        Self::make(model, params, None, Some(pooling))
     }
 
     /// Makes a context that hidden states are put into ([`decode_hidden`](Self::decode_hidden)) and
@@ -108,10 +133,15 @@ impl Context {
             return Err(Error::Hidden("no layer of the model attends"));
         }
         let hook = Hook::new(hook, model.embedding_width() as usize)?;
-        Self::make(model, params, Some(hook))
+        Self::make(model, params, Some(hook), None)
     }
 
-    fn make(model: &Model, params: ContextParams, hook: Option<Hook>) -> Result<Self, Error> {
+    fn make(
+        model: &Model,
+        params: ContextParams,
+        hook: Option<Hook>,
+        pooling: Option<Pooling>,
+    ) -> Result<Self, Error> {
         let threads = i32::try_from(params.threads.max(1)).unwrap_or(1);
         // SAFETY: returns plain data.
         let mut raw_params = unsafe { sys::llama_context_default_params() };
@@ -135,6 +165,9 @@ impl Context {
         };
         raw_params.type_k = kv_type;
         raw_params.type_v = kv_type;
+        if let Some(pooling) = pooling {
+            raw_params.pooling_type = pooling.raw();
+        }
         if let Some(hook) = &hook {
             raw_params.cb_eval = Some(on_node);
             raw_params.cb_eval_user_data = hook.user_data();
@@ -175,6 +208,13 @@ impl Context {
     pub fn kv_tokens(&self) -> u32 {
         // SAFETY: the context is alive.
         unsafe { sys::llama_n_ctx(self.raw.as_ptr()) }
+    }
+
+    /// Whether it keeps sequences from one batch to the next. One that does not sees each batch by
+    /// itself: it can embed whole texts, and can't go on with one.
+    #[must_use]
+    pub fn keeps_sequences(&self) -> bool {
+        self.memory.is_some()
     }
 
     /// How the model pools, as the context resolved it.
@@ -277,32 +317,25 @@ impl Context {
         Some(unsafe { std::slice::from_raw_parts_mut(pointer, self.model.vocabulary().len()) })
     }
 
-    /// The pooled embedding of a sequence after a decode with `embeddings`; its length is the
-    /// model's output width. `None` if there is none.
+    /// What the hidden states of a sequence were joined to by the last decode with `embeddings`: a
+    /// vector of the model's output width or, with [`Pooling::Rank`], a score per class. `None` if there
+    /// is none, as always without pooling.
     #[must_use]
     pub fn embedding_of_sequence(&self, sequence: SeqId) -> Option<&[f32]> {
+        let length = match self.pooling() {
+            Pooling::Rank => self.model.classes(),
+            Pooling::None | Pooling::Mean | Pooling::First | Pooling::Last => {
+                self.model.embedding_width_out()
+            }
+        };
         // SAFETY: the context is alive; an unknown sequence gives null.
         let pointer = unsafe { sys::llama_get_embeddings_seq(self.raw.as_ptr(), sequence) };
-        self.embedding_at(pointer)
-    }
-
-    /// The embedding of row `row` of the last batch, for models without pooling.
-    #[must_use]
-    pub fn embedding_of_row(&self, row: usize) -> Option<&[f32]> {
-        let index = i32::try_from(row).ok()?;
-        // SAFETY: the context is alive; a wrong index gives null.
-        let pointer = unsafe { sys::llama_get_embeddings_ith(self.raw.as_ptr(), index) };
-        self.embedding_at(pointer)
-    }
-
-    fn embedding_at(&self, pointer: *mut f32) -> Option<&[f32]> {
         if pointer.is_null() {
             return None;
         }
-        let width = self.model.embedding_width_out() as usize;
-        // SAFETY: llama.cpp keeps `width` floats there until the next decode, which needs
-        // `&mut self`.
-        Some(unsafe { std::slice::from_raw_parts(pointer, width) })
+        // SAFETY: llama.cpp keeps `length` floats of the sequence there (by the pooling, as above: see
+        // `llama_context::decode` and `encode`) until the next decode, which needs `&mut self`.
+        Some(unsafe { std::slice::from_raw_parts(pointer, length as usize) })
     }
 
     /// Removes positions `from..to` of a sequence (`to` `None`: to the end). Returns false if the

@@ -8,29 +8,18 @@
 /// use their areas, take less.
 const AREA_BYTES_MIN: usize = 32 << 20;
 
-/// Looks for large areas of memory that belong to no file, and asks for large pages there, on a thread of its own: moving
-/// half a gigabyte takes a second, in which the model may answer already.
+/// Looks for large areas of memory that belong to no file, and asks for large pages there. To be called when the areas
+/// have been claimed and before anything is written to them: then they come in large pages from the beginning, which
+/// costs less than small ones. Areas that are in use stay as they are until the system has time for them.
 #[cfg(target_os = "linux")]
 pub(crate) fn ask() {
-    let thread = std::thread::Builder::new().name("large-pages".to_owned());
-    // Without a thread pages stay as they are.
-    let _ = thread.spawn(ask_here);
-}
-
-/// As [`ask`], here and now.
-#[cfg(target_os = "linux")]
-fn ask_here() {
-    /// `MADV_COLLAPSE` of Linux 6.1: put small pages together now, not some minutes later.
-    const COLLAPSE: libc::c_int = 25;
     let Ok(maps) = std::fs::read_to_string("/proc/self/maps") else {
         return;
     };
     for (start, bytes) in areas(&maps) {
-        for advice in [libc::MADV_HUGEPAGE, COLLAPSE] {
-            // SAFETY: advice of these two kinds changes no content, whatever is at the address by now, also where the model is
-            // gone and something else has come. An error means that the system can't or won't, and pages stay as they are.
-            unsafe { libc::madvise(start as *mut libc::c_void, bytes, advice) };
-        }
+        // SAFETY: this advice changes no content, whatever is at the address by now. An error means that the system can't
+        // or won't, and pages stay as they are.
+        unsafe { libc::madvise(start as *mut libc::c_void, bytes, libc::MADV_HUGEPAGE) };
     }
 }
 

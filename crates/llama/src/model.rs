@@ -80,7 +80,12 @@ impl Model {
         let mut devices = device_list(params.device.as_deref())?;
 
         let mut cancelled = false;
+        let mut is_claimed = params.vocabulary_only;
         let mut guarded = |progress: f32| {
+            // Told for the first time between claiming memory for weights and filling it.
+            if !std::mem::replace(&mut is_claimed, true) {
+                huge_pages::ask();
+            }
             let go_on = on_progress(progress) && !backend::is_ending();
             cancelled |= !go_on;
             go_on
@@ -116,9 +121,6 @@ impl Model {
             Some(raw) => {
                 // SAFETY: the vocabulary belongs to the model, which `ModelInner` keeps alive.
                 let vocabulary = unsafe { Vocabulary::of_model(raw.as_ptr()) };
-                if !params.vocabulary_only {
-                    huge_pages::ask();
-                }
                 Ok(Self {
                     inner: Arc::new(ModelInner { raw, vocabulary }),
                 })
@@ -162,6 +164,13 @@ impl Model {
         u32::try_from(unsafe { sys::llama_model_n_embd_out(self.raw()) }).unwrap_or(0)
     }
 
+    /// Classes that a model for ranking scores; 1 unless its file names them.
+    #[must_use]
+    pub fn classes(&self) -> u32 {
+        // SAFETY: the model is alive.
+        unsafe { sys::llama_model_n_cls_out(self.raw()) }
+    }
+
     /// Number of layers.
     #[must_use]
     pub fn layers(&self) -> u32 {
@@ -183,14 +192,8 @@ impl Model {
         unsafe { sys::llama_model_n_params(self.raw()) }
     }
 
-    /// Whether it has a decoder, that is, whether it can generate.
-    #[must_use]
-    pub fn has_decoder(&self) -> bool {
-        // SAFETY: the model is alive.
-        unsafe { sys::llama_model_has_decoder(self.raw()) }
-    }
-
-    /// Whether it has an encoder.
+    /// Whether it has an encoder, which must see a text before anything can be decoded. The models that
+    /// embed by attending in both directions count as decoders here.
     #[must_use]
     pub fn has_encoder(&self) -> bool {
         // SAFETY: the model is alive.

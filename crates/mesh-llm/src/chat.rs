@@ -16,7 +16,8 @@ use crate::settings::Settings;
 /// Longest question that is read from a pipe, bytes. Longer than any model's context.
 const PIPED_BYTES_MAX: u64 = 16 * 1024 * 1024;
 
-/// Chats with a running node, or with a model of its own.
+/// Chats with a running node, or with a model of its own. A single answer is JSON if that is asked
+/// for here or of all output.
 pub(crate) async fn run(settings: Settings, arguments: &ChatArguments) -> Result<(), Failure> {
     let question = match &arguments.prompt {
         Some(prompt) => Some(prompt.clone()),
@@ -24,9 +25,16 @@ pub(crate) async fn run(settings: Settings, arguments: &ChatArguments) -> Result
         None => Some(read_pipe()?),
     };
     let console = Console::new(settings.log_format);
+    let is_json = arguments.json || console.is_json();
+    if question.is_none() && is_json {
+        let hint = "ask one question after `chat`, or leave out --json and use --log-format pretty";
+        return Err(Failure::settings(format!(
+            "a conversation in a terminal can't be JSON; hint: {hint}"
+        )));
+    }
     let engine = engine(&settings, arguments, console).await?;
     match question {
-        Some(question) => answer_once(&engine, arguments, &question).await,
+        Some(question) => answer_once(&engine, arguments, &question, is_json).await,
         None => session::run(&engine, arguments, &settings.home).await,
     }
 }
@@ -121,11 +129,12 @@ async fn answer_once(
     engine: &Engine,
     arguments: &ChatArguments,
     question: &str,
+    is_json: bool,
 ) -> Result<(), Failure> {
     let mut messages = opening(arguments.system.as_deref());
     messages.push(Message::user(question));
     let generation = request(engine, arguments, messages);
-    if arguments.json {
+    if is_json {
         let reply = generation.reply().await?;
         return crate::cli::print(format!("{}\n", to_json(&reply)).as_bytes());
     }

@@ -14,8 +14,8 @@ use clap_complete::Shell;
 
 pub(crate) use self::arguments::{
     ChatArguments, Expiry, InviteArguments, InvitesArguments, JoinArguments, LeaveArguments,
-    ModelArguments, ModelsArguments, ModelsCommand, PlanArguments, RevokeArguments, SliceArguments,
-    StatusArguments,
+    ModelArguments, ModelsArguments, ModelsCommand, PlanArguments, Revocable, RevokeArguments,
+    SliceArguments, StatusArguments,
 };
 pub(crate) use self::flags::{
     Layer, MeshFlags, ModelFlags, NetworkFlags, ServerFlags, with_values,
@@ -63,7 +63,7 @@ pub(crate) enum Command {
     Invite(InviteArguments),
     /// List the tickets that the running node made.
     Invites(InvitesArguments),
-    /// Take a ticket back, and the memberships of those that came by it.
+    /// Take a ticket back, and the memberships that it gave; or expel one member.
     Revoke(RevokeArguments),
     /// Let the running node join a mesh; if none runs, start one that does.
     Join(JoinArguments),

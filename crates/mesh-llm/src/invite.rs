@@ -1,13 +1,19 @@
-//! `mesh-llm invite`, `invites` and `revoke`: tickets of the running node.
+//! `mesh-llm invite`, `invites` and `revoke`: tickets of the running node, and members put out of its
+//! mesh.
 
+use std::collections::BTreeSet;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use api::management::{Invitation, InvitationPhase, InvitationRequest, Invitations, Invited};
+use api::management::{
+    Invitation, InvitationPhase, InvitationRequest, Invitations, Invited, Status,
+};
+use mesh::NodeId;
 use mesh::admission::TicketId;
 use reqwest::Method;
 use serde::Serialize;
+use serde_json::json;
 
-use crate::cli::{Expiry, InviteArguments, print};
+use crate::cli::{Expiry, InviteArguments, Revocable, print};
 use crate::console::Console;
 use crate::control::Control;
 use crate::failure::Failure;
@@ -65,17 +71,100 @@ pub(crate) async fn list(settings: &Settings, json: bool) -> Result<(), Failure>
     print(render(&invitations.invites, now_unix_ms).as_bytes())
 }
 
-/// Takes a ticket back.
-pub(crate) async fn revoke(settings: &Settings, id: TicketId) -> Result<(), Failure> {
-    let path = format!("/api/invites/{id}");
+/// Takes back a ticket, or a member's place in the mesh.
+pub(crate) async fn revoke(settings: &Settings, id: &Revocable) -> Result<(), Failure> {
     let control = Control::new(settings)?;
-    control.order(Method::DELETE, &path).await?;
     let console = Console::new(settings.log_format);
-    console.say(&format!(
-        "revoked {id}: the ticket admits nobody any more, and those that came by it are out"
-    ));
-    console.event("revoked", serde_json::json!({ "id": id.to_string() }));
+    match id {
+        Revocable::Ticket(id) => revoke_ticket(&control, console, *id).await,
+        Revocable::Node(digits) => expel(&control, console, digits).await,
+    }
+}
+
+async fn revoke_ticket(control: &Control, console: Console, id: TicketId) -> Result<(), Failure> {
+    let id = id.to_string();
+    let listed: Invitations = control.get("/api/invites").await?;
+    let is_listed = listed.invites.iter().any(|one| one.id == id);
+    let path = format!("/api/invites/{id}");
+    control.order(Method::DELETE, &path).await?;
+    if is_listed {
+        console.say(&format!(
+            "revoked {id}: the ticket admits nobody any more, and those that came by it are out"
+        ));
+    } else {
+        console.warn("unknown_ticket", &unlisted(&id));
+    }
+    console.event("revoked", json!({ "id": id, "known": is_listed }));
     Ok(())
+}
+
+/// What to say of a ticket that the node does not list. It may be old, of another node, or mistyped.
+fn unlisted(id: &str) -> String {
+    format!(
+        "ticket {id} is not in the book of this node; it is revoked all the same: if this node made \
+         it, those that came by it are out; hint: if another node made it, revoke it there; if you \
+         meant another ticket, `mesh-llm invites` lists those in the book"
+    )
+}
+
+async fn expel(control: &Control, console: Console, digits: &str) -> Result<(), Failure> {
+    let status: Status = control.get("/api/status").await?;
+    let invitations: Invitations = control.get("/api/invites").await?;
+    let known = known_nodes(&status, &invitations.invites);
+    let id = node_of(digits, &known)?;
+    let path = format!("/api/peers/{id}");
+    control.order(Method::DELETE, &path).await?;
+    let is_known = known.contains(&id);
+    if is_known {
+        console.say(&format!(
+            "expelled {id}: it is no member any more, and neither are those that it admitted"
+        ));
+    } else {
+        console.warn(
+            "unknown_node",
+            &format!(
+                "this node has never heard of {id}; it is expelled all the same; hint: if it is \
+                 mistyped, `mesh-llm status` lists the members"
+            ),
+        );
+    }
+    console.event("expelled", json!({ "id": id, "known": is_known }));
+    Ok(())
+}
+
+/// Ids of all nodes that the running one can tell of: itself, members, clients that are connected,
+/// and whoever came by its tickets.
+fn known_nodes(status: &Status, invitations: &[Invitation]) -> BTreeSet<String> {
+    let own = status.node.id.iter();
+    let peers = status.peers.iter().map(|peer| &peer.id);
+    let links = status.links.iter().map(|link| &link.node);
+    let redeemers = invitations.iter().flat_map(|one| &one.redeemed_by);
+    own.chain(peers)
+        .chain(links)
+        .chain(redeemers)
+        .cloned()
+        .collect()
+}
+
+/// The whole id that `digits` are or begin.
+fn node_of(digits: &str, known: &BTreeSet<String>) -> Result<String, Failure> {
+    // Nobody need be known to be named in full.
+    if digits.parse::<NodeId>().is_ok() {
+        return Ok(digits.to_owned());
+    }
+    let fitting: Vec<&String> = known.iter().filter(|id| id.starts_with(digits)).collect();
+    match fitting[..] {
+        [id] => Ok(id.clone()),
+        [] => Err(Failure::other(format!(
+            "no node that is known here has an id that begins with {digits}; hint: `mesh-llm \
+             status` lists the members; any other is named by all 64 digits"
+        ))),
+        _ => Err(Failure::other(format!(
+            "the ids of {} nodes begin with {digits}; hint: type more digits, `mesh-llm status \
+             --json` shows all of them",
+            fitting.len()
+        ))),
+    }
 }
 
 fn print_json(value: &impl Serialize) -> Result<(), Failure> {
@@ -152,5 +241,43 @@ mod tests {
             one(0, InvitationPhase::Revoked, Some(4_000_000), None),
         ];
         insta::assert_snapshot!(render(&list, 3_661_000));
+    }
+
+    #[test]
+    fn a_node_is_named_by_the_beginning_of_its_id() {
+        let (one, two) = (
+            "ab".repeat(32),
+            format!("{}{}", "ab".repeat(6), "cd".repeat(26)),
+        );
+        let known = BTreeSet::from([one.clone(), two.clone(), "12".repeat(32)]);
+        let check = |digits: &str, expected: Result<&str, &str>| {
+            let found = node_of(digits, &known);
+            match expected {
+                Ok(id) => assert_eq!(found.as_deref(), Ok(id)),
+                Err(reason) => {
+                    let failure = found.unwrap_err();
+                    let message = failure.message();
+                    assert!(message.starts_with(reason), "{message}");
+                    assert!(message.contains("; hint: "), "{message}");
+                }
+            }
+        };
+        check(&one[..13], Ok(&one));
+        check(&two[..13], Ok(&two));
+        check(&two, Ok(&two));
+        check(&one[..10], Err("the ids of 2 nodes begin with ababababab"));
+        check("ffffffffff", Err("no node that is known here"));
+        let stranger = "ff".repeat(32);
+        check(&stranger, Ok(&stranger));
+    }
+
+    #[test]
+    fn a_ticket_that_is_not_listed_may_be_old_or_foreign_or_mistyped() {
+        let text = unlisted("0102030405060708");
+        let begin =
+            "ticket 0102030405060708 is not in the book of this node; it is revoked all the same";
+        assert!(text.starts_with(begin), "{text}");
+        // The console cuts there.
+        assert_eq!(text.matches("; hint: ").count(), 1, "{text}");
     }
 }

@@ -86,7 +86,7 @@ async fn run(command: Option<Command>, settings: Settings) -> Result<(), Failure
         Some(Command::Status(arguments)) => status::run(&settings, &arguments).await,
         Some(Command::Invite(arguments)) => invite::make(&settings, &arguments).await,
         Some(Command::Invites(arguments)) => invite::list(&settings, arguments.json).await,
-        Some(Command::Revoke(arguments)) => invite::revoke(&settings, arguments.id).await,
+        Some(Command::Revoke(arguments)) => invite::revoke(&settings, &arguments.id).await,
         Some(Command::Join(arguments)) => member::join(settings, &arguments.ticket).await,
         Some(Command::Leave(_)) => member::leave(&settings).await,
         Some(Command::Load(arguments)) => load::load(&settings, &arguments.model).await,

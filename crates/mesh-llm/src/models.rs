@@ -5,11 +5,12 @@ use serde_json::{Value, json};
 
 use crate::cli::print;
 use crate::failure::Failure;
-use crate::settings::Settings;
+use crate::settings::{LogFormat, Settings};
 use crate::table;
 
-/// Lists the models.
+/// Lists the models, as JSON if that is asked for here or of all output.
 pub(crate) fn run(settings: &Settings, json: bool) -> Result<(), Failure> {
+    let json = json || settings.log_format == LogFormat::Json;
     let mut models = starter(settings);
     models.extend(store::list(&settings.node));
     let text = if json {

@@ -41,26 +41,28 @@ pub(crate) async fn run(mut settings: Settings) -> Result<(), Failure> {
     let mut servers = Servers::open(&node, &settings, console).await?;
 
     let begun = tokio::select! {
-        begun = begin(&node, &settings, console) => begun,
-        failure = servers.failed() => Err(failure),
-        _ = signals.next() => {
-            node.shutdown(Duration::ZERO).await;
-            return Ok(());
-        }
+        begun = begin(&node, &settings, console) => Some(begun),
+        failure = servers.failed() => Some(Err(failure)),
+        _ = signals.next() => None,
     };
     let result = match begun {
-        Ok(ticket) => {
+        Some(Ok(ticket)) => {
             let serving = serve(&node, &settings, &mut servers, ticket);
             tokio::select! {
                 failure = serving => Err(failure),
                 _ = signals.next() => Ok(()),
             }
         }
-        Err(failure) => {
-            // The others need not wait for this node's heartbeat.
-            node.shutdown(Duration::ZERO).await;
+        Some(Err(failure)) => {
+            tokio::select! {
+                // The others need not wait for this node's heartbeat.
+                () = node.shutdown(Duration::ZERO) => {}
+                _ = signals.next() => {}
+            }
             return Err(failure);
         }
+        // Told to stop before it was ready: it may serve one model while another is loaded.
+        None => Ok(()),
     };
     if result.is_ok() {
         console.say("stopping: running answers may finish; press Ctrl-C again to stop at once");

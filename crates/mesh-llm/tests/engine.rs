@@ -7,6 +7,7 @@ use mesh_llm::{
     json,
 };
 use node::{ModelSource, Node, Settings};
+use testkit::model::{Architecture, ModelSpec};
 use tokio::sync::oneshot;
 
 /// The same node, reached both ways.
@@ -17,13 +18,20 @@ struct Both {
     stop: Option<oneshot::Sender<()>>,
 }
 
-async fn both() -> Both {
-    let starter = ModelSource::Embedded {
+fn starter() -> ModelSource {
+    ModelSource::Embedded {
         name: "starter".into(),
         bytes: mesh_llm::STARTER,
-    };
+    }
+}
+
+async fn both() -> Both {
+    both_with(vec![starter()]).await
+}
+
+async fn both_with(models: Vec<ModelSource>) -> Both {
     let settings = Settings {
-        models: vec![starter],
+        models,
         context_tokens: Some(1024),
         ..Settings::default()
     };
@@ -343,6 +351,47 @@ async fn errors_are_the_same_both_ways() {
     for engine in [&both.local, &both.remote] {
         let error = engine.embed(["a"]).await.unwrap_err();
         assert!(matches!(error, Error::Unsupported(_)), "{error:?}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn texts_are_embedded_both_ways() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("embedder.gguf");
+    let spec = ModelSpec {
+        context: 1024,
+        ..ModelSpec::tiny(Architecture::NomicBert)
+    };
+    testkit::model::write(&spec, &path).unwrap();
+    // The first model makes none: who names no model gets the second.
+    let both = both_with(vec![starter(), ModelSource::Path(path)]).await;
+    let dot = |a: &[f32], b: &[f32]| a.iter().zip(b).map(|(a, b)| a * b).sum::<f32>();
+    let mut answers = Vec::new();
+    for engine in [&both.local, &both.remote] {
+        let named = engine.clone().with_model("embedder");
+        for engine in [engine, &named] {
+            let answer = engine.embed(["a cat", "a dog and a cow", "a cat"]).await;
+            answers.push(answer.unwrap());
+        }
+        let starter = engine.clone().with_model("starter");
+        let error = starter.embed(["a cat"]).await.unwrap_err();
+        assert!(matches!(error, Error::Unsupported(_)), "{error:?}");
+        let nobody = engine.clone().with_model("nonesuch");
+        let error = nobody.embed(["a cat"]).await.unwrap_err();
+        assert!(matches!(error, Error::ModelNotFound { .. }), "{error:?}");
+    }
+    for answer in &answers {
+        let vectors = &answer.vectors;
+        assert_eq!(vectors.len(), 3);
+        for (vector, first) in vectors.iter().zip(&answers[0].vectors) {
+            assert_eq!(vector.len(), spec.width as usize);
+            assert!((dot(vector, vector) - 1.0).abs() < 1e-3);
+            assert!(dot(vector, first) > 0.999);
+        }
+        assert!(dot(&vectors[0], &vectors[2]) > 0.999);
+        assert!(dot(&vectors[0], &vectors[1]) < 0.999);
+        assert!(answer.prompt_tokens > 0);
+        assert_eq!(answer.prompt_tokens, answers[0].prompt_tokens);
     }
 }
 

@@ -335,22 +335,26 @@ impl Mesh {
         self.ask(|reply| Command::Invites { reply }).await
     }
 
-    /// Takes back a ticket that this node issued, and the membership of whoever came by it.
+    /// Takes back a ticket that this node issued, and the membership of whoever came by it. Gives
+    /// whether the ticket is in this node's book. One that is not is revoked all the same: the
+    /// book forgets tickets, and memberships have no end.
     ///
     /// # Errors
-    /// If this node issued no such ticket, or the mesh was left.
-    pub async fn revoke(&self, id: TicketId) -> Result<(), MeshError> {
+    /// If this node is a client, what is revoked cannot be stored, or the mesh was left.
+    pub async fn revoke(&self, id: TicketId) -> Result<bool, MeshError> {
         let issuer = self.shared.me;
         let target = Target::Ticket(TicketRef { issuer, id });
         self.ask(|reply| Command::Revoke { target, reply }).await?
     }
 
     /// Expels a node, and those that it admitted. The originator of the mesh may expel anybody,
-    /// others only whom they stand above.
+    /// others only whom they stand above: whoever they admitted, and whoever those did. Gives whether
+    /// this node has ever heard of the other.
     ///
     /// # Errors
-    /// If this node does not stand above the other, or the mesh was left.
-    pub async fn expel(&self, node: NodeId) -> Result<(), MeshError> {
+    /// If this node does not stand above the other, as far as it knows; if it is that node itself, or
+    /// a client; or the mesh was left.
+    pub async fn expel(&self, node: NodeId) -> Result<bool, MeshError> {
         let target = Target::Node(node);
         self.ask(|reply| Command::Revoke { target, reply }).await?
     }

@@ -12,7 +12,9 @@ pub struct NodeId([u8; 32]);
 
 /// The text is not the hex form of a node's key.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("not a node id: expected 64 hexadecimal digits")]
+#[error(
+    "not a node id: expected 64 hexadecimal digits; hint: `mesh-llm status --json` shows those of all members"
+)]
 pub struct NodeIdParseError;
 
 impl NodeId {

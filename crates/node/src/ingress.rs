@@ -1,16 +1,16 @@
 //! What an ingress knows of its own requests: how often models are asked for, where beginnings of
-//! prompts are warm, what runs at which host, and what peers' models are.
+//! prompts are warm, what runs at which host and how far it was, and what peers' models are.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use engine::ModelInfo;
 use mesh::NodeId;
 
 use crate::affinity::{Affinity, Beginning};
 use crate::demand::DemandCounter;
-use crate::route::Place;
+use crate::route::{Candidate, Place, RoundTrips};
 
 /// Descriptions of peers' models that are kept.
 const DESCRIBED_MAX: usize = 256;
@@ -22,11 +22,15 @@ pub(crate) struct Ingress {
     state: Arc<Mutex<State>>,
 }
 
+/// How often a stop looks whether peers still answer.
+const FINISH_LOOK: Duration = Duration::from_millis(20);
+
 #[derive(Debug, Default)]
 struct State {
     demand: DemandCounter,
     affinity: Affinity<Place>,
     running: BTreeMap<NodeId, u32>,
+    round_trips: RoundTrips,
     /// By name and fingerprint.
     described: BTreeMap<(String, String), Arc<ModelInfo>>,
 }
@@ -83,12 +87,30 @@ impl Ingress {
         self.lock().running.get(&node).copied().unwrap_or(0)
     }
 
+    /// Remembers round trips that are measured now, in microseconds.
+    pub(crate) fn note_round_trips(&self, measured: impl Iterator<Item = (NodeId, u32)>) {
+        let trips = &mut self.lock().round_trips;
+        measured.for_each(|(node, us)| trips.note(node, us));
+    }
+
+    /// Fills in the last round trips where none is measured now.
+    pub(crate) fn fill_round_trips(&self, candidates: &mut [Candidate]) {
+        self.lock().round_trips.fill(candidates);
+    }
+
     /// Counts a request at a node.
     pub(crate) fn begin_at(&self, node: NodeId) -> AtPeer {
         *self.lock().running.entry(node).or_insert(0) += 1;
         AtPeer {
             state: Arc::clone(&self.state),
             node,
+        }
+    }
+
+    /// Waits until no request runs at a peer, or until the deadline.
+    pub(crate) async fn finish(&self, deadline: Instant) {
+        while !self.lock().running.is_empty() && Instant::now() < deadline {
+            tokio::time::sleep(FINISH_LOOK).await;
         }
     }
 

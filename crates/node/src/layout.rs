@@ -1,6 +1,8 @@
 //! How a model lies over machines, for people.
 
 use mesh::NodeId;
+use split::layers::Loading;
+use split::weights::Phase;
 
 /// A model over several machines.
 #[derive(Debug, Clone, PartialEq, Default)]
@@ -39,8 +41,8 @@ pub struct LoadingStage {
     pub first_layer: u32,
     /// Its last layer.
     pub last_layer: u32,
-    /// Thousandths that are done.
-    pub permille: u16,
+    /// What it does for them, and how far it is with that.
+    pub loading: Loading,
 }
 
 impl std::fmt::Display for LoadingStage {
@@ -49,14 +51,18 @@ impl std::fmt::Display for LoadingStage {
             name,
             first_layer,
             last_layer,
-            permille,
+            loading: Loading { phase, permille },
             ..
         } = self;
-        let percent = permille / 10;
-        write!(
-            f,
-            "{name}: loading layers {first_layer}-{last_layer}, {percent} %"
-        )
+        if (*phase, *permille) == (Phase::Opening, 1_000) {
+            return write!(f, "{name}: layers {first_layer}-{last_layer} loaded");
+        }
+        write!(f, "{name}: {phase} layers {first_layer}-{last_layer}")?;
+        match phase {
+            // How long that takes is not known.
+            Phase::Asking | Phase::Opening => Ok(()),
+            _ => write!(f, ", {} %", permille / 10),
+        }
     }
 }
 
@@ -99,14 +105,22 @@ mod tests {
 
     #[test]
     fn people_read_how_far_a_machine_is() {
-        let stage = LoadingStage {
-            node: NodeId::from_bytes([1; 32]),
-            name: "attic".into(),
-            first_layer: 12,
-            last_layer: 23,
-            permille: 437,
+        let says = |phase, done| {
+            let stage = LoadingStage {
+                node: NodeId::from_bytes([1; 32]),
+                name: "attic".into(),
+                first_layer: 12,
+                last_layer: 23,
+                loading: Loading::of(phase, done, 1_000),
+            };
+            stage.to_string()
         };
-        assert_eq!(stage.to_string(), "attic: loading layers 12-23, 43 %");
+        assert_eq!(says(Phase::Asking, 0), "attic: asking for layers 12-23");
+        let fetching = "attic: fetching layers 12-23, 43 %";
+        assert_eq!(says(Phase::Fetching, 437), fetching);
+        let (loading, loaded) = (says(Phase::Opening, 0), says(Phase::Opening, 1_000));
+        assert_eq!(loading, "attic: loading layers 12-23");
+        assert_eq!(loaded, "attic: layers 12-23 loaded");
     }
 
     #[test]

@@ -39,6 +39,7 @@ pub mod store;
 mod succession;
 mod wire;
 
+pub use ::split::weights::Phase as LoadPhase;
 pub use answer::{Answer, Computes};
 pub use error::{DropError, MeshRequestError, StartError};
 pub use layout::{Layout, LayoutStage, LoadingStage};

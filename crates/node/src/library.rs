@@ -6,10 +6,10 @@ use std::time::SystemTime;
 
 use gguf::Model;
 
-use crate::Settings;
 use crate::loader::{Loader, Source};
-use crate::source::{Search, name_of};
+use crate::source::{Search, first_part, name_of};
 use crate::store::plan;
+use crate::{Draft, ModelSource, Settings};
 
 /// One model on disk.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -44,13 +44,18 @@ struct Stamp {
 }
 
 impl Library {
-    /// Looks through the models folders; files that can't be served are left out. Blocks on file
-    /// reads.
+    /// Looks through the models folders; files that can't be served are left out, and so is the model
+    /// that drafts for others. Blocks on file reads.
     pub(crate) fn look(&mut self, settings: &Settings, loader: &dyn Loader) -> Vec<Volume> {
         let folders = &settings.models_dirs;
         let mut known = std::mem::take(&mut self.known);
+        let drafts = draft_file(settings);
         let mut volumes: Vec<Volume> = Vec::new();
         for path in (Search { folders }).files() {
+            // Under any path: caches of models are full of links.
+            if drafts.is_some() && path.canonicalize().ok() == drafts {
+                continue;
+            }
             let Ok(metadata) = std::fs::metadata(&path) else {
                 continue;
             };
@@ -73,6 +78,17 @@ impl Library {
     }
 }
 
+/// The real path of the model that drafts for this node's models, if there is one.
+fn draft_file(settings: &Settings) -> Option<PathBuf> {
+    let folders = &settings.models_dirs;
+    let path = match &settings.draft {
+        Draft::Model(ModelSource::Path(path)) => first_part(path),
+        Draft::Model(ModelSource::Named(name)) => Search { folders }.find(name).ok()?,
+        Draft::Model(ModelSource::Embedded { .. }) | Draft::None | Draft::Auto => return None,
+    };
+    path.canonicalize().ok()
+}
+
 fn read(path: &Path, settings: &Settings, loader: &dyn Loader) -> Option<Volume> {
     let model = Model::open(path).ok()?;
     // Vision projectors are not models of their own.
@@ -90,4 +106,77 @@ fn read(path: &Path, settings: &Settings, loader: &dyn Loader) -> Option<Volume>
         size_bytes: model.file_bytes().unwrap_or_default(),
         context_tokens: model.metadata().context_length().unwrap_or_default(),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use engine::{Backend, Error};
+    use gguf::{Metadata, Value};
+
+    use super::*;
+    use crate::{Plan, Progress};
+
+    /// Finds room for everything and loads nothing.
+    struct Roomy;
+
+    impl Loader for Roomy {
+        fn memory_needed(&self, _: &Plan) -> Result<u64, Error> {
+            Ok(1)
+        }
+
+        fn load(&self, _: Plan, _: Progress) -> Result<Arc<dyn Backend>, Error> {
+            Err(Error::Load("nothing is loaded here".into()))
+        }
+    }
+
+    fn write(path: &Path) {
+        let mut metadata = Metadata::new();
+        metadata.set("general.architecture", Value::String("qwen3".into()));
+        metadata.set("qwen3.context_length", Value::U32(2048));
+        let bytes = gguf::Plan::new(metadata).unwrap().header_bytes().unwrap();
+        std::fs::write(path, bytes).unwrap();
+    }
+
+    #[test]
+    fn a_model_that_drafts_for_others_is_none_of_its_own() {
+        let folder = tempfile::tempdir().unwrap();
+        let inside = |name: &str| folder.path().join(name);
+        for file in ["big.gguf", "tiny.gguf"] {
+            write(&inside(file));
+        }
+        std::fs::create_dir(inside("sub")).unwrap();
+        let check = |draft: Draft, names: &[&str]| {
+            let settings = Settings {
+                models_dirs: vec![folder.path().to_path_buf()],
+                draft,
+                ..Settings::default()
+            };
+            let mut library = Library::default();
+            // The second look knows the files already.
+            for _ in 0..2 {
+                let volumes = library.look(&settings, &Roomy);
+                let found: Vec<&str> = volumes.iter().map(|v| v.name.as_str()).collect();
+                assert_eq!(found, names, "{:?}", settings.draft);
+            }
+        };
+        let path = |path: PathBuf| Draft::Model(ModelSource::Path(path));
+        check(Draft::Auto, &["big", "tiny"]);
+        check(Draft::None, &["big", "tiny"]);
+        check(Draft::Model(ModelSource::parse("tiny")), &["big"]);
+        check(path(inside("tiny.gguf")), &["big"]);
+        check(path(inside("sub/../tiny.gguf")), &["big"]);
+        check(path(inside("gone.gguf")), &["big", "tiny"]);
+        #[cfg(unix)]
+        {
+            let elsewhere = tempfile::tempdir().unwrap();
+            let link = elsewhere.path().join("draft.gguf");
+            std::os::unix::fs::symlink(inside("tiny.gguf"), &link).unwrap();
+            check(path(link), &["big"]);
+            // The same file under another name in the folder.
+            std::os::unix::fs::symlink(inside("tiny.gguf"), inside("alias.gguf")).unwrap();
+            check(path(inside("tiny.gguf")), &["big"]);
+        }
+    }
 }

@@ -265,15 +265,18 @@ impl Node {
         self.shared.models.table().shutting_down
     }
 
-    /// Stops: refuses new requests at once, lets running ones finish within `grace`, then ends
-    /// the rest and says goodbye to the mesh. Returns when nothing runs any more. Calling it again
+    /// Stops: refuses new requests at once, lets running ones finish within `grace`, also those that peers answer,
+    /// then ends the rest and says goodbye to the mesh. Returns when nothing runs any more. Calling it again
     /// only waits.
     pub async fn shutdown(&self, grace: Duration) {
         let grace = grace.min(GRACE_MAX);
         self.shared.models.close();
         self.shared.publish();
-        let running = self.shared.models.finish(Instant::now() + grace);
-        let stopping = async { tokio::join!(running, self.shared.leave_rings(grace)) };
+        let deadline = Instant::now() + grace;
+        let running = self.shared.models.finish(deadline);
+        let rings = self.shared.leave_rings(grace);
+        let at_peers = self.shared.ingress.finish(deadline);
+        let stopping = async { tokio::join!(running, rings, at_peers) };
         if tokio::time::timeout(grace + STOP_MARGIN, stopping)
             .await
             .is_err()
@@ -301,6 +304,7 @@ async fn look(shared: std::sync::Weak<Shared>) {
                 let Some(shared) = shared.upgrade() else { return };
                 let free_bytes = shared.models.free_bytes(shared.settings.memory_bytes_max);
                 shared.machine.send_if_modified(|machine| picture::note_memory(machine, free_bytes));
+                shared.note_round_trips();
                 shared.publish();
             }
             changed = table.changed() => {
@@ -399,6 +403,7 @@ impl Shared {
     fn look_up(&self, model: &str, purpose: Purpose) -> Option<Found> {
         let view = self.view();
         let mut found = directory::find(&self.models.table(), view.as_deref(), model, purpose)?;
+        self.ingress.fill_round_trips(&mut found.candidates);
         for candidate in &mut found.candidates {
             if let Place::Peer(node) = candidate.place {
                 // What others announce is some seconds old.
@@ -406,6 +411,15 @@ impl Shared {
             }
         }
         Some(found)
+    }
+
+    /// Remembers how far members are that a connection is open to.
+    fn note_round_trips(&self) {
+        if let Some(view) = self.view() {
+            let members = view.members.iter();
+            let measured = members.filter_map(|m| Some((m.node, m.round_trip_us?)));
+            self.ingress.note_round_trips(measured);
+        }
     }
 
     fn hint(&self, model: &str) -> String {

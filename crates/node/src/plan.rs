@@ -91,13 +91,22 @@ pub(crate) fn plan(settings: &Settings, loader: &dyn Loader) -> Result<Plans, St
     })
 }
 
+/// Whether a model gives embeddings instead of text. Those run whole: they are small, and a split one has nothing that
+/// would pool what its parts compute.
+pub(crate) fn embeds(model: &gguf::Model) -> bool {
+    !matches!(
+        model.metadata().pooling(),
+        Ok(None | Some(gguf::Pooling::None))
+    )
+}
+
 /// Whether a model could run on several machines. Reads its header.
 pub(crate) fn can_split(plan: &Plan) -> bool {
     let Source::File(path) = &plan.source else {
         return false;
     };
     let model = gguf::Model::open(path);
-    model.is_ok_and(|model| gguf::LayerMap::of(&model).is_ok())
+    model.is_ok_and(|model| gguf::LayerMap::of(&model).is_ok() && !embeds(&model))
 }
 
 /// Memory that a model will take, bytes.

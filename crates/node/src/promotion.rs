@@ -28,14 +28,29 @@ const HOT_PER_MINUTE: f32 = 10.0;
 const HOT_RATIO: f32 = 3.0;
 
 /// How much longer each node waits than the one before it, ms: longer than an announcement takes
-/// to get around, and short enough for the eighth to act within a minute.
+/// to get around.
 const TURN_MS: u64 = 4_000;
 
-/// Turns that are told apart; all later nodes act together, since none of the earlier ones did.
-const TURNS_MAX: u64 = 10;
+/// The last turn; all later nodes act in it together, since none of the earlier ones did.
+const TURNS_MAX: u64 = 8;
 
-/// After it took up a model a node does nothing else for so long, ms: loading takes time, and the
-/// effect on demand more.
+/// After so long, ms, some node begins to load a model that has lost its last server, if one can.
+const TAKEN_UP_MS: u64 = 60_000;
+
+/// Until a machine that dies without a word is out of all tables, ms: five seconds until a silent connection
+/// is closed, twelve from the first strike to the second, and the news' way. Simulations have 18.1 s at
+/// most.
+const DEATH_MS: u64 = 19_000;
+
+/// Pause between two decisions of a node, ms.
+const LOOK_MS: u64 = 1_000;
+
+// 19 s until the death is known, 8 s to come back, 8 turns of 4 s, and 1 s until the node whose turn it is
+// looks: 60 s.
+const _: () = assert!(DEATH_MS + LOST_MS + TURNS_MAX * TURN_MS + LOOK_MS <= TAKEN_UP_MS);
+
+/// After it took up a model a node takes up no hot one for so long, ms: loading takes time, and the effect
+/// on demand more. Nor does it try the same model again. Others that are lost do not wait.
 const REST_MS: u64 = 60_000;
 
 /// A joiner waits so long for the table of the mesh, ms, before it is given a model.
@@ -57,7 +72,28 @@ pub(crate) struct Member {
     /// Models that answer there, or are being loaded.
     pub(crate) serving: Vec<String>,
     /// Models on its disk.
-    pub(crate) local: Vec<String>,
+    pub(crate) local: Disk,
+}
+
+/// Models on a member's disk, and for which of them it has free memory.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub(crate) struct Disk(BTreeMap<String, bool>);
+
+impl Disk {
+    fn has(&self, model: &str) -> bool {
+        self.0.contains_key(model)
+    }
+
+    fn has_room(&self, model: &str) -> bool {
+        self.0.get(model).copied().unwrap_or(false)
+    }
+}
+
+/// Names, and whether there is room for each.
+impl FromIterator<(String, bool)> for Disk {
+    fn from_iter<I: IntoIterator<Item = (String, bool)>>(models: I) -> Self {
+        Self(models.into_iter().collect())
+    }
 }
 
 /// A model on this node's disk that fits into its free memory.
@@ -108,7 +144,8 @@ pub(crate) struct Promoter {
     served_ms: BTreeMap<String, u64>,
     hot_since_ms: BTreeMap<String, u64>,
     dropped_ms: BTreeMap<String, u64>,
-    acted_ms: Option<u64>,
+    /// Models that this node took up lately, and when.
+    taken_ms: BTreeMap<String, u64>,
 }
 
 impl Promoter {
@@ -123,8 +160,7 @@ impl Promoter {
         let now_ms = scene.now_ms;
         let first_ms = *self.first_ms.get_or_insert(now_ms);
         self.observe(scene);
-        let rests = self.acted_ms.is_some_and(|acted| now_ms < acted + REST_MS);
-        if !scene.willing || rests {
+        if !scene.willing {
             return None;
         }
         let chosen = if scene.wants_assignment && !self.assigned {
@@ -138,8 +174,8 @@ impl Promoter {
                 .map(|model| (model, Reason::Lost))
                 .or_else(|| self.hot(scene).map(|model| (model, Reason::Hot)))
         };
-        if chosen.is_some() {
-            self.acted_ms = Some(now_ms);
+        if let Some((model, _)) = &chosen {
+            self.taken_ms.insert(model.clone(), now_ms);
         }
         chosen
     }
@@ -148,6 +184,7 @@ impl Promoter {
     pub(crate) fn observe(&mut self, scene: &Scene) {
         let now_ms = scene.now_ms;
         self.dropped_ms.retain(|_, at| now_ms < *at + DROPPED_MS);
+        self.taken_ms.retain(|_, at| now_ms < *at + REST_MS);
         let servers = servers(scene);
         for model in servers.keys() {
             if self.served_ms.len() < KNOWN_MAX || self.served_ms.contains_key(*model) {
@@ -184,13 +221,13 @@ impl Promoter {
         found.first().map(|model| model.name.clone())
     }
 
-    /// A hot model of ours whose turn it is; only for a node that runs nothing.
+    /// A hot model of ours whose turn it is; only for a node that runs nothing and does not rest.
     fn hot(&self, scene: &Scene) -> Option<String> {
         let me = scene
             .members
             .iter()
             .find(|member| member.node == scene.me)?;
-        if !me.standby {
+        if !me.standby || !self.taken_ms.is_empty() {
             return None;
         }
         let hot = self.own(scene).filter(|model| {
@@ -207,12 +244,13 @@ impl Promoter {
         .map(|model| model.name.clone())
     }
 
-    /// What this node could load and was not told to drop.
+    /// What this node could load, was not told to drop, and did not try just now.
     fn own<'a>(&'a self, scene: &'a Scene) -> impl Iterator<Item = &'a Fitting> {
         let serving = scene.members.iter().find(|member| member.node == scene.me);
         scene.fitting.iter().filter(move |model| {
             let serves = serving.is_some_and(|me| me.serving.contains(&model.name));
-            !serves && !self.dropped_ms.contains_key(&model.name)
+            let dropped = self.dropped_ms.contains_key(&model.name);
+            !serves && !dropped && !self.taken_ms.contains_key(&model.name)
         })
     }
 }
@@ -278,16 +316,17 @@ fn assign(scene: &Scene) -> Option<String> {
         .map(|model| model.name.clone())
 }
 
-/// This node's place among those that could take up `model`: standby nodes first, then by a hash,
-/// so that the same node is not always the first.
+/// This node's place among those that have `model`: who has room for it comes first, since others can't
+/// load it alone; of these standby nodes, then by a hash, so that the same node is not always the
+/// first.
 fn turn(scene: &Scene, model: &str) -> u64 {
     let rank = |member: &Member| {
         let mut hasher = DefaultHasher::new();
         (model, member.node.to_string()).hash(&mut hasher);
-        (!member.standby, hasher.finish(), member.node)
+        let is_full = !member.local.has_room(model);
+        (is_full, !member.standby, hasher.finish(), member.node)
     };
-    let could =
-        |member: &&Member| member.node == scene.me || member.local.iter().any(|name| name == model);
+    let could = |member: &&Member| member.node == scene.me || member.local.has(model);
     let Some(own) = scene
         .members
         .iter()

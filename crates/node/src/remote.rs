@@ -1,5 +1,7 @@
 //! A model that this process does not run, as a backend: every call goes to one of its hosts.
 
+mod embeddings;
+
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -9,15 +11,13 @@ use engine::{
 use futures::FutureExt;
 use futures::future::BoxFuture;
 
+use self::embeddings::{Collected, INPUTS_MAX};
 use crate::answer::{generate, may_differ_elsewhere};
 use crate::models::Purpose;
 use crate::node::Shared;
 use crate::peer::{self, CallError, Replies};
 use crate::route::{Candidate, Place, rank};
 use crate::wire::{Call, Reply};
-
-/// Most embeddings of one request, and most values of each: what a host may make us hold.
-const VECTORS_MAX: usize = 65_536;
 
 /// A model of the mesh.
 pub(crate) struct Remote {
@@ -132,12 +132,17 @@ impl Backend for Remote {
 
     fn embed(&self, request: EmbedRequest) -> BoxFuture<'_, Result<Embeddings, Error>> {
         async move {
+            let inputs = request.inputs.len();
+            if inputs > INPUTS_MAX {
+                let reason = format!("{inputs} texts; hint: send at most {INPUTS_MAX} at a time");
+                return Err(Error::invalid("input", reason));
+            }
             let found = self.shared.find(&self.info.name, Purpose::Embed).await?;
             let mut refusal = None;
             let call = Call::Embed(request);
             for candidate in rank(found.candidates, None) {
                 match open(&self.shared, candidate.place, &call).await {
-                    Ok(replies) => match collect(replies).await {
+                    Ok(replies) => match collect(replies, inputs).await {
                         Ok(embeddings) => return Ok(embeddings),
                         Err(error) => keep(error, &mut refusal)?,
                     },
@@ -204,18 +209,26 @@ impl Backend for Remote {
     }
 }
 
-async fn collect(mut replies: Replies) -> Result<Embeddings, CallError> {
-    let mut vectors = Vec::new();
+/// The embeddings of so many texts. Anything else ends the call: dropping its replies tells the host to
+/// stop.
+async fn collect(mut replies: Replies, inputs: usize) -> Result<Embeddings, CallError> {
+    // Another host may do better; if none does, this is what the client is told.
+    let broken = || {
+        tracing::debug!(inputs, "a host sends embeddings that were not asked for");
+        CallError::Refused(out_of_place())
+    };
+    let mut collected = Collected::new(inputs);
     loop {
         match replies.next().await? {
-            Reply::Vector(vector) if vectors.len() < VECTORS_MAX => vectors.push(vector),
-            Reply::Embedded(prompt_tokens) => {
-                return Ok(Embeddings {
-                    vectors,
-                    prompt_tokens,
-                });
+            Reply::Vector(vector) => {
+                if !collected.take(vector) {
+                    return Err(broken());
+                }
             }
-            other => return Err(replies.unexpected(&other)),
+            Reply::Embedded(prompt_tokens) => {
+                return collected.end(prompt_tokens).ok_or_else(broken);
+            }
+            _ => return Err(broken()),
         }
     }
 }

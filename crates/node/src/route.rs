@@ -1,6 +1,10 @@
 //! Which host gets a request. Pure.
 
+mod round_trips;
+
 use mesh::NodeId;
+
+pub(crate) use self::round_trips::RoundTrips;
 
 /// A request that waits for a slot waits about so long for each one before it, ms. Only ratios to
 /// the other numbers here matter.
@@ -22,7 +26,7 @@ const ELSEWHERE_MS: f64 = 20.0;
 /// A host that somebody hears nothing from may be gone: noticing that takes seconds.
 const SUSPECT_MS: f64 = 5_000.0;
 
-/// Round trip that is assumed where none is measured, ms: a stranger somewhere on the continent.
+/// Round trip that is assumed where none was ever measured, ms: a stranger somewhere on the continent.
 const UNKNOWN_ROUND_TRIP_MS: f64 = 50.0;
 
 /// Round trips until the first token: the call, and the token.

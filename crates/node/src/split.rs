@@ -96,6 +96,8 @@ impl Part {
             return self.station.accept(peer, duplex(stream)).await;
         }
         let peer = stream.peer;
+        // Fails only on a stream that has ended already.
+        let _ = stream.send.set_priority(WEIGHTS_PRIORITY);
         let answered = self
             .weights
             .answer(&peer, &mut stream.recv, &mut stream.send)
@@ -112,6 +114,9 @@ impl Part {
         kind == STAGES || kind == WEIGHTS
     }
 }
+
+/// Weights wait for everything else that goes to the same member.
+const WEIGHTS_PRIORITY: i32 = -1;
 
 /// Where layers are cut out for a trial.
 fn trial_folder(settings: &Settings) -> PathBuf {

@@ -26,6 +26,9 @@ pub(crate) const CALL_BYTES_MAX: usize = 24 << 20;
 /// have some hundred bytes.
 pub(crate) const REPLY_BYTES_MAX: usize = 24 << 20;
 
+/// Most values of one embedding: several times the width of the largest models.
+pub(crate) const VECTOR_VALUES_MAX: usize = 65_536;
+
 /// A frame that can't be understood.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum WireError {

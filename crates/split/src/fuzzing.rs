@@ -9,13 +9,15 @@ use gguf::Fingerprint;
 use mesh::NodeId;
 
 use crate::fault::{Fault, Refusal};
+use crate::layers::Loading;
 use crate::pace::Work;
 use crate::spec::{Precision, RingId, StageSpec};
+use crate::weights::Phase;
 use crate::weights::fuzzing as weights;
 use crate::wire::{
-    Alive, Answer, CacheOp, Frame, FrameFormat, FromWorker, Lease, Opening, Outcome, Pace, Ready,
-    ToWorker, decode_frame, encode_frame, read_answer, read_from_worker, read_opening, read_pace,
-    read_to_worker,
+    Alive, Answer, CacheOp, FRAME_VERSION, Frame, FrameFormat, FromWorker, Lease, Opening, Outcome,
+    Pace, Ready, ToWorker, decode_frame, encode_frame, read_answer, read_from_worker, read_opening,
+    read_pace, read_to_worker,
 };
 
 /// Something that reads foreign bytes.
@@ -264,6 +266,7 @@ fn to_workers() -> Vec<ToWorker> {
         previous: NodeId::from_bytes([1; 32]),
         next: NodeId::from_bytes([2; 32]),
         keeps: true,
+        frames: FRAME_VERSION,
     };
     let lease = ToWorker::Lease(Box::new(lease));
     vec![lease, ToWorker::Renew, ToWorker::Start, ToWorker::Release]
@@ -313,7 +316,7 @@ fn from_workers() -> Vec<FromWorker> {
         is_leaving: true,
     });
     let mut all = vec![
-        FromWorker::Loading { permille: 500 },
+        FromWorker::Loading(Loading::of(Phase::Fetching, 1, 2)),
         FromWorker::Ready(ready),
         FromWorker::Joined,
         alive,

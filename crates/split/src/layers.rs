@@ -6,6 +6,7 @@ use mesh::NodeId;
 
 use crate::fault::Refusal;
 use crate::spec::StageSpec;
+use crate::weights::Phase;
 use crate::wire::Pace;
 
 /// Rows of one call.
@@ -67,6 +68,33 @@ pub trait Layers: Send {
     fn is_recurrent(&self) -> bool;
 }
 
+/// How far a machine is with its layers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Loading {
+    /// What it does for them.
+    pub phase: Phase,
+    /// Thousandths of it that are done, at most 1,000.
+    pub permille: u16,
+}
+
+impl Loading {
+    /// `done` of `total`, whatever they count.
+    #[must_use]
+    pub fn of(phase: Phase, done: u64, total: u64) -> Self {
+        let permille = done.min(total).saturating_mul(1_000) / total.max(1);
+        Self {
+            phase,
+            permille: u16::try_from(permille).unwrap_or(1_000).min(1_000),
+        }
+    }
+}
+
+impl Default for Loading {
+    fn default() -> Self {
+        Self::of(Phase::Opening, 0, 1)
+    }
+}
+
 /// Where a worker gets layers from. Both calls block: they are made on threads for that.
 pub trait LayerSource: Send + Sync + 'static {
     /// Bytes that a stage takes once it is loaded, found out without loading it. `host` asks for it.
@@ -75,7 +103,7 @@ pub trait LayerSource: Send + Sync + 'static {
     /// Why this machine can't have these layers.
     fn needed_bytes(&self, host: NodeId, spec: &StageSpec) -> Result<u64, Refusal>;
 
-    /// Loads a stage. `progress` is told thousandths now and then; when it says false, nobody wants
+    /// Loads a stage. `progress` is told now and then how far it is; when it says false, nobody wants
     /// the stage any more.
     ///
     /// # Errors
@@ -84,7 +112,7 @@ pub trait LayerSource: Send + Sync + 'static {
         &self,
         host: NodeId,
         spec: &StageSpec,
-        progress: &mut dyn FnMut(u16) -> bool,
+        progress: &mut dyn FnMut(Loading) -> bool,
     ) -> Result<Box<dyn Layers>, String>;
 
     /// How fast this machine computes a model, if it knows or can find out within moments. `is_busy`: stages

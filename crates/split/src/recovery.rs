@@ -15,7 +15,8 @@
 //! ```
 //!
 //! Each plan begins a new epoch, and whatever still comes from an older one counts for nothing. Streams
-//! wait from a loss until the next ring stands; after [`PATIENCE`] they are told that it has not worked.
+//! wait from a loss until the next ring stands; after [`PATIENCE`] they are told that it has not worked, and after
+//! [`NOTHING_FITS_MAX`] if there is nobody to try it with.
 //! Whoever is suspected is left out for a while, longer each time. A worker that accuses others is believed
 //! once: nobody can prove an accusation, and a liar would otherwise empty the mesh.
 
@@ -35,6 +36,10 @@ use moving::{Moves, Moving};
 /// How long streams wait for a new ring. A person waits no longer; loading a stage from a slow disk
 /// takes one minute of it.
 pub const PATIENCE: Duration = Duration::from_secs(180);
+
+/// How long they wait for machines that would have room, when those that are there have none. A machine that
+/// falls silent is missed after five seconds and some, so that all of it takes ten.
+pub const NOTHING_FITS_MAX: Duration = Duration::from_secs(4);
 
 /// How long making a plan may take: it is computed, but it may need a header from a peer.
 const PLAN_MAX: Duration = Duration::from_secs(60);
@@ -198,6 +203,8 @@ pub struct Recovery<I> {
     stands_since: Option<Duration>,
     /// Since when streams wait.
     waiting_since: Option<Duration>,
+    /// Since when there has been no plan, or streams were told so, and why.
+    nothing_fits: Option<(Duration, String)>,
     raise_max: Duration,
     /// On the way to another ring while this one runs.
     moving: Option<Moving<I>>,
@@ -217,6 +224,7 @@ impl<I: Copy + Ord + Debug> Recovery<I> {
             attempts: 0,
             stands_since: None,
             waiting_since: None,
+            nothing_fits: None,
             raise_max,
             moving: None,
             moves: Moves::default(),
@@ -233,7 +241,9 @@ impl<I: Copy + Ord + Debug> Recovery<I> {
     #[must_use]
     pub fn next_wake(&self) -> Option<Duration> {
         let patience = self.waiting_since.map(|since| since + PATIENCE);
-        let ends = [self.deadline, patience, self.next_move()];
+        let nothing_fits = self.nothing_fits.as_ref();
+        let nothing_fits = nothing_fits.map(|(since, _)| *since + NOTHING_FITS_MAX);
+        let ends = [self.deadline, patience, nothing_fits, self.next_move()];
         ends.into_iter().flatten().min()
     }
 
@@ -265,6 +275,8 @@ impl<I: Copy + Ord + Debug> Recovery<I> {
                 if self.is_moving_to(epoch) {
                     self.move_failed(now);
                 } else if self.state == (State::Planning { epoch }) {
+                    let since = self.nothing_fits.take().map_or(now, |(since, _)| since);
+                    self.nothing_fits = Some((since, text.clone()));
                     self.wait(text, RETRY_MAX, now, &mut effects);
                 }
             }
@@ -350,6 +362,7 @@ impl<I: Copy + Ord + Debug> Recovery<I> {
             return;
         }
         self.deadline = Some(now + self.raise_max);
+        self.nothing_fits = None;
         effects.push(Effect::Raise {
             epoch,
             workers: workers.clone(),
@@ -417,6 +430,8 @@ impl<I: Copy + Ord + Debug> Recovery<I> {
         let next = now + pause;
         let pardon = self.bench.next_pardon(now);
         self.deadline = Some(pardon.map_or(next, |pardon| pardon.min(next)));
+        // There may be streams that have never seen a ring.
+        self.waiting_since.get_or_insert(now);
         effects.push(Effect::Waiting { text: text.clone() });
         self.state = State::Waiting { text };
     }
@@ -437,15 +452,24 @@ impl<I: Copy + Ord + Debug> Recovery<I> {
         self.state = State::Stopped;
         self.deadline = None;
         self.waiting_since = None;
+        self.nothing_fits = None;
     }
 
     fn expire(&mut self, now: Duration, effects: &mut Vec<Effect<I>>) {
         let is_over = |end: Option<Duration>| end.is_some_and(|end| end <= now);
+        if let Some((since, text)) = &mut self.nothing_fits
+            && *since + NOTHING_FITS_MAX <= now
+        {
+            // Whoever comes meanwhile is told next time.
+            *since = now;
+            effects.push(Effect::Fail { text: text.clone() });
+            self.waiting_since = None;
+        }
         if is_over(self.waiting_since.map(|since| since + PATIENCE)) {
             self.waiting_since = None;
             let text = match &self.state {
                 State::Waiting { text } => format!("the model's machines are lost: {text}"),
-                _ => "the model's machines are lost; others could not take over in time".to_owned(),
+                _ => "the model's machines could not be brought together in time".to_owned(),
             };
             effects.push(Effect::Fail { text });
         }

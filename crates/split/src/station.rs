@@ -10,7 +10,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::dock::{self, Berth, Dock};
-use crate::layers::LayerSource;
+use crate::layers::{LayerSource, Loading};
 use crate::ring::{Host, RaiseError, Ring, RingPlan, raise};
 use crate::trail::{TRAIL_BYTES_MAX, TrailRoom};
 use crate::transport::{Duplex, Transport};
@@ -126,7 +126,7 @@ impl Station {
     pub async fn raise(
         &self,
         plan: RingPlan,
-        progress: &mut (dyn FnMut(NodeId, u16) + Send),
+        progress: &mut (dyn FnMut(NodeId, Loading) + Send),
     ) -> Result<Ring, RaiseError> {
         raise(&self.host, plan, progress).await
     }

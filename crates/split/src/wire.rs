@@ -14,7 +14,9 @@ mod message;
 mod opening;
 
 pub use control::{Alive, FromWorker, Lease, Ready, ToWorker, read_from_worker, read_to_worker};
-pub use frame::{CacheOp, Frame, FrameFormat, Outcome, Places, decode_frame, encode_frame};
+pub use frame::{
+    CacheOp, FRAME_VERSION, Frame, FrameFormat, Outcome, Places, decode_frame, encode_frame,
+};
 pub use framing::{FrameStreamError, read_frame};
 pub use message::{MessageStreamError, read_message, write_message};
 pub use opening::{Answer, Opening, Pace, read_answer, read_opening, read_pace};

@@ -13,7 +13,7 @@ use std::fs::{self, File};
 use std::io::{BufWriter, Write};
 use std::path::Path;
 
-use gguf::{Plan, WriteError};
+use gguf::{Plan, Pooling, WriteError};
 
 pub use architecture::Architecture;
 pub use tokenizer::{CHATML, END_OF_TEXT, FIRST_SPECIAL, IM_END, IM_START, MERGES};
@@ -58,6 +58,8 @@ pub struct ModelSpec {
     pub weights: WeightType,
     /// True when the output matrix is the token embedding.
     pub tied_output: bool,
+    /// How hidden states become one vector, as the file says; `None`: it says nothing of it.
+    pub pooling: Option<Pooling>,
     /// Jinja template of chats, or none.
     pub chat_template: Option<String>,
     /// Seed of all weights.
@@ -103,6 +105,7 @@ impl ModelSpec {
             context: 512,
             weights: WeightType::F32,
             tied_output: architecture == Architecture::Gemma2,
+            pooling: architecture.pooling(),
             chat_template: (!architecture.is_embedding()).then(|| CHATML.to_owned()),
             seed: 1,
             loop_tokens: None,

@@ -5,11 +5,12 @@
 //!
 //! Two nodes run in each round: a host, and a client of it on the same machine. So the cores are
 //! shared, and what a hop costs is shown at its highest: on two machines the second does its part.
+//! At the end of a round a third one joins that loads a model of its own.
 
 mod table;
 
 use std::io::Write;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::thread;
 use std::time::{Duration, Instant};
@@ -18,7 +19,7 @@ use anyhow::{Context, Result, bail, ensure};
 use clap::Args;
 use serde::Deserialize;
 
-use super::client::{self, Endpoint, Stream};
+use super::client::{self, Endpoint};
 use super::metric::median;
 use super::prompt::Digits;
 use super::server::{Contender, Server, Settings};
@@ -139,7 +140,7 @@ pub(super) fn run(options: &Options) -> Result<()> {
 }
 
 fn measure(
-    program: &std::path::Path,
+    program: &Path,
     settings: &Settings,
     sizes: &Sizes,
     round: usize,
@@ -153,10 +154,8 @@ fn measure(
         .into_owned();
     let digits = &mut Digits::for_round(round);
     let host = Contender::node("host", program.into(), host_arguments(settings)).start(settings)?;
-    let first = host
-        .endpoint_of(SMALL)
-        .chat(&digits.take(PROMPT_DIGITS), FIRST_TOKENS)?;
-    add(rows, table::HOST_START, None, since_start(&host, &first));
+    let took = first_token_since_start(&host, digits)?;
+    add(rows, table::HOST_START, None, took);
 
     let ticket = host.ready.get("ticket").and_then(|ticket| ticket.as_str());
     let ticket = ticket.context("the host gave no ticket")?.to_owned();
@@ -165,23 +164,28 @@ fn measure(
     for model in [SMALL, big.as_str()] {
         wait_for_model(&hop, model)?;
     }
-    let first = hop
-        .endpoint_of(SMALL)
-        .chat(&digits.take(PROMPT_DIGITS), FIRST_TOKENS)?;
-    add(rows, table::CLIENT_START, None, since_start(&hop, &first));
+    let took = first_token_since_start(&hop, digits)?;
+    add(rows, table::CLIENT_START, None, took);
 
     let logs = || format!("their logs: {}, {}", host.log.display(), hop.log.display());
     hop_overhead(&host, &hop, sizes, digits, rows).with_context(logs)?;
     streams(&host, &hop, &big, sizes, digits, round, rows).with_context(logs)?;
     joins(&ticket, sizes, rows).with_context(logs)?;
     hop.stop();
+    join_with_a_model(program, settings, &ticket, digits, rows)?;
     host.stop();
     Ok(())
 }
 
 fn host_arguments(settings: &Settings) -> Vec<String> {
+    let mut arguments = vec![format!("--model={SMALL}")];
+    arguments.extend(serving_arguments(settings));
+    arguments
+}
+
+/// What serves the model of ordinary speed.
+fn serving_arguments(settings: &Settings) -> Vec<String> {
     vec![
-        format!("--model={SMALL}"),
         format!("--model={}", settings.model.display()),
         format!("--ctx-size={}", settings.ctx_size),
         format!("--parallel={}", settings.slots),
@@ -190,15 +194,38 @@ fn host_arguments(settings: &Settings) -> Vec<String> {
     ]
 }
 
+/// Starts a node that joins and loads the model of ordinary speed. It is asked for the small one, which it
+/// does not have itself. Killed afterwards, so this comes last.
+fn join_with_a_model(
+    program: &Path,
+    settings: &Settings,
+    ticket: &str,
+    digits: &mut Digits,
+    rows: &mut [Row],
+) -> Result<()> {
+    let mut arguments = vec![format!("--join={ticket}")];
+    arguments.extend(serving_arguments(settings));
+    let joiner = Contender::node("joiner", program.into(), arguments).start(settings)?;
+    let log = || format!("its log: {}", joiner.log.display());
+    wait_for_model(&joiner, SMALL).with_context(log)?;
+    let took = first_token_since_start(&joiner, digits).with_context(log)?;
+    add(rows, table::JOINER_START, None, took);
+    joiner.stop();
+    Ok(())
+}
+
 fn add(rows: &mut [Row], key: &str, direct: Option<f64>, hop: Option<f64>) {
     if let Some(row) = rows.iter_mut().find(|row| row.key == key) {
         row.add(direct, hop);
     }
 }
 
-fn since_start(server: &Server, stream: &Stream) -> Option<f64> {
-    let first = stream.times.first()?;
-    Some(first.duration_since(server.start).as_secs_f64() * 1000.0)
+/// Asks a node for the small model; milliseconds from the start of its process to the first token.
+fn first_token_since_start(server: &Server, digits: &mut Digits) -> Result<Option<f64>> {
+    let endpoint = server.endpoint_of(SMALL);
+    let stream = endpoint.chat(&digits.take(PROMPT_DIGITS), FIRST_TOKENS)?;
+    let first = stream.times.first();
+    Ok(first.map(|first| first.duration_since(server.start).as_secs_f64() * 1000.0))
 }
 
 fn wait_for_model(server: &Server, model: &str) -> Result<()> {

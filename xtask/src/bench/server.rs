@@ -98,8 +98,8 @@ impl Contender {
                 format!("--model={model}"),
                 format!("--port={port}"),
                 "--log-format=json".into(),
-                // Ours is meant for each conversation, llama-server's for all together.
-                format!("--ctx-size={}", settings.ctx_size / settings.slots),
+                // A pool for all requests together, as llama-server's.
+                format!("--ctx-size={}", settings.ctx_size),
                 format!("--parallel={}", settings.slots),
                 format!("--threads={}", settings.threads),
                 "--no-draft".into(),
@@ -379,7 +379,7 @@ mod tests {
             .join(" ");
         assert_eq!(
             ours,
-            "--model=m.gguf --port=0 --log-format=json --ctx-size=1024 --parallel=8 --threads=2 --no-draft --no-mesh --x"
+            "--model=m.gguf --port=0 --log-format=json --ctx-size=8192 --parallel=8 --threads=2 --no-draft --no-mesh --x"
         );
         let theirs = Contender::llama_server("a".into(), true)
             .arguments(&settings, 7)

@@ -30,8 +30,8 @@ fn of_mesh_itself(error: &MeshError, message: String) -> ApiError {
             ApiError::refused(StatusCode::CONFLICT, "not_a_member", message)
         }
         MeshError::Stopped => ApiError::refused(StatusCode::CONFLICT, "not_in_mesh", message),
-        MeshError::UnknownTicket(_) => {
-            ApiError::refused(StatusCode::NOT_FOUND, "unknown_invite", message)
+        MeshError::ExpelsItself | MeshError::ExpelsOriginator(_) => {
+            ApiError::refused(StatusCode::CONFLICT, "cannot_expel", message)
         }
         MeshError::TooMany(_) => {
             ApiError::refused(StatusCode::TOO_MANY_REQUESTS, "too_many", message)
@@ -81,7 +81,7 @@ pub(super) fn of_drop(error: &DropError) -> ApiError {
 #[cfg(test)]
 mod tests {
     use axum::response::IntoResponse;
-    use mesh::admission::{Refusal, TicketId};
+    use mesh::admission::Refusal;
     use mesh::{MeshId, NodeId};
 
     use super::*;
@@ -107,15 +107,12 @@ mod tests {
         let id = MeshId::from_bytes([1; 32]);
         check(mesh(MeshError::NotAMember(id)), 409, "not_a_member");
         check(mesh(MeshError::Stopped), 409, "not_in_mesh");
-        let ticket = TicketId::from_bytes([1; 8]);
-        check(
-            mesh(MeshError::UnknownTicket(ticket)),
-            404,
-            "unknown_invite",
-        );
+        let node = NodeId::from_bytes([1; 32]);
+        check(mesh(Refusal::NotAbove.into()), 403, "refused");
+        check(mesh(MeshError::ExpelsItself), 409, "cannot_expel");
+        check(mesh(MeshError::ExpelsOriginator(node)), 409, "cannot_expel");
         check(mesh(MeshError::TooMany("streams")), 429, "too_many");
         check(mesh(MeshError::Unreachable(Vec::new())), 502, "unreachable");
-        let node = NodeId::from_bytes([1; 32]);
         let reason = "it is off".to_owned();
         check(mesh(MeshError::Peer { node, reason }), 502, "unreachable");
         check(mesh(MeshError::NoPath), 500, "network");

@@ -1,4 +1,4 @@
-//! Invitations on the wire.
+//! Invitations on the wire, and what comes of taking them back.
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -194,6 +194,16 @@ impl Invitation {
             redeemed_by: state.redeemed_by.iter().map(ToString::to_string).collect(),
         }
     }
+}
+
+/// A ticket or a node was taken back.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Revoked {
+    /// Which: a ticket by 16 hexadecimal digits, a node by 64.
+    pub id: String,
+    /// Whether this node knew it: the ticket is in its list, or it has heard of the node. What it did
+    /// not know was taken back all the same; perhaps it was mistyped.
+    pub known: bool,
 }
 
 /// The clock of expiries.

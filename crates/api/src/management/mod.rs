@@ -23,12 +23,12 @@ use node::{ModelSource, Node};
 use tokio::sync::Semaphore;
 
 pub use change::{Change, Event};
-pub use invite::{Invitation, InvitationPhase, InvitationRequest, Invitations, Invited};
+pub use invite::{Invitation, InvitationPhase, InvitationRequest, Invitations, Invited, Revoked};
 pub use openapi::openapi;
 pub use request::{JoinRequest, Joined, ModelNamed, ModelRequest};
 pub use status::{
     Demand, Host, HostedModel, Link, Liveness, Mesh, Model, ModelPhase, NodeStatus, PathKind, Peer,
-    Role, SCHEMA, Split, SplitLoading, SplitStage, Status, Target,
+    Role, SCHEMA, Split, SplitLoading, SplitPhase, SplitStage, Status, Target,
 };
 
 use self::orders::Orders;
@@ -48,6 +48,7 @@ pub(crate) const MANAGEMENT: Surface = Surface {
         ("GET", "/api/invites"),
         ("POST", "/api/invites"),
         ("DELETE", "/api/invites/{id}"),
+        ("DELETE", "/api/peers/{id}"),
         ("POST", "/api/models/load"),
         ("POST", "/api/models/drop"),
         ("POST", "/api/chat"),
@@ -122,6 +123,7 @@ pub(crate) fn build(app: Arc<App>, config: Config) -> Router {
         .route("/api/leave", post(route::leave))
         .route("/api/invites", get(route::invites).post(route::invite))
         .route("/api/invites/{id}", delete(route::revoke))
+        .route("/api/peers/{id}", delete(route::expel))
         .route("/api/models/load", post(route::load))
         .route("/api/models/drop", post(route::drop))
         .route("/api/chat", post(route::chat))

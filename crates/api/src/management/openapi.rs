@@ -20,6 +20,7 @@ use crate::openapi::Key;
         route::invites,
         route::invite,
         route::revoke,
+        route::expel,
         route::load,
         route::drop,
         route::chat,

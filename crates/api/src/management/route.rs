@@ -5,11 +5,12 @@ use std::sync::{Arc, OnceLock};
 use axum::extract::{Path, State};
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
+use mesh::NodeId;
 use mesh::admission::TicketId;
 use mesh::ticket::Ticket;
 use node::ModelSource;
 
-use super::invite::{Invitation, InvitationRequest, Invitations, Invited, now_unix_ms};
+use super::invite::{Invitation, InvitationRequest, Invitations, Invited, Revoked, now_unix_ms};
 use super::request::{JoinRequest, Joined, ModelNamed, ModelRequest};
 use super::status::Status;
 use super::{Desk, failure};
@@ -150,28 +151,58 @@ pub(super) async fn invite(
 
 /// Take a ticket back
 ///
-/// Nodes that came by it lose their membership.
+/// Nodes that came by it lose their membership. Tickets that this node made long ago may be missing
+/// in its list; they are taken back all the same.
 #[utoipa::path(
     delete,
     path = "/api/invites/{id}",
     tag = "mesh",
     params(("id" = String, Path, description = "Id of the ticket, 16 hexadecimal digits")),
     responses(
-        (status = 204, description = "It admits nobody any more"),
+        (status = 200, description = "It admits nobody any more", body = Revoked),
         (status = 400, description = "That is no id", body = ErrorBody),
-        (status = 404, description = "This node made no such ticket", body = ErrorBody),
+        (status = 403, description = "This node may not revoke", body = ErrorBody),
         (status = 409, description = "The node is in no mesh", body = ErrorBody),
     )
 )]
 pub(super) async fn revoke(
     State(app): State<Arc<App>>,
     Path(id): Path<String>,
-) -> Result<StatusCode, ApiError> {
+) -> Result<axum::Json<Revoked>, ApiError> {
     let id: TicketId = id
         .parse()
         .map_err(|error| ApiError::invalid("id", format!("id: {error}")))?;
-    app.node.revoke(id).await.map_err(failure::of_mesh)?;
-    Ok(StatusCode::NO_CONTENT)
+    let known = app.node.revoke(id).await.map_err(failure::of_mesh)?;
+    let id = id.to_string();
+    Ok(axum::Json(Revoked { id, known }))
+}
+
+/// Expel a node
+///
+/// It loses its membership, and so do those that it admitted; new tickets do not bring it back. The
+/// originator of the mesh may expel anybody, other nodes whom they admitted, and whom those did.
+#[utoipa::path(
+    delete,
+    path = "/api/peers/{id}",
+    tag = "mesh",
+    params(("id" = String, Path, description = "Id of the node, 64 hexadecimal digits")),
+    responses(
+        (status = 200, description = "It is no member any more", body = Revoked),
+        (status = 400, description = "That is no id", body = ErrorBody),
+        (status = 403, description = "This node may not expel that one", body = ErrorBody),
+        (status = 409, description = "The node is in no mesh, or nobody can expel that one", body = ErrorBody),
+    )
+)]
+pub(super) async fn expel(
+    State(app): State<Arc<App>>,
+    Path(id): Path<String>,
+) -> Result<axum::Json<Revoked>, ApiError> {
+    let id: NodeId = id
+        .parse()
+        .map_err(|error| ApiError::invalid("id", format!("id: {error}")))?;
+    let known = app.node.expel(id).await.map_err(failure::of_mesh)?;
+    let id = id.to_string();
+    Ok(axum::Json(Revoked { id, known }))
 }
 
 /// Load a model

@@ -12,7 +12,7 @@ use node::Snapshot;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-pub use self::split::{Split, SplitLoading, SplitStage};
+pub use self::split::{Split, SplitLoading, SplitPhase, SplitStage};
 
 /// Version of the format. It grows when a field goes or changes its meaning, not when one comes.
 pub const SCHEMA: u32 = 1;

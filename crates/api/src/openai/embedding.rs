@@ -12,7 +12,7 @@ pub struct EmbeddingRequest {
     /// Text, texts, a list of token ids, or lists of them.
     #[schema(schema_with = crate::openapi::union::embedding_input)]
     pub input: Prompt,
-    /// Name of an embedding model; left out or `auto`: the first one.
+    /// Name of an embedding model; left out or `auto`: the largest that is loaded, here or in the mesh.
     #[serde(default)]
     pub model: Option<String>,
     /// `float` or `base64` (little-endian 32-bit floats).

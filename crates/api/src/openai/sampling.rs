@@ -16,7 +16,8 @@ macro_rules! generation_request {
         #[serde(remote = "Self")]
         pub struct $name {
             $($(#[$inner])* pub $field: $type,)*
-            /// Name of a model, as `/v1/models` lists it; left out or `auto`: the first that fits.
+            /// Name of a model, as `/v1/models` lists it; left out or `auto`: the largest that is loaded,
+            /// here or in the mesh.
             #[serde(default)]
             pub model: Option<String>,
             /// Send the answer in pieces, as server-sent events.

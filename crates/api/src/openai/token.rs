@@ -11,7 +11,7 @@ use super::input::{Tokens, objects_only};
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 #[serde(remote = "Self")]
 pub struct TokenizeRequest {
-    /// Name of a model; left out or `auto`: the first.
+    /// Name of a model; left out or `auto`: the largest that is loaded, here or in the mesh.
     #[serde(default)]
     pub model: Option<String>,
     /// Text.
@@ -58,7 +58,7 @@ pub struct TokenizeAnswer {
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize, ToSchema)]
 #[serde(remote = "Self")]
 pub struct DetokenizeRequest {
-    /// Name of a model; left out or `auto`: the first.
+    /// Name of a model; left out or `auto`: the largest that is loaded, here or in the mesh.
     #[serde(default)]
     pub model: Option<String>,
     /// The tokens.

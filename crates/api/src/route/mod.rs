@@ -65,8 +65,17 @@ fn computed_by(host: Option<HeaderValue>, mut response: Response) -> Response {
 pub(crate) enum Failures {
     #[response(status = 400, description = "A value can't be used")]
     Invalid(ErrorBody),
+    #[response(status = 401, description = "The API key is missing or wrong")]
+    Unauthorized(ErrorBody),
+    #[response(
+        status = 403,
+        description = "The host name or the web page's origin is not allowed"
+    )]
+    Forbidden(ErrorBody),
     #[response(status = 404, description = "No such model")]
     NotFound(ErrorBody),
+    #[response(status = 408, description = "The body did not arrive in time")]
+    Timeout(ErrorBody),
     #[response(status = 413, description = "The body is too long")]
     TooLarge(ErrorBody),
     #[response(
@@ -78,6 +87,21 @@ pub(crate) enum Failures {
     QueueFull(ErrorBody),
     #[response(status = 500, description = "Inference failed")]
     Inference(ErrorBody),
+    #[response(status = 503, description = "Loading or shutting down")]
+    Unavailable(ErrorBody),
+}
+
+/// How a request is refused that has no body and asks no model.
+#[derive(utoipa::IntoResponses)]
+#[expect(dead_code, reason = "read by the description alone")]
+pub(crate) enum Refusals {
+    #[response(status = 401, description = "The API key is missing or wrong")]
+    Unauthorized(ErrorBody),
+    #[response(
+        status = 403,
+        description = "The host name or the web page's origin is not allowed"
+    )]
+    Forbidden(ErrorBody),
     #[response(status = 503, description = "Loading or shutting down")]
     Unavailable(ErrorBody),
 }

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use axum::Json;
 use axum::extract::{Path, State};
 
+use super::Refusals;
 use crate::error::ApiError;
 use crate::openai::error::ErrorBody;
 use crate::openai::model::{Model, ModelList};
@@ -15,7 +16,10 @@ use crate::state::App;
     get,
     path = "/v1/models",
     tag = "models",
-    responses((status = 200, description = "The models that are ready", body = ModelList))
+    responses(
+        (status = 200, description = "The models that are ready", body = ModelList),
+        Refusals,
+    )
 )]
 pub(crate) async fn list(State(app): State<Arc<App>>) -> Json<ModelList> {
     let models = app.node.served().await;
@@ -34,7 +38,7 @@ pub(crate) async fn list(State(app): State<Arc<App>>) -> Json<ModelList> {
     responses(
         (status = 200, description = "The model", body = Model),
         (status = 404, description = "No such model", body = ErrorBody),
-        (status = 503, description = "The model is being loaded", body = ErrorBody),
+        Refusals,
     )
 )]
 pub(crate) async fn get(

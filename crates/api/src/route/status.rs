@@ -8,8 +8,10 @@ use axum::http::{HeaderValue, Method, StatusCode, Uri, header};
 use axum::response::{IntoResponse, Response};
 use node::ModelState;
 
+use super::Refusals;
 use crate::error::ApiError;
 use crate::metrics;
+use crate::openai::error::ErrorBody;
 use crate::openai::token::Health;
 use crate::state::{App, is_idle};
 use crate::surface::Surface;
@@ -27,6 +29,11 @@ const EDITS_MAX: usize = 4;
     security(()),
     responses(
         (status = 200, description = "At least one model answers", body = Health),
+        (
+            status = 403,
+            description = "The host name or the web page's origin is not allowed",
+            body = ErrorBody,
+        ),
         (status = 503, description = "Idle, loading, failed or shutting down", body = Health),
     )
 )]
@@ -74,12 +81,15 @@ pub(crate) async fn health(State(app): State<Arc<App>>) -> Response {
     get,
     path = "/metrics",
     tag = "status",
-    responses((
-        status = 200,
-        description = "All figures, OpenMetrics text",
-        body = String,
-        content_type = "application/openmetrics-text",
-    ))
+    responses(
+        (
+            status = 200,
+            description = "All figures, OpenMetrics text",
+            body = String,
+            content_type = "application/openmetrics-text",
+        ),
+        Refusals,
+    )
 )]
 pub(crate) async fn metrics(State(app): State<Arc<App>>) -> Result<Response, ApiError> {
     let text = app
@@ -95,7 +105,10 @@ pub(crate) async fn metrics(State(app): State<Arc<App>>) -> Result<Response, Api
     get,
     path = "/openapi.json",
     tag = "status",
-    responses((status = 200, description = "OpenAPI 3.1", body = Object))
+    responses(
+        (status = 200, description = "OpenAPI 3.1", body = Object),
+        Refusals,
+    )
 )]
 pub(crate) async fn description() -> Result<Response, ApiError> {
     static TEXT: OnceLock<String> = OnceLock::new();

@@ -6,11 +6,10 @@ use axum::extract::State;
 use axum::response::Response;
 use engine::Backend;
 
-use super::json_by;
+use super::{Failures, json_by};
 use crate::body::Json;
 use crate::convert;
 use crate::error::ApiError;
-use crate::openai::error::ErrorBody;
 use crate::openai::token::{DetokenizeAnswer, DetokenizeRequest, TokenizeAnswer, TokenizeRequest};
 use crate::state::App;
 
@@ -24,11 +23,7 @@ use crate::state::App;
     request_body = inline(crate::openapi::union::Tokenize),
     responses(
         (status = 200, description = "The tokens", body = TokenizeAnswer),
-        (status = 400, description = "A value can't be used", body = ErrorBody),
-        (status = 404, description = "No such model", body = ErrorBody),
-        (status = 413, description = "The body is too long", body = ErrorBody),
-        (status = 415, description = "A web page of another origin sends something else than JSON", body = ErrorBody),
-        (status = 503, description = "Loading or shutting down", body = ErrorBody),
+        Failures,
     )
 )]
 pub(crate) async fn tokenize(
@@ -84,11 +79,7 @@ async fn text(wire: &TokenizeRequest, backend: &dyn Backend) -> Result<String, A
     request_body = DetokenizeRequest,
     responses(
         (status = 200, description = "The text", body = DetokenizeAnswer),
-        (status = 400, description = "A value can't be used", body = ErrorBody),
-        (status = 404, description = "No such model", body = ErrorBody),
-        (status = 413, description = "The body is too long", body = ErrorBody),
-        (status = 415, description = "A web page of another origin sends something else than JSON", body = ErrorBody),
-        (status = 503, description = "Loading or shutting down", body = ErrorBody),
+        Failures,
     )
 )]
 pub(crate) async fn detokenize(

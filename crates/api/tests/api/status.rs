@@ -1,8 +1,9 @@
 //! Models, health, metrics and the API's own description.
 
+use engine::FinishReason;
 use serde_json::{Value, json};
 
-use crate::script::{Scripted, embedder, say};
+use crate::script::{Scripted, done, embedder, finished, say, started, text};
 use crate::server::{Server, check_error, json};
 
 #[tokio::test]
@@ -71,6 +72,47 @@ async fn metrics_count_what_happened() {
     }
 }
 
+/// What a metric without further labels says of the scripted model.
+async fn figure(server: &Server, name: &str) -> String {
+    let response = server.get("/metrics").send().await.unwrap();
+    let text = response.text().await.unwrap();
+    let start = format!("mesh_llm_{name}{{model=\"scripted\"}} ");
+    let found = text.lines().find_map(|line| line.strip_prefix(&start));
+    found
+        .unwrap_or_else(|| panic!("{start} not in\n{text}"))
+        .to_owned()
+}
+
+/// The first token of a choice is compared with nothing: only the first of all has been waited for.
+#[tokio::test]
+async fn choices_are_timed_apart() {
+    let model = || {
+        Scripted::new(|request| {
+            let mut steps = vec![started()];
+            for word in ["a", "b", "c"] {
+                steps.extend((0..request.n).map(|choice| text(choice, word)));
+            }
+            steps.extend((0..request.n).map(|choice| finished(choice, FinishReason::Stop)));
+            steps.push(done(3));
+            Ok(steps)
+        })
+    };
+    for (body, first, next) in [
+        (json!({ "prompt": "x" }), "1", "2"),
+        (json!({ "prompt": "x", "n": 3 }), "1", "6"),
+        (json!({ "prompt": ["x", "y"] }), "1", "4"),
+        (json!({ "prompt": ["x", "y"], "n": 2 }), "1", "8"),
+    ] {
+        let server = Server::start(model()).await;
+        let response = server.post("/v1/completions", &body).send().await.unwrap();
+        assert_eq!(response.status(), 200, "{body}");
+        let name = "time_to_first_token_seconds_count";
+        assert_eq!(figure(&server, name).await, first, "{body}");
+        let name = "time_per_token_seconds_count";
+        assert_eq!(figure(&server, name).await, next, "{body}");
+    }
+}
+
 #[tokio::test]
 async fn the_description_names_every_route() {
     let server = Server::start(Scripted::new(|_| Ok(say(&["ok"])))).await;
@@ -82,6 +124,32 @@ async fn the_description_names_every_route() {
     let request = &description["components"]["schemas"]["ChatRequest"];
     assert_eq!(request["required"], json!(["messages"]));
     assert_eq!(request["properties"]["temperature"]["maximum"], 2);
+}
+
+/// What stands in front of every route can refuse its requests, and so can reading a body.
+#[tokio::test]
+async fn the_description_tells_how_requests_are_refused() {
+    let server = Server::start(Scripted::new(|_| Ok(say(&["ok"])))).await;
+    let (_, description) = json(server.get("/openapi.json").send().await.unwrap()).await;
+    for (path, methods) in description["paths"].as_object().unwrap() {
+        for (method, route) in methods.as_object().unwrap() {
+            let mut expected = vec!["403"];
+            if path != "/health" {
+                expected.push("401");
+            }
+            if method == "post" {
+                expected.extend(["408", "413", "415"]);
+            }
+            for status in expected {
+                let content = &route["responses"][status]["content"]["application/json"];
+                let body = &content["schema"]["$ref"];
+                assert_eq!(
+                    body, "#/components/schemas/ErrorBody",
+                    "{method} {path}: {status}"
+                );
+            }
+        }
+    }
 }
 
 /// Every `$ref` points at something.

@@ -2,14 +2,16 @@
 //!
 //! Owns the thread: it ends with the handle or with [`Embedder::shutdown`], which wait for it.
 
+use std::sync::atomic::Ordering::Relaxed;
 use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Instant;
 
-use llama::{Batch, Context, Pooling};
+use llama::{Batch, Context};
 use tokio::sync::oneshot;
 
+use super::shared::Shared;
 use crate::{Embeddings, Error, TokenId};
 
 /// Requests that may wait; one more is told to come back later.
@@ -20,6 +22,27 @@ const RETRY_AFTER_S: u32 = 1;
 struct Job {
     inputs: Vec<Vec<TokenId>>,
     answer: oneshot::Sender<Result<Embeddings, Error>>,
+    place: Place,
+}
+
+/// A place in the queue: counted until it is dropped, in whatever way the job leaves the queue.
+struct Place {
+    shared: Arc<Shared>,
+}
+
+impl Place {
+    fn take(shared: &Arc<Shared>) -> Self {
+        shared.waiting.fetch_add(1, Relaxed);
+        Self {
+            shared: Arc::clone(shared),
+        }
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.shared.waiting.fetch_sub(1, Relaxed);
+    }
 }
 
 /// What the thread is told.
@@ -34,6 +57,7 @@ enum Command {
 pub(super) struct Embedder {
     commands: SyncSender<Command>,
     input_tokens_max: usize,
+    shared: Arc<Shared>,
     /// When to end work that was taken; set at the stop.
     deadline: Arc<Mutex<Option<Instant>>>,
     thread: Mutex<Option<JoinHandle<()>>>,
@@ -46,17 +70,25 @@ impl Embedder {
         input_tokens_max: usize,
         sequences: usize,
         name: &str,
+        shared: Arc<Shared>,
     ) -> Result<Self, Error> {
         let (commands, queue) = sync_channel(QUEUE_MAX);
         let deadline: Arc<Mutex<Option<Instant>>> = Arc::default();
-        let stop = Arc::clone(&deadline);
+        let worker = Worker {
+            context,
+            batch_tokens: input_tokens_max,
+            sequences,
+            shared: Arc::clone(&shared),
+            deadline: Arc::clone(&deadline),
+        };
         let thread = std::thread::Builder::new()
             .name(format!("embed {name}"))
-            .spawn(move || run(context, &queue, input_tokens_max, sequences, &stop))
+            .spawn(move || worker.run(&queue))
             .map_err(|e| Error::Load(format!("no thread for embeddings: {e}")))?;
         Ok(Self {
             commands,
             input_tokens_max,
+            shared,
             deadline,
             thread: Mutex::new(Some(thread)),
         })
@@ -89,8 +121,14 @@ impl Embedder {
             }
         }
         let (answer, result) = oneshot::channel();
+        let place = Place::take(&self.shared);
+        let job = Job {
+            inputs,
+            answer,
+            place,
+        };
         self.commands
-            .try_send(Command::Embed(Job { inputs, answer }))
+            .try_send(Command::Embed(job))
             .map_err(|e| match e {
                 TrySendError::Full(_) => Error::QueueFull {
                     waiting: QUEUE_MAX as u32,
@@ -113,85 +151,106 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-fn run(
-    mut context: Context,
-    queue: &Receiver<Command>,
+/// What the thread owns.
+struct Worker {
+    context: Context,
+    /// Rows of one batch.
     batch_tokens: usize,
+    /// Inputs of one batch.
     sequences: usize,
-    deadline: &Mutex<Option<Instant>>,
-) {
-    while let Ok(Command::Embed(job)) = queue.recv() {
-        // Asked before each group of inputs.
-        let check = || {
-            let deadline = *lock(deadline);
-            if deadline.is_some_and(|deadline| Instant::now() >= deadline) {
-                Err(Error::ShuttingDown)
-            } else if job.answer.is_closed() {
-                Err(Error::Inference(
-                    "nobody waits for these embeddings any more".into(),
-                ))
-            } else {
-                Ok(())
-            }
-        };
-        let result = embed(&mut context, &job.inputs, batch_tokens, sequences, check);
-        // Whoever asked may be gone by now.
-        let _ = job.answer.send(result);
-    }
+    shared: Arc<Shared>,
+    deadline: Arc<Mutex<Option<Instant>>>,
 }
 
-fn embed(
-    context: &mut Context,
-    inputs: &[Vec<TokenId>],
-    batch_tokens: usize,
-    sequences: usize,
-    check: impl Fn() -> Result<(), Error>,
-) -> Result<Embeddings, Error> {
-    let mut vectors = Vec::with_capacity(inputs.len());
-    let mut batch = Batch::new();
-    let mut rest = inputs;
-    while !rest.is_empty() {
-        check()?;
-        let (count, _) = rest
-            .iter()
-            .take(sequences)
-            .fold((0, 0), |(count, tokens), input| {
-                let tokens = tokens + input.len();
-                if tokens <= batch_tokens {
-                    (count + 1, tokens)
-                } else {
-                    (count, usize::MAX / 2)
-                }
-            });
-        let (group, later) = rest.split_at(count.max(1));
-        rest = later;
-        batch.clear();
-        let mut last_rows = Vec::with_capacity(group.len());
-        for (sequence, input) in group.iter().enumerate() {
-            for (position, token) in input.iter().enumerate() {
-                batch.push(*token, position as i32, sequence as i32, true);
-            }
-            last_rows.push(batch.len() - 1);
-        }
-        context.clear();
-        context
-            .decode(&mut batch)
-            .map_err(|e| Error::Inference(e.to_string()))?;
-        for (sequence, last_row) in last_rows.into_iter().enumerate() {
-            let vector = if context.pooling() == Pooling::None {
-                context.embedding_of_row(last_row)
-            } else {
-                context.embedding_of_sequence(sequence as i32)
+impl Worker {
+    fn run(mut self, queue: &Receiver<Command>) {
+        while let Ok(Command::Embed(job)) = queue.recv() {
+            let Job {
+                inputs,
+                answer,
+                place,
+            } = job;
+            let running = inputs.len().min(self.sequences);
+            self.shared.running.store(running as u32, Relaxed);
+            drop(place);
+            let result = self.embed(&inputs, &answer);
+            self.shared.running.store(0, Relaxed);
+            let counter = match &result {
+                Ok(_) => Some(&self.shared.requests),
+                Err(_) if answer.is_closed() => Some(&self.shared.cancelled),
+                Err(_) => None,
             };
-            let vector = vector.ok_or_else(|| Error::Inference("no embedding was made".into()))?;
-            vectors.push(unit(vector));
+            if let Some(counter) = counter {
+                counter.fetch_add(1, Relaxed);
+            }
+            // Whoever asked may be gone by now.
+            let _ = answer.send(result);
         }
     }
-    let prompt_tokens = inputs.iter().map(Vec::len).sum::<usize>() as u32;
-    Ok(Embeddings {
-        vectors,
-        prompt_tokens,
-    })
+
+    /// Whether to go on; asked before each batch.
+    fn check(&self, answer: &oneshot::Sender<Result<Embeddings, Error>>) -> Result<(), Error> {
+        let deadline = *lock(&self.deadline);
+        if deadline.is_some_and(|deadline| Instant::now() >= deadline) {
+            Err(Error::ShuttingDown)
+        } else if answer.is_closed() {
+            Err(Error::Inference(
+                "nobody waits for these embeddings any more".into(),
+            ))
+        } else {
+            Ok(())
+        }
+    }
+
+    fn embed(
+        &mut self,
+        inputs: &[Vec<TokenId>],
+        answer: &oneshot::Sender<Result<Embeddings, Error>>,
+    ) -> Result<Embeddings, Error> {
+        let mut vectors = Vec::with_capacity(inputs.len());
+        let mut batch = Batch::new();
+        let mut rest = inputs;
+        while !rest.is_empty() {
+            self.check(answer)?;
+            let (group, later) = rest.split_at(self.group(rest));
+            rest = later;
+            batch.clear();
+            for (sequence, input) in group.iter().enumerate() {
+                for (position, token) in input.iter().enumerate() {
+                    batch.push(*token, position as i32, sequence as i32, true);
+                }
+            }
+            self.context.clear();
+            self.context
+                .decode(&mut batch)
+                .map_err(|e| Error::Inference(e.to_string()))?;
+            self.shared.steps.fetch_add(1, Relaxed);
+            let tokens = batch.len() as u64;
+            self.shared.prompt_tokens.fetch_add(tokens, Relaxed);
+            for sequence in 0..group.len() {
+                let vector = self.context.embedding_of_sequence(sequence as i32);
+                let vector =
+                    vector.ok_or_else(|| Error::Inference("no embedding was made".into()))?;
+                vectors.push(unit(vector));
+            }
+        }
+        let prompt_tokens = inputs.iter().map(Vec::len).sum::<usize>() as u32;
+        Ok(Embeddings {
+            vectors,
+            prompt_tokens,
+        })
+    }
+
+    /// How many of `inputs`, at least one, go into the next batch.
+    fn group(&self, inputs: &[Vec<TokenId>]) -> usize {
+        let mut tokens = 0;
+        let fits = |input: &&Vec<TokenId>| {
+            tokens += input.len();
+            tokens <= self.batch_tokens
+        };
+        let count = inputs.iter().take(self.sequences).take_while(fits).count();
+        count.max(1)
+    }
 }
 
 /// The vector scaled to length 1; a zero vector stays.

@@ -1,12 +1,13 @@
-//! The handle of a loaded model: checks requests, prepares them, and hands them over.
+//! The handle of a loaded model: checks requests, prepares them, and hands them over. What it offers as a
+//! backend is in `backend`.
+
+mod backend;
 
 use std::sync::atomic::Ordering::Relaxed;
 use std::sync::mpsc::{SyncSender, TrySendError, sync_channel};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::Instant;
 
-use futures::FutureExt;
-use futures::future::{BoxFuture, ready};
 use llama::Model;
 use tokio::sync::mpsc;
 
@@ -18,17 +19,14 @@ use super::generation;
 use super::generation::Replayed;
 use super::launch::{self, Evaluator};
 use super::load::{Header, LoadOptions, Room, load_weights};
-use super::sampler::TokenSampler;
+use super::sampler::{self, TokenSampler};
 use super::shared::Shared;
 use super::tokens::{chat_format, end_tokens, shown_tokens, token_texts};
 use crate::assembler::Assembler;
 use crate::scheduler::Scheduler;
 use crate::stage::{EmbeddingTable, Stages};
-use crate::text::{ChatFormat, Prepared};
-use crate::{
-    Backend, Chat, EmbedInput, EmbedRequest, Embeddings, Error, EventStream, Input, Load,
-    ModelInfo, Request, TokenId,
-};
+use crate::text::{ChatFormat, OutputParser, Prepared};
+use crate::{Chat, Error, EventStream, Input, ModelInfo, Request, TokenId};
 
 /// Pieces that wait for a slow consumer, per choice, before its job pauses: some seconds of text.
 const PIECES_PER_CHOICE: usize = 256;
@@ -61,6 +59,15 @@ struct Inner {
     thread: Mutex<Option<std::thread::JoinHandle<()>>>,
 }
 
+/// A request that is ready for its turn.
+struct Ready {
+    prompt: Vec<TokenId>,
+    parser: OutputParser,
+    /// Those that go on.
+    choices: Vec<Choice>,
+    replayed: Replayed,
+}
+
 impl std::fmt::Debug for Engine {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Engine")
@@ -73,7 +80,7 @@ impl Engine {
     /// Loads a model. Blocks until it is ready; `on_progress` gets the share done, 0 to 1.
     ///
     /// # Errors
-    /// [`Error::Load`] if the file is damaged, of an unknown architecture, or memory is short;
+    /// [`Error::Load`] if the file is damaged, of a kind that is not served, or memory is short;
     /// [`Error::InvalidRequest`] for options that can't be.
     pub fn load(
         options: LoadOptions,
@@ -84,8 +91,8 @@ impl Engine {
         }
         let header = Header::read(&options)?;
         let model = load_weights(&options.source, &header.gguf, &options, &mut on_progress)?;
-        let context = header.room.context(&model, header.embeds)?;
-        let evaluator = if header.embeds {
+        let context = header.room.context(&model, header.purpose)?;
+        let evaluator = if header.purpose.embeds() {
             Evaluator::Embeds(context)
         } else {
             Evaluator::Generates {
@@ -134,7 +141,8 @@ impl Engine {
         let (embedder, thread) = match evaluator {
             Evaluator::Embeds(context) => {
                 let (tokens_max, sequences) = (room.batch_tokens as usize, room.sequences as usize);
-                let embedder = Embedder::start(context, tokens_max, sequences, &info.name)?;
+                let (name, shared) = (&info.name, shared.clone());
+                let embedder = Embedder::start(context, tokens_max, sequences, name, shared)?;
                 (Some(embedder), None)
             }
             Evaluator::Generates {
@@ -179,23 +187,24 @@ impl Engine {
         let inner = &self.inner;
         inner.check(&request)?;
         let submitted = Instant::now();
-        let (prompt, prepared) = if inner.is_heavy(&request) {
+        let (n, reuse) = (request.n as usize, request.cache_prompt);
+        let ready = if inner.is_heavy(&request) {
             let engine = self.clone();
-            let kept = request.clone();
-            tokio::task::spawn_blocking(move || engine.inner.prepare(&kept))
+            tokio::task::spawn_blocking(move || engine.inner.ready(&request))
                 .await
                 .map_err(|e| Error::Inference(format!("preparing the request failed: {e}")))??
         } else {
-            inner.prepare(&request)?
+            inner.ready(&request)?
         };
-        let prompt_tokens = prompt.len() as u32;
-        let (pieces, receiver) =
-            mpsc::channel(request.n as usize * (PIECES_PER_CHOICE + PIECES_PER_STEP) + 2);
-        let parsers = vec![prepared.parser.clone(); request.n as usize];
-        let mut choices = inner.choices(&request, &prepared, prompt.len())?;
-        let replayed = inner.replay(&request, &mut choices, prompt.len())?;
-        let reuse = request.cache_prompt;
-        let events = generation::events(receiver, parsers, prompt_tokens, replayed);
+        let Ready {
+            prompt,
+            parser,
+            choices,
+            replayed,
+        } = ready;
+        let (pieces, receiver) = mpsc::channel(n * (PIECES_PER_CHOICE + PIECES_PER_STEP) + 2);
+        let parsers = vec![parser; n];
+        let events = generation::events(receiver, parsers, prompt.len() as u32, replayed);
         if choices.is_empty() {
             // Everything had ended before it was gone on with.
             return Ok(events);
@@ -271,15 +280,31 @@ impl Inner {
 
     /// Whether preparing takes long enough to disturb the caller's thread.
     fn is_heavy(&self, request: &Request) -> bool {
-        let text = match &request.input {
-            Input::Chat(chat) => {
-                chat.messages.iter().map(|m| m.content.len()).sum::<usize>()
-                    + chat.tools.len() * BLOCKING_TEXT_BYTES / 4
-            }
-            Input::Text(text) => text.len(),
-            Input::Tokens(_) => 0,
+        let (text, tokens_max) = match &request.input {
+            Input::Chat(chat) => (chat_bytes(chat), chat_bytes(chat)),
+            Input::Text(text) => (text.len(), text.len()),
+            Input::Tokens(tokens) => (0, tokens.len()),
         };
-        text >= BLOCKING_TEXT_BYTES || request.format != crate::Format::Text
+        // What the penalties of each choice are told of the prompt: about as much work as its text.
+        let told = tokens_max.min(sampler::window(&request.sampling));
+        let work = text.saturating_add(told.saturating_mul(request.n as usize));
+        work >= BLOCKING_TEXT_BYTES
+            || request.format != crate::Format::Text
+            // It looks for its breakers in the whole vocabulary.
+            || request.sampling.dry_multiplier > 0.0
+    }
+
+    /// Everything about a request that needs no evaluation.
+    fn ready(&self, request: &Request) -> Result<Ready, Error> {
+        let (prompt, prepared) = self.prepare(request)?;
+        let mut choices = self.choices(request, &prepared, &prompt)?;
+        let replayed = self.replay(request, &mut choices, prompt.len())?;
+        Ok(Ready {
+            prompt,
+            parser: prepared.parser,
+            choices,
+            replayed,
+        })
     }
 
     /// Template, tokens, constraint, parser.
@@ -337,12 +362,12 @@ impl Inner {
         &self,
         request: &Request,
         prepared: &Prepared,
-        prompt_tokens: usize,
+        prompt: &[TokenId],
     ) -> Result<Vec<Choice>, Error> {
         let limits = &request.limits;
         let seed = request.sampling.seed.unwrap_or_else(rand::random);
         let stops: Vec<String> = limits.stop.iter().chain(&prepared.stops).cloned().collect();
-        let room = self.room.context_tokens - prompt_tokens as u32;
+        let room = self.room.context_tokens - prompt.len() as u32;
         let is_chat = matches!(request.input, Input::Chat(_));
         (0..request.n)
             .map(|index| {
@@ -353,6 +378,7 @@ impl Inner {
                     prepared.constraint.as_ref().map(|c| c.start()),
                     request.logprobs,
                     self.room.context_tokens,
+                    prompt,
                 )?;
                 Ok(Choice {
                     index,
@@ -449,105 +475,8 @@ impl Inner {
     }
 }
 
-impl Backend for Engine {
-    fn info(&self) -> &Arc<ModelInfo> {
-        &self.inner.info
-    }
-
-    fn load(&self) -> Load {
-        self.inner.shared.load()
-    }
-
-    fn generate(&self, request: Request) -> BoxFuture<'_, Result<EventStream, Error>> {
-        self.start(request).boxed()
-    }
-
-    fn embed(&self, request: EmbedRequest) -> BoxFuture<'_, Result<Embeddings, Error>> {
-        async move {
-            let Some(embedder) = &self.inner.embedder else {
-                return Err(Error::Unsupported(format!(
-                    "`{}` is no embedding model; hint: start one with --model",
-                    self.inner.info.name
-                )));
-            };
-            if self.inner.shared.closed.load(Relaxed) {
-                return Err(Error::ShuttingDown);
-            }
-            let engine = self.clone();
-            let tokenize = move || -> Result<Vec<Vec<TokenId>>, Error> {
-                let vocabulary = engine.inner.model.vocabulary();
-                let tokens = |(index, input)| match input {
-                    EmbedInput::Text(text) => vocabulary
-                        .tokenize(&text, true, true)
-                        .map_err(|e| Error::invalid(format!("input[{index}]"), e.to_string())),
-                    EmbedInput::Tokens(tokens) => {
-                        match tokens.iter().find(|t| !vocabulary.contains(**t)) {
-                            Some(t) => Err(Error::invalid(
-                                format!("input[{index}]"),
-                                format!("{t} is no token of the model"),
-                            )),
-                            None => Ok(tokens),
-                        }
-                    }
-                };
-                request.inputs.into_iter().enumerate().map(tokens).collect()
-            };
-            let inputs = tokio::task::spawn_blocking(tokenize)
-                .await
-                .map_err(|e| Error::Inference(format!("tokenising failed: {e}")))??;
-            embedder.embed(inputs).await
-        }
-        .boxed()
-    }
-
-    fn tokenize(
-        &self,
-        text: String,
-        add_special: bool,
-        parse_special: bool,
-    ) -> BoxFuture<'_, Result<Vec<TokenId>, Error>> {
-        let vocabulary = self.inner.model.vocabulary();
-        let tokens = vocabulary.tokenize(&text, add_special, parse_special);
-        ready(tokens.map_err(|e| Error::invalid("content", e.to_string()))).boxed()
-    }
-
-    fn token_bytes(&self, tokens: Vec<TokenId>) -> BoxFuture<'_, Result<Vec<Vec<u8>>, Error>> {
-        let vocabulary = self.inner.model.vocabulary();
-        let bytes = |(index, token): (usize, TokenId)| {
-            if !vocabulary.contains(token) {
-                let field = format!("tokens[{index}]");
-                return Err(Error::invalid(
-                    field,
-                    format!("{token} is no token of the model"),
-                ));
-            }
-            Ok(vocabulary.token_bytes(token, true))
-        };
-        ready(tokens.into_iter().enumerate().map(bytes).collect()).boxed()
-    }
-
-    fn render(&self, chat: Chat) -> BoxFuture<'_, Result<String, Error>> {
-        ready(self.inner.format.render(&chat)).boxed()
-    }
-
-    fn shutdown(&self, deadline: Instant) -> BoxFuture<'_, ()> {
-        async move {
-            self.inner.shared.closed.store(true, Relaxed);
-            let thread = self
-                .inner
-                .thread
-                .lock()
-                .unwrap_or_else(PoisonError::into_inner)
-                .take();
-            let Some(thread) = thread else { return };
-            let commands = self.inner.commands.clone();
-            // Sending blocks while the channel is full, joining until the deadline at most.
-            let end = tokio::task::spawn_blocking(move || {
-                let _ = commands.send(Command::Shutdown { deadline });
-                let _ = thread.join();
-            });
-            let _ = end.await;
-        }
-        .boxed()
-    }
+/// How much there is to read of a conversation, bytes; a tool comes with a schema.
+fn chat_bytes(chat: &Chat) -> usize {
+    let text = chat.messages.iter().map(|m| m.content.len()).sum::<usize>();
+    text + chat.tools.len() * BLOCKING_TEXT_BYTES / 4
 }

@@ -7,6 +7,7 @@ use llama::{Context, DeviceKind, Model};
 use super::drafter::{self, Drafter, ModelDrafter};
 use super::forward::Forward;
 use super::load::{self, Draft, Header, LoadOptions, ModelSource, Room};
+use super::purpose::Purpose;
 use crate::scheduler::Limits;
 use crate::stage::{EmbeddingTable, Pipeline, StageError, Stages, Tail};
 use crate::text::ChatFormat;
@@ -84,7 +85,7 @@ pub(super) fn drafter(options: &LoadOptions, model: &Model, room: Room) -> Resul
                 sequences: room.slots,
                 ..room
             };
-            let context = draft_room.context(&weights, false)?;
+            let context = draft_room.context(&weights, Purpose::Text)?;
             let model = ModelDrafter::new(context, room.slots as usize, room.batch_tokens as usize);
             Ok(Drafter::Model(Box::new(model)))
         }
@@ -94,6 +95,7 @@ pub(super) fn drafter(options: &LoadOptions, model: &Model, room: Room) -> Resul
 /// What the model says of itself.
 pub(super) fn model_info(header: &Header, model: &Model, format: &ChatFormat) -> ModelInfo {
     let metadata = header.gguf.metadata();
+    let embeds = header.purpose.embeds();
     let now = SystemTime::now()
         .duration_since(UNIX_EPOCH)
         .map_or(0, |d| d.as_secs());
@@ -108,10 +110,10 @@ pub(super) fn model_info(header: &Header, model: &Model, format: &ChatFormat) ->
         embedding_width: model.embedding_width_out(),
         vocabulary_tokens: model.vocabulary().len() as u32,
         slots: header.room.slots,
-        generates: !header.embeds,
-        embeds: header.embeds,
-        tools: !header.embeds && format.knows_tools(),
-        reasoning: !header.embeds && format.knows_reasoning(),
+        generates: !embeds,
+        embeds,
+        tools: !embeds && format.knows_tools(),
+        reasoning: !embeds && format.knows_reasoning(),
         created_unix_s: now,
         fingerprint: header.gguf.fingerprint().to_string(),
     }

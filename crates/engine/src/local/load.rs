@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use llama::{Context, ContextParams, KvType, Model, ModelParams};
 
+use super::purpose::{self, Purpose};
 use crate::Error;
 use crate::speculation::DRAFT_TOKENS_MAX;
 use crate::stage::StageOptions;
@@ -104,7 +105,7 @@ pub(super) struct Header {
     pub(super) gguf: gguf::Model,
     pub(super) name: String,
     pub(super) room: Room,
-    pub(super) embeds: bool,
+    pub(super) purpose: Purpose,
 }
 
 /// Sizes, everything decided.
@@ -160,11 +161,7 @@ impl Header {
             }
         };
         let name = options.name.clone().unwrap_or(stem);
-        let embeds = gguf
-            .metadata()
-            .pooling()
-            .map_err(|e| load(&e))?
-            .is_some_and(|p| !matches!(p, gguf::Pooling::None));
+        let purpose = Purpose::of(gguf.metadata())?;
         let trained = gguf
             .metadata()
             .context_length()
@@ -178,7 +175,7 @@ impl Header {
             None => default_context(trained, weights, kv_token_bytes),
         };
         let slots = options.slots.unwrap_or(SLOTS_DEFAULT).clamp(1, SLOTS_MAX);
-        let batch_tokens = if embeds {
+        let batch_tokens = if purpose.embeds() {
             context_tokens.min(EMBED_BATCH_TOKENS_MAX)
         } else {
             BATCH_TOKENS.min(context_tokens).max(slots)
@@ -196,7 +193,7 @@ impl Header {
             gguf,
             name,
             room,
-            embeds,
+            purpose,
         })
     }
 
@@ -237,7 +234,8 @@ impl Room {
     }
 
     /// A context of this size.
-    pub(super) fn context(&self, model: &Model, embeddings: bool) -> Result<Context, Error> {
+    pub(super) fn context(&self, model: &Model, purpose: Purpose) -> Result<Context, Error> {
+        let embeddings = purpose.embeds();
         let params = ContextParams {
             kv_tokens: self.context_tokens,
             batch_tokens_max: self.batch_tokens,
@@ -252,7 +250,19 @@ impl Room {
             kv_type: KvType::F16,
             embeddings,
         };
-        Context::new(model, params).map_err(|e| Error::Load(e.to_string()))
+        let context = match purpose {
+            Purpose::Text => Context::new(model, params),
+            Purpose::Vectors(pooling) => Context::with_pooling(model, params, pooling),
+        };
+        let context = context.map_err(|e| Error::Load(e.to_string()))?;
+        if purpose == Purpose::Text && !context.keeps_sequences() {
+            return Err(Error::Load(
+                "the model does not write a text token by token (it keeps nothing of what it has \
+                 read), so it is not served; hint: take another one"
+                    .into(),
+            ));
+        }
+        Ok(context)
     }
 }
 
@@ -294,11 +304,17 @@ pub(crate) fn load_weights(
         keep_layout: keeps_layout(gguf.metadata()),
     };
     let load = |paths: &[PathBuf], on_progress: &mut dyn FnMut(f32)| {
-        Model::load(paths, &params, |share| {
+        let model = Model::load(paths, &params, |share| {
             on_progress(share);
             true
         })
-        .map_err(|e| Error::Load(e.to_string()))
+        .map_err(|e| Error::Load(e.to_string()))?;
+        // Those that are known are refused by their headers.
+        if model.has_encoder() {
+            let architecture = gguf.metadata().architecture().unwrap_or("unknown");
+            return Err(purpose::has_encoder(architecture));
+        }
+        Ok(model)
     };
     match source {
         ModelSource::Path(_) => {

@@ -15,6 +15,7 @@ mod handle;
 mod launch;
 pub(crate) mod load;
 mod pace;
+mod purpose;
 mod sampler;
 mod shared;
 mod step;

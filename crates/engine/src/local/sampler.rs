@@ -21,6 +21,11 @@ pub(super) struct Drawn {
 }
 
 impl TokenSampler {
+    /// Draws as `sampling` says, in a context of so many tokens, behind `prompt`: penalties look back
+    /// on it, a constraint does not.
+    ///
+    /// # Errors
+    /// [`Error::InvalidRequest`] if llama.cpp can't take a setting.
     pub(super) fn new(
         vocabulary: &llama::Vocabulary,
         sampling: &Sampling,
@@ -28,13 +33,19 @@ impl TokenSampler {
         constraint: Option<ConstraintState>,
         logprobs: Option<u32>,
         context_tokens: u32,
+        prompt: &[TokenId],
     ) -> Result<Self, Error> {
         let stages = stages(sampling, seed, context_tokens);
         let chain = if stages == [SamplerStage::Greedy] {
             None
         } else {
             let chain = Sampler::new(vocabulary, &stages);
-            Some(chain.map_err(|e| Error::invalid("sampling", e.to_string()))?)
+            let mut chain = chain.map_err(|e| Error::invalid("sampling", e.to_string()))?;
+            let seen = prompt.len().min(window(sampling));
+            for token in &prompt[prompt.len() - seen..] {
+                chain.accept(*token);
+            }
+            Some(chain)
         };
         Ok(Self {
             chain,
@@ -99,18 +110,36 @@ impl TokenSampler {
     }
 }
 
+/// How many tokens penalties look back on; 0 without any.
+pub(super) fn window(sampling: &Sampling) -> usize {
+    let penalties = match penalises(sampling) {
+        true => sampling.penalty_last_n,
+        false => 0,
+    };
+    let dry = match sampling.dry_multiplier > 0.0 {
+        true => sampling.dry_penalty_last_n,
+        false => 0,
+    };
+    penalties.max(dry) as usize
+}
+
+fn penalises(sampling: &Sampling) -> bool {
+    sampling.repeat_penalty != 1.0
+        || sampling.frequency_penalty != 0.0
+        || sampling.presence_penalty != 0.0
+}
+
 /// The chain for `sampling`, in llama.cpp's customary order. Windows are cut to the context: longer
 /// ones change nothing, and llama.cpp allocates them.
 fn stages(sampling: &Sampling, seed: u32, context_tokens: u32) -> Vec<SamplerStage> {
     let mut stages = Vec::new();
-    let penalties = PenaltyParams {
-        last_n: sampling.penalty_last_n.min(context_tokens),
-        repeat: sampling.repeat_penalty,
-        frequency: sampling.frequency_penalty,
-        presence: sampling.presence_penalty,
-    };
-    if penalties.repeat != 1.0 || penalties.frequency != 0.0 || penalties.presence != 0.0 {
-        stages.push(SamplerStage::Penalties(penalties));
+    if penalises(sampling) {
+        stages.push(SamplerStage::Penalties(PenaltyParams {
+            last_n: sampling.penalty_last_n.min(context_tokens),
+            repeat: sampling.repeat_penalty,
+            frequency: sampling.frequency_penalty,
+            presence: sampling.presence_penalty,
+        }));
     }
     if sampling.dry_multiplier > 0.0 {
         stages.push(SamplerStage::Dry(DryParams {
@@ -236,40 +265,4 @@ impl Report {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn argmax_takes_the_first_of_equals_and_nothing_from_nothing() {
-        assert_eq!(argmax(&[1.0, 3.0, 3.0]), Some(1));
-        assert_eq!(argmax(&[f32::NEG_INFINITY; 3]), None);
-        assert_eq!(argmax(&[f32::NAN, f32::NAN]), None);
-        let mut many = vec![f32::NAN; 100];
-        (many[37], many[98]) = (1.0, 2.0);
-        assert_eq!(argmax(&many), Some(98));
-        assert_eq!(argmax(&many[..90]), Some(37));
-    }
-
-    #[test]
-    fn logprobs_are_a_distribution_and_sorted() {
-        let logits = [1.0, 2.0, 3.0, 0.0];
-        let report = Report::new(&logits, 4).of(0, |_| vec![]);
-        let sum: f32 = report.top.iter().map(|(_, _, l)| l.exp()).sum();
-        assert!((sum - 1.0).abs() < 1e-5);
-        assert_eq!(
-            report.top.iter().map(|t| t.0).collect::<Vec<_>>(),
-            [2, 1, 0, 3]
-        );
-        assert_eq!(report.logprob, report.top[2].2);
-    }
-
-    #[test]
-    fn greedy_without_penalties_needs_no_chain() {
-        let sampling = Sampling {
-            temperature: 0.0,
-            ..Sampling::default()
-        };
-        assert_eq!(stages(&sampling, 1, 64), [SamplerStage::Greedy]);
-        assert_eq!(stages(&Sampling::default(), 1, 64).len(), 5);
-    }
-}
+mod tests;

@@ -1,10 +1,10 @@
-//! What the decode thread tells everyone else: counters, read without asking it.
+//! What the thread that evaluates tells everyone else: counters, read without asking it.
 
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::Relaxed};
 
 use crate::Load;
 
-/// Written by the decode thread (and, for the queue, by submitters), read by anyone.
+/// Written by the thread of a model (and, for the queue, by submitters), read by anyone.
 #[derive(Debug, Default)]
 pub(super) struct Shared {
     /// Requests submitted and not yet in a slot.

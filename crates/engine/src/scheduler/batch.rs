@@ -8,6 +8,9 @@ use crate::TokenId;
 /// rows at a time.
 const SMALL_GROUP: usize = 4;
 
+/// One part in so many may be added to a stall, so that a step fills its rows.
+const STALL_SLACK: usize = 4;
+
 /// One row of a step.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Row {
@@ -72,10 +75,10 @@ impl Scheduler {
         };
         let room = self.limits.batch_tokens.saturating_sub(step.rows.len());
         let left = self.prefill_left();
-        let part = if decoding {
-            equal_part(left, wanted)
+        let (part, most) = if decoding {
+            (equal_part(left, wanted), wanted + wanted / STALL_SLACK)
         } else {
-            wanted
+            (wanted, wanted)
         };
         let prefill = if wanted == 0 {
             0
@@ -83,7 +86,7 @@ impl Scheduler {
             // All that is left, also where it begins a group: another step would cost more.
             left
         } else {
-            fill_group(step.rows.len(), part, self.limits.row_group)
+            fill_group(step.rows.len(), part, most, self.limits.row_group)
         };
         let prefill = prefill.min(room);
         self.prefill_rows(&mut step, prefill);
@@ -163,16 +166,21 @@ fn equal_part(left: usize, part_max: usize) -> usize {
     left.div_ceil(parts.max(1))
 }
 
-/// Rounds a prefill budget so that the whole batch fills its last group of rows: down to large
-/// groups, because a begun one costs as much as a full one; up to small ones, which fit in anyway.
-fn fill_group(decode_rows: usize, wanted: usize, large_group: usize) -> usize {
+/// Rounds a prefill budget so that the whole batch fills its last group of rows, because a begun one costs
+/// as much as a full one: up if that is at most `most`, since what is left out of each step is one more step
+/// in the end, else down. Small groups are always filled: they fit in anyway.
+fn fill_group(decode_rows: usize, wanted: usize, most: usize, large_group: usize) -> usize {
     let rows = decode_rows + wanted;
-    let whole = rows / large_group.max(1) * large_group;
-    // Never down to nothing: many decoding jobs may fill the last whole group by themselves.
-    let filled = if large_group > SMALL_GROUP && whole > decode_rows {
-        whole
-    } else {
-        rows.next_multiple_of(SMALL_GROUP)
+    let large_group = large_group.max(1);
+    let (down, up) = (
+        rows / large_group * large_group,
+        rows.next_multiple_of(large_group),
+    );
+    let filled = match large_group > SMALL_GROUP {
+        true if up - decode_rows <= most => up,
+        // Never down to nothing: many decoding jobs may fill the last whole group by themselves.
+        true if down > decode_rows => down,
+        _ => rows.next_multiple_of(SMALL_GROUP),
     };
     filled.saturating_sub(decode_rows)
 }

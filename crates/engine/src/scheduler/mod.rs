@@ -270,14 +270,16 @@ impl Scheduler {
             .any(|j| !j.is_decoding() && !j.is_stalled())
     }
 
-    /// The longest prompt that is being evaluated, its cached part left out, tokens.
+    /// The longest prompt that is being evaluated, or would be in the next step, its cached part left out, tokens.
     #[must_use]
     pub fn longest_prefill(&self) -> usize {
         let prefilling = self
             .running
             .iter()
             .filter(|j| !j.is_decoding() && !j.is_stalled());
+        let slots_free = self.limits.slots.saturating_sub(self.running.len());
         prefilling
+            .chain(self.waiting.iter().take(slots_free))
             .map(|j| j.tokens.len() - j.cached.unwrap_or(0).min(j.tokens.len()))
             .max()
             .unwrap_or(0)

@@ -196,6 +196,36 @@ fn a_long_prompt_leaves_room_for_running_jobs() {
     assert_eq!(step.prefill_rows, 31);
 }
 
+/// Rounding to groups costs no step: with less in each, more would be left for one more.
+#[test]
+fn a_prompt_beside_running_jobs_takes_as_many_steps_as_it_has_parts() {
+    let mut scheduler = Scheduler::new(Limits {
+        batch_tokens: 512,
+        row_group: 16,
+        ..limits()
+    });
+    for key in 0..3 {
+        scheduler.submit(key, vec![key as TokenId + 1], true);
+    }
+    let first = scheduler.plan(BUDGET);
+    scheduler.commit(&first);
+    scheduler.submit(3, (0..512).collect(), true);
+    let mut parts = Vec::new();
+    while parts.iter().sum::<usize>() < 512 {
+        for key in 0..3 {
+            scheduler.advance(key, &[2]);
+        }
+        let step = scheduler.plan(Budget {
+            jobs: usize::MAX,
+            beside_decoding: 103,
+            alone: 64,
+        });
+        scheduler.commit(&step);
+        parts.push(step.prefill_rows);
+    }
+    assert_eq!(parts, [109, 109, 109, 93, 92]);
+}
+
 #[test]
 fn a_job_that_was_sent_back_waits_for_another_to_finish() {
     let tight = Limits {

@@ -17,7 +17,7 @@ use crate::slices::{self, Slices};
 /// Tokens of an answer.
 const TOKENS: u32 = 40;
 
-fn options(path: &Path) -> LoadOptions {
+pub(crate) fn options(path: &Path) -> LoadOptions {
     LoadOptions {
         context_tokens: Some(512),
         slots: Some(3),
@@ -43,6 +43,15 @@ pub(crate) fn stages(parts: &[PathBuf], tail: &LoadOptions) -> LocalStages {
     let room = stage_options(tail).unwrap();
     let open = |path: &PathBuf| StageRunner::open(path, &room).unwrap();
     LocalStages::new(parts.iter().map(open).collect())
+}
+
+/// The engine of a split model whose tail is loaded with these options.
+pub(crate) fn split_with(slices: &Slices, options: impl Fn(&Path) -> LoadOptions) -> Engine {
+    let (tail, parts) = slices.parts.split_last().unwrap();
+    let tail = options(tail);
+    let stages = stages(parts, &tail);
+    let embedding = EmbeddingTable::open(&slices.whole).unwrap();
+    Engine::load_split(&tail, embedding, Box::new(stages)).unwrap()
 }
 
 fn split(slices: &Slices, wrap: impl FnOnce(LocalStages) -> Box<dyn Stages>) -> Engine {

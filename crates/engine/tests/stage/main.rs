@@ -2,6 +2,7 @@
 #![cfg(feature = "solo")]
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
+mod features;
 mod flight;
 mod generation;
 mod refusals;

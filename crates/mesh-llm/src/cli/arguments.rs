@@ -1,6 +1,6 @@
 //! What the commands take.
 
-use std::ops::Range;
+use std::ops::{Range, RangeInclusive};
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -9,6 +9,9 @@ use mesh::Role;
 use mesh::admission::TicketId;
 
 use super::{Layer, ModelFlags, ServerFlags};
+
+/// Digits of a node's id that name it: as many as tables show, up to all.
+const NODE_DIGITS: RangeInclusive<usize> = 10..=64;
 
 /// Longest life of a ticket with an end: ten years.
 const EXPIRY_MAX: Duration = Duration::from_secs(10 * 366 * 24 * 3600);
@@ -254,10 +257,37 @@ pub(crate) struct InvitesArguments {
 /// What `revoke` takes.
 #[derive(Debug, Args)]
 pub(crate) struct RevokeArguments {
-    /// Id of the ticket; `mesh-llm invites` lists them.
-    pub(crate) id: TicketId,
+    /// Id of a ticket, as `mesh-llm invites` lists them, or of a member, as `mesh-llm status` does.
+    #[arg(value_parser = revocable)]
+    pub(crate) id: Revocable,
     #[command(flatten)]
     pub(super) node: NodeFlags,
+}
+
+/// What can be taken back.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Revocable {
+    /// A ticket.
+    Ticket(TicketId),
+    /// The node whose id is or begins with these hexadecimal digits, in lower case.
+    Node(String),
+}
+
+/// Tells the two by their length: a ticket's id has 16 digits, a node's 64, of which a table shows 10.
+fn revocable(text: &str) -> Result<Revocable, String> {
+    if let Ok(ticket) = text.parse() {
+        return Ok(Revocable::Ticket(ticket));
+    }
+    let is_hexadecimal = text.bytes().all(|byte| byte.is_ascii_hexdigit());
+    if is_hexadecimal && NODE_DIGITS.contains(&text.len()) {
+        return Ok(Revocable::Node(text.to_ascii_lowercase()));
+    }
+    Err(format!(
+        "not a ticket id: expected 16 hexadecimal digits; nor that of a node: {} to {}; hint: \
+         `mesh-llm invites` lists tickets, `mesh-llm status` members",
+        NODE_DIGITS.start(),
+        NODE_DIGITS.end()
+    ))
 }
 
 /// What `join` takes.
@@ -283,4 +313,26 @@ pub(crate) struct ModelArguments {
     pub(crate) model: String,
     #[command(flatten)]
     pub(super) node: NodeFlags,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tickets_and_nodes_are_told_by_the_length_of_their_ids() {
+        let ticket = TicketId::from_bytes([0xab; 8]);
+        let node = |digits: &str| Ok(Revocable::Node(digits.to_owned()));
+        assert_eq!(revocable(&"ab".repeat(8)), Ok(Revocable::Ticket(ticket)));
+        assert_eq!(revocable(&"AB".repeat(8)), Ok(Revocable::Ticket(ticket)));
+        for bytes in [5, 7, 9, 32] {
+            let digits = "ab".repeat(bytes);
+            assert_eq!(revocable(&digits), node(&digits));
+        }
+        assert_eq!(revocable("ABCDEF0123456"), node("abcdef0123456"));
+        for wrong in ["", "abcdef012", "abcdef012g", &"ab".repeat(33)] {
+            let error = revocable(wrong).unwrap_err();
+            assert!(error.contains("10 to 64; hint: "), "{wrong}: {error}");
+        }
+    }
 }

@@ -70,7 +70,7 @@ impl Solo {
         }
     }
 
-    /// Tokens that one conversation can hold.
+    /// Tokens that all running requests share, and the most that one can hold.
     pub fn context_tokens(mut self, tokens: u32) -> Self {
         self.settings.context_tokens = Some(tokens);
         self

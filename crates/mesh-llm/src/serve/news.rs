@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use mesh::MeshId;
 use mesh::proto::Liveness;
-use node::{ModelState, Node, Snapshot};
+use node::{Layout, ModelState, Node, Snapshot};
 use serde_json::{Value, json};
 use tokio::sync::watch;
 
@@ -67,7 +67,21 @@ fn show_progress(snapshot: &Snapshot, progress: &mut Progress) {
 /// Something worth telling.
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum News {
-    ModelReady(String),
+    ModelReady {
+        model: String,
+        /// How it lies over several machines, if it does.
+        layout: Option<String>,
+    },
+    /// A machine of a split model is lost; its streams wait.
+    ModelPauses {
+        model: String,
+        reason: String,
+    },
+    /// A split model runs on other machines than before, or again.
+    ModelGoesOn {
+        model: String,
+        layout: String,
+    },
     ModelFailed {
         model: String,
         reason: String,
@@ -97,7 +111,16 @@ enum News {
 impl News {
     fn sentence(&self) -> String {
         match self {
-            Self::ModelReady(model) => format!("`{model}` is ready"),
+            Self::ModelReady {
+                model,
+                layout: None,
+            } => format!("`{model}` is ready"),
+            Self::ModelReady {
+                model,
+                layout: Some(layout),
+            } => format!("model `{model}` is ready {layout}"),
+            Self::ModelPauses { model, reason } => format!("`{model}` pauses: {reason}"),
+            Self::ModelGoesOn { model, layout } => format!("model `{model}` goes on {layout}"),
             Self::ModelFailed { model, reason } => format!("`{model}` failed: {reason}"),
             Self::ModelWaits { model, reason } => format!("`{model}` waits: {reason}"),
             Self::ModelGone(model) => format!("`{model}` is dropped"),
@@ -118,7 +141,20 @@ impl News {
 
     fn event(&self) -> (&'static str, Value) {
         match self {
-            Self::ModelReady(model) => ("model_ready", json!({ "model": model })),
+            Self::ModelReady {
+                model,
+                layout: None,
+            } => ("model_ready", json!({ "model": model })),
+            Self::ModelReady {
+                model,
+                layout: Some(layout),
+            } => ("model_ready", json!({ "model": model, "layout": layout })),
+            Self::ModelPauses { model, reason } => {
+                ("model_pauses", json!({ "model": model, "reason": reason }))
+            }
+            Self::ModelGoesOn { model, layout } => {
+                ("model_goes_on", json!({ "model": model, "layout": layout }))
+            }
             Self::ModelFailed { model, reason } => {
                 ("model_failed", json!({ "model": model, "reason": reason }))
             }
@@ -162,7 +198,17 @@ fn of_models(before: &Snapshot, now: &Snapshot, news: &mut Vec<News>) {
         let was = earlier(&model.name).map(|model| &model.state);
         match &model.state {
             ModelState::Ready if was != Some(&ModelState::Ready) => {
-                news.push(News::ModelReady(model.name.clone()));
+                let layout = model.layout.as_deref().map(ToString::to_string);
+                let model = model.name.clone();
+                news.push(News::ModelReady { model, layout });
+            }
+            ModelState::Ready => {
+                let was = earlier(&model.name).and_then(|was| was.layout.as_deref());
+                let is = model.layout.as_deref();
+                news.extend(
+                    was.zip(is)
+                        .and_then(|(was, is)| of_layout(&model.name, was, is)),
+                );
             }
             ModelState::Failed { reason } if was != Some(&model.state) => {
                 news.push(News::ModelFailed {
@@ -185,6 +231,22 @@ fn of_models(before: &Snapshot, now: &Snapshot, news: &mut Vec<News>) {
         .iter()
         .filter(|model| !left.contains(model.name.as_str()));
     news.extend(gone.map(|model| News::ModelGone(model.name.clone())));
+}
+
+/// What happened to a split model that was ready before and is.
+fn of_layout(model: &str, was: &Layout, is: &Layout) -> Option<News> {
+    let model = model.to_owned();
+    match (&was.waiting, &is.waiting) {
+        (None, Some(reason)) => Some(News::ModelPauses {
+            model,
+            reason: reason.clone(),
+        }),
+        (waited, None) if waited.is_some() || was.stages != is.stages => Some(News::ModelGoesOn {
+            model,
+            layout: is.to_string(),
+        }),
+        _ => None,
+    }
 }
 
 /// Whether a model waited for the same thing before. Numbers in a reason change all the time.

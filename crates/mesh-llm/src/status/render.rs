@@ -283,7 +283,11 @@ fn phase(model: &Model) -> String {
         },
         ModelPhase::Waiting => {
             let reason = model.reason.as_deref().map(plain).unwrap_or_default();
-            format!("waiting: {reason}")
+            // The planner's words for too little memory.
+            match reason.starts_with("needs ") {
+                true => format!("waiting for memory: {reason}"),
+                false => format!("waiting: {reason}"),
+            }
         }
         ModelPhase::Dropping => "dropping".to_owned(),
         ModelPhase::Failed => {

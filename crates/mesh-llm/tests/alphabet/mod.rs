@@ -21,6 +21,12 @@ pub(crate) const HOST_GB: &str = "0.2";
 /// their memory.
 pub(crate) const WORKER_GB: &str = "0.42";
 
+/// Whether every combination of losses is wanted, which takes 20 minutes, and not only so many that each
+/// machine, each way to lose it, each moment and each number of streams occurs: `./dev losses`.
+pub(crate) fn wants_every_loss() -> bool {
+    std::env::var_os("MESH_LLM_TEST_EVERY_LOSS").is_some()
+}
+
 /// Writes `alphabet.gguf`.
 pub(crate) fn write_alphabet(folder: &Path) -> PathBuf {
     write(
@@ -35,10 +41,15 @@ pub(crate) fn write_alphabet(folder: &Path) -> PathBuf {
 
 /// Writes an `alphabet.gguf` that takes three machines.
 pub(crate) fn write_large_alphabet(folder: &Path) -> PathBuf {
+    write_large_as(folder, "alphabet")
+}
+
+/// The same under another name, which makes it another model.
+pub(crate) fn write_large_as(folder: &Path, name: &str) -> PathBuf {
     write(
         folder,
         &ModelSpec {
-            name: "alphabet".into(),
+            name: name.into(),
             context: LARGE_CONTEXT,
             heads: 8,
             kv_heads: 8,

@@ -1,14 +1,18 @@
 //! Machines that are network namespaces; each runs the real binary.
 
 use std::io::{BufRead, BufReader};
+use std::path::Path;
 use std::process::{Command, Stdio};
+use std::sync::Mutex;
 use std::sync::mpsc::{Receiver, channel};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use futures::StreamExt;
 use serde_json::{Value, json};
 use testkit::net::{Lab, Link, Process};
 use tokio::time::{sleep, timeout};
+
+use crate::alphabet::{assert_alphabet, write_alphabet};
 
 /// Longest wait for anything; the machine may be busy.
 const WAIT_MAX: Duration = Duration::from_secs(90);
@@ -16,13 +20,24 @@ const WAIT_MAX: Duration = Duration::from_secs(90);
 /// Pause between two looks at a status.
 const LOOK: Duration = Duration::from_millis(100);
 
+/// Keeps a node to what its ticket says: no relay is looked for, and no multicast heard.
+const DIRECT_ONLY: &[&str] = &["--no-relay", "--no-mdns"];
+
+/// Letters of an answer that something happens to: without drafting about a second's work.
+const LETTERS: u32 = 2_000;
+
+/// Pieces of an answer that are there before something happens to it.
+const BEGUN_PIECES: usize = 2;
+
 /// A machine of the lab with a node that is ready.
 pub(crate) struct Machine<'a> {
     lab: &'a Lab,
     pub(crate) host: usize,
     ready: Value,
+    /// What the node says, a line each. Machines are shared between threads.
+    lines: Mutex<Receiver<String>>,
     pub(crate) process: Process,
-    home: tempfile::TempDir,
+    pub(crate) home: tempfile::TempDir,
 }
 
 fn bad_network(hosts: usize) -> Lab {
@@ -36,6 +51,17 @@ impl<'a> Machine<'a> {
         Self::start_at(lab, host, name, arguments, tempfile::tempdir().unwrap())
     }
 
+    /// A machine whose node looks for relays and listens to multicast, as everybody's does.
+    pub(crate) fn start_as_it_comes(
+        lab: &'a Lab,
+        host: usize,
+        name: &str,
+        arguments: &[&str],
+    ) -> Self {
+        let home = tempfile::tempdir().unwrap();
+        Self::start_with(lab, host, name, (&[], arguments), home)
+    }
+
     /// A machine with these files: one that was switched off comes back.
     fn start_at(
         lab: &'a Lab,
@@ -44,29 +70,41 @@ impl<'a> Machine<'a> {
         arguments: &[&str],
         home: tempfile::TempDir,
     ) -> Self {
+        Self::start_with(lab, host, name, (DIRECT_ONLY, arguments), home)
+    }
+
+    fn start_with(
+        lab: &'a Lab,
+        host: usize,
+        name: &str,
+        (network, arguments): (&[&str], &[&str]),
+        home: tempfile::TempDir,
+    ) -> Self {
         let mut command = Command::new(env!("CARGO_BIN_EXE_mesh-llm"));
         command
             .env_clear()
             .env("HOME", home.path())
-            .args([
-                "--log-format=json",
-                "--no-relay",
-                "--no-mdns",
-                "--node-name",
-                name,
-            ])
+            .args(["--log-format=json", "--node-name", name])
+            .args(network)
             .args(arguments)
             .stdin(Stdio::null())
             .stdout(Stdio::piped());
         let mut process = lab.host(host).spawn(command).unwrap();
         let lines = follow(process.stdout.take().unwrap());
+        let ready = hear(&lines, WAIT_MAX, |event| event["event"] == "ready");
         Self {
             lab,
             host,
-            ready: ready(&lines),
+            ready,
+            lines: Mutex::new(lines),
             process,
             home,
         }
+    }
+
+    /// Waits for an event that is as wished, so long at most.
+    pub(crate) fn hears(&self, wait_max: Duration, is_wished: impl Fn(&Value) -> bool) -> Value {
+        hear(&self.lines.lock().unwrap(), wait_max, is_wished)
     }
 
     /// Ends without a word, as when the power fails; gives the files that are left.
@@ -123,8 +161,23 @@ impl<'a> Machine<'a> {
     }
 
     /// Asks this node; see [`ask`].
-    fn ask(&self, question: Value, begun: impl FnOnce(String) + Send + 'static) -> String {
+    pub(crate) fn ask(
+        &self,
+        question: Value,
+        begun: impl FnOnce(&str, &str) + Send + 'static,
+    ) -> String {
         self.run(ask(self.text("api_url"), question, begun))
+    }
+
+    /// Has the `first` or the `second` machine say the alphabet; in the middle of it `harm` gets 0 or 1 for
+    /// the one that does.
+    fn ask_despite(&self, harm: impl FnOnce(usize) + Send + 'static) -> String {
+        self.ask(letters(), |host, text| {
+            assert!(!text.contains("[DONE]"), "it was over before the harm");
+            let index = usize::from(host.starts_with("second ("));
+            assert!(index == 1 || host.starts_with("first ("), "{host}");
+            harm(index);
+        })
     }
 }
 
@@ -140,21 +193,36 @@ fn follow(stream: impl std::io::Read + Send + 'static) -> Receiver<String> {
     lines
 }
 
-fn ready(lines: &Receiver<String>) -> Value {
+/// Waits for an event that is as wished, so long at most.
+fn hear(lines: &Receiver<String>, wait_max: Duration, is_wished: impl Fn(&Value) -> bool) -> Value {
+    let end = Instant::now() + wait_max;
     loop {
-        let line = lines
-            .recv_timeout(WAIT_MAX)
-            .expect("the node is never ready");
+        let rest = end.saturating_duration_since(Instant::now());
+        let line = lines.recv_timeout(rest);
+        let line = line.unwrap_or_else(|_| panic!("the node did not say it within {wait_max:?}"));
         let event: Value = serde_json::from_str(&line).unwrap();
         assert_ne!(event["event"], "error", "{event}");
-        if event["event"] == "ready" {
+        if is_wished(&event) {
             return event;
         }
     }
 }
 
-/// An answer whose words are given, so that it is the same wherever it is cut.
-fn question(numbers: u32) -> Value {
+/// A question to the model that is sure of what it says. Nothing but the model gives its words, so that a
+/// machine that goes on at a wrong place, or from wrong tokens, says something else.
+fn letters() -> Value {
+    json!({
+        "model": "alphabet",
+        "messages": [{ "role": "user", "content": "Say the alphabet." }],
+        "temperature": 0,
+        "ignore_eos": true,
+        "max_tokens": LETTERS,
+        "stream": true,
+    })
+}
+
+/// An answer whose words are given, for where it matters who answers and not what.
+pub(crate) fn question(numbers: u32) -> Value {
     json!({
         "model": "starter",
         "messages": [{ "role": "user", "content": "Count." }],
@@ -164,13 +232,13 @@ fn question(numbers: u32) -> Value {
     })
 }
 
-fn answer(numbers: u32) -> String {
+pub(crate) fn answer(numbers: u32) -> String {
     (0..numbers).map(|number| format!("{number}, ")).collect()
 }
 
-/// Asks the node with this address; calls `begun` with the name of the machine that answers, empty if
-/// it is that node itself, once the first words are there. Gives all words.
-async fn ask(api_url: String, question: Value, begun: impl FnOnce(String) + Send) -> String {
+/// Asks the node with this address. Once the first words are there, calls `begun` with the name of the
+/// machine that answers, empty if it is that node itself, and with what has come so far. Gives all words.
+async fn ask(api_url: String, question: Value, begun: impl FnOnce(&str, &str) + Send) -> String {
     let client = reqwest::Client::new();
     let url = format!("{api_url}/chat/completions");
     let response = client.post(url).json(&question).send().await.unwrap();
@@ -181,13 +249,20 @@ async fn ask(api_url: String, question: Value, begun: impl FnOnce(String) + Send
     let (mut text, mut begun) = (String::new(), Some(begun));
     while let Some(piece) = bytes.next().await {
         text += &String::from_utf8_lossy(&piece.unwrap());
-        if text.contains("\"content\":\"1")
+        if begun.is_some()
+            && pieces(&text) >= BEGUN_PIECES
             && let Some(begun) = begun.take()
         {
-            begun(host.clone());
+            begun(&host, &text);
         }
     }
+    assert!(begun.is_none(), "no words came: {text}");
     content_of(&text)
+}
+
+/// Pieces of a stream that have words; the first one opens the answer and has none.
+fn pieces(text: &str) -> usize {
+    text.matches("\"content\":\"").count() - text.matches("\"content\":\"\"").count()
 }
 
 /// What a stream says that has come to its end without an error.
@@ -212,7 +287,7 @@ pub(crate) fn machines_answer_for_each_other_over_bad_links() {
     let client = Machine::start(&lab, 2, "client", &["--join", first.ticket(), "--client"]);
     for machine in [&second, &client] {
         machine.knows(1);
-        let words = machine.ask(question(60), |host| {
+        let words = machine.ask(question(60), |host, _| {
             assert!(host.starts_with("first ("), "{host}");
         });
         assert_eq!(words, answer(60));
@@ -221,20 +296,12 @@ pub(crate) fn machines_answer_for_each_other_over_bad_links() {
 
 pub(crate) fn an_answer_goes_on_when_the_cable_to_its_host_is_cut() {
     let lab = std::sync::Arc::new(bad_network(3));
-    let first = Machine::start(&lab, 0, "first", &["--model=starter"]);
-    let second = Machine::start(
-        &lab,
-        1,
-        "second",
-        &["--join", first.ticket(), "--model=starter"],
-    );
-    let client = Machine::start(&lab, 2, "client", &["--join", first.ticket(), "--client"]);
-    client.knows(2);
+    let folder = tempfile::tempdir().unwrap();
+    let [first, second, client] = two_that_say_the_alphabet(&lab, folder.path());
+    let whole = undisturbed(&first);
     let cables = std::sync::Arc::clone(&lab);
-    let words = client.ask(question(400), move |host| {
-        cables.isolate(usize::from(host.starts_with("second (")));
-    });
-    assert_eq!(words, answer(400));
+    let words = client.ask_despite(move |index| cables.isolate(index));
+    assert_eq!(words, whole);
     client.knows(1);
     for host in [0, 1] {
         lab.rejoin(host);
@@ -243,14 +310,28 @@ pub(crate) fn an_answer_goes_on_when_the_cable_to_its_host_is_cut() {
     drop((first, second));
 }
 
-/// Two machines that serve the starter model, and a client of both.
-fn two_hosts_and_a_client(lab: &Lab) -> [Machine<'_>; 3] {
-    let first = Machine::start(lab, 0, "first", &["--model=starter"]);
+/// Two machines that serve a model, with these arguments, and a client of both.
+fn two_hosts_and_a_client<'a>(lab: &'a Lab, serving: &[&str]) -> [Machine<'a>; 3] {
+    let first = Machine::start(lab, 0, "first", serving);
     let ticket = first.ticket().to_owned();
-    let second = Machine::start(lab, 1, "second", &["--join", &ticket, "--model=starter"]);
-    let client = Machine::start(lab, 2, "client", &["--join", &ticket, "--client"]);
+    let joining = ["--join", &ticket];
+    let second = Machine::start(lab, 1, "second", &[&joining[..], serving].concat());
+    let client = Machine::start(lab, 2, "client", &[&joining[..], &["--client"]].concat());
     client.knows(2);
     [first, second, client]
+}
+
+/// The same with a model that is sure of what it says, which they take from `folder`.
+fn two_that_say_the_alphabet<'a>(lab: &'a Lab, folder: &Path) -> [Machine<'a>; 3] {
+    let model = format!("--model={}", write_alphabet(folder).display());
+    two_hosts_and_a_client(lab, &[&model, "--ctx-size=4096", "--no-draft"])
+}
+
+/// What a machine says when nothing happens to it.
+fn undisturbed(host: &Machine<'_>) -> String {
+    let whole = host.ask(letters(), |_, _| {});
+    assert_alphabet(&whole, LETTERS as usize);
+    whole
 }
 
 pub(crate) fn two_models_on_two_machines_are_reached_from_everywhere() {
@@ -270,7 +351,7 @@ pub(crate) fn two_models_on_two_machines_are_reached_from_everywhere() {
             let mut question = question(40);
             question["model"] = model.into();
             let own = machine.host == usize::from(host == "second");
-            let words = machine.ask(question, move |by| {
+            let words = machine.ask(question, move |by, _| {
                 let expected = if own {
                     String::new()
                 } else {
@@ -285,34 +366,33 @@ pub(crate) fn two_models_on_two_machines_are_reached_from_everywhere() {
 
 pub(crate) fn an_answer_goes_on_when_its_host_is_killed() {
     let lab = bad_network(3);
-    let [first, second, client] = two_hosts_and_a_client(&lab);
+    let folder = tempfile::tempdir().unwrap();
+    let [first, second, client] = two_that_say_the_alphabet(&lab, folder.path());
+    let whole = undisturbed(&first);
     let harms = [
         first.process.harm().unwrap(),
         second.process.harm().unwrap(),
     ];
-    let words = client.ask(question(400), move |host| {
-        harms[usize::from(host.starts_with("second ("))]
-            .kill()
-            .unwrap();
-    });
-    assert_eq!(words, answer(400));
+    let words = client.ask_despite(move |index| harms[index].kill().unwrap());
+    assert_eq!(words, whole);
     client.knows(1);
 }
 
 pub(crate) fn a_machine_that_pauses_loses_its_answers_and_comes_back() {
     let lab = bad_network(3);
-    let [first, second, client] = two_hosts_and_a_client(&lab);
+    let folder = tempfile::tempdir().unwrap();
+    let [first, second, client] = two_that_say_the_alphabet(&lab, folder.path());
+    let whole = undisturbed(&first);
     let harms = [
         first.process.harm().unwrap(),
         second.process.harm().unwrap(),
     ];
-    let (paused, which) = std::sync::mpsc::channel();
-    let words = client.ask(question(400), move |host| {
-        let index = usize::from(host.starts_with("second ("));
+    let (paused, which) = channel();
+    let words = client.ask_despite(move |index| {
         harms[index].pause().unwrap();
         paused.send(index).unwrap();
     });
-    assert_eq!(words, answer(400));
+    assert_eq!(words, whole);
     client.knows(1);
     [&first, &second][which.recv().unwrap()]
         .process
@@ -323,7 +403,7 @@ pub(crate) fn a_machine_that_pauses_loses_its_answers_and_comes_back() {
 
 pub(crate) fn machines_come_back_after_the_power_failed() {
     let lab = bad_network(3);
-    let [first, second, client] = two_hosts_and_a_client(&lab);
+    let [first, second, client] = two_hosts_and_a_client(&lab, &["--model=starter"]);
     // The first one, on which nobody depends: it knows the others from its files.
     let kept = first.home.path().join(".mesh-llm/meshes");
     first.run(async move {
@@ -340,7 +420,7 @@ pub(crate) fn machines_come_back_after_the_power_failed() {
     let (id, mesh) = (first.text("node_id"), first.text("mesh_id"));
     let home = first.kill();
     client.knows(1);
-    assert_eq!(client.ask(question(20), |_| {}), answer(20));
+    assert_eq!(client.ask(question(20), |_, _| {}), answer(20));
     let first = Machine::start_at(&lab, 0, "first", &["--model=starter"], home);
     assert_eq!((first.text("node_id"), first.text("mesh_id")), (id, mesh));
     client.knows(2);
@@ -402,7 +482,7 @@ pub(crate) fn fifty_clients_ask_at_once() {
         for client in &clients {
             scope.spawn(|| {
                 client.knows(1);
-                assert_eq!(client.ask(question(40), |_| {}), answer(40));
+                assert_eq!(client.ask(question(40), |_, _| {}), answer(40));
             });
         }
     });

@@ -1,4 +1,5 @@
-//! The program on several hosts with bad links between them: 20 ms round trip, 1 % loss.
+//! The program on several hosts: with bad links between them (20 ms round trip, 1 % loss), and on a local
+//! network without internet.
 
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
@@ -7,6 +8,8 @@
 mod alphabet;
 #[cfg(all(target_os = "linux", feature = "solo"))]
 mod hosts;
+#[cfg(all(target_os = "linux", feature = "solo"))]
+mod lan;
 #[cfg(all(target_os = "linux", feature = "solo"))]
 mod split;
 
@@ -34,6 +37,7 @@ fn add(suite: &mut Suite) {
             hosts::machines_come_back_after_the_power_failed,
             hosts::a_member_whose_ticket_is_revoked_is_out_at_once,
             hosts::fifty_clients_ask_at_once,
+            lan::machines_join_and_answer_where_there_is_no_internet,
             split::streams_go_on_when_the_cable_to_any_worker_is_cut,
             split::streams_go_on_when_the_cable_to_the_host_is_cut,
             split::a_prompt_goes_on_when_the_cable_to_the_host_is_cut,

@@ -9,7 +9,9 @@ use testkit::net::{Lab, Link};
 use tokio::sync::oneshot;
 use tokio::time::{sleep, timeout};
 
-use crate::alphabet::{HOST_GB, LARGE_CONTEXT, WORKER_GB, assert_alphabet, write_large_alphabet};
+use crate::alphabet::{
+    HOST_GB, LARGE_CONTEXT, WORKER_GB, assert_alphabet, wants_every_loss, write_large_alphabet,
+};
 use crate::hosts::{Machine, content_of};
 
 /// Workers: two that have layers, one for each loss, because a machine that was lost is not asked again
@@ -218,6 +220,14 @@ pub(crate) fn streams_go_on_when_the_cable_to_any_worker_is_cut() {
     ring.lose_worker(1, Phase::Prompt, 1, 50);
     ring.lose_worker(1, Phase::Answer, 8, 100);
     ring.lose_worker(0, Phase::Prompt, 8, 50);
+    if wants_every_loss() {
+        drop(ring);
+        let ring = Ring::start(&lab, &folder.path().display().to_string());
+        ring.lose_worker(1, Phase::Answer, 1, 300);
+        ring.lose_worker(0, Phase::Prompt, 1, 50);
+        ring.lose_worker(0, Phase::Answer, 8, 100);
+        ring.lose_worker(1, Phase::Prompt, 8, 50);
+    }
 }
 
 /// So many streams at a client lose the host.
@@ -235,8 +245,14 @@ fn lose_the_host(phase: Phase, streams: usize, letters: u32) {
 
 pub(crate) fn streams_go_on_when_the_cable_to_the_host_is_cut() {
     lose_the_host(Phase::Answer, 8, 100);
+    if wants_every_loss() {
+        lose_the_host(Phase::Answer, 1, 300);
+    }
 }
 
 pub(crate) fn a_prompt_goes_on_when_the_cable_to_the_host_is_cut() {
     lose_the_host(Phase::Prompt, 1, 50);
+    if wants_every_loss() {
+        lose_the_host(Phase::Prompt, 8, 50);
+    }
 }

@@ -136,7 +136,7 @@ async fn a_worker_fetches_from_the_hub_what_no_member_gives() {
     host.until(|status| {
         let loading = &status["models"][0]["loading"][0];
         let summary = loading["summary"].as_str().unwrap_or_default();
-        summary.starts_with("attic: loading layers 0-") && summary.ends_with(" %")
+        summary.starts_with("attic: fetching layers 0-") && summary.ends_with(" %")
     })
     .await;
     hub.open();

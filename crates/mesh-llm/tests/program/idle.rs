@@ -7,7 +7,8 @@ use crate::process::Program;
 
 #[tokio::test]
 async fn an_idle_node_answers_with_what_to_do() {
-    let running = Program::node(&[]).start();
+    // As a user starts it, who says nothing of networks.
+    let running = Program::node(&["--no-relay=false", "--no-mdns=false"]).start();
     let ready = running.event("ready");
     assert_eq!(ready["models"], json!([]));
     let fields = ["node_id", "mesh_id", "ticket"];
@@ -36,8 +37,10 @@ async fn an_idle_node_answers_with_what_to_do() {
     let models = client.get(format!("{url}/models")).send().await.unwrap();
     let models: Value = models.json().await.unwrap();
     assert_eq!(models["data"], json!([]));
-    // It has no identity yet, and nobody can connect to it.
+    // It has no identity yet, and nobody can connect to it: QUIC and multicast would need a port.
     assert!(!running.home.path().join(".mesh-llm/key").exists());
+    #[cfg(target_os = "linux")]
+    assert!(crate::sockets::udp_ports(running.pid()).is_empty());
     running.signal("TERM");
     assert_eq!(running.finish().code, Some(0));
 }

@@ -215,27 +215,6 @@ fn a_running_node_joins_and_leaves_by_command() {
     idle.stop();
 }
 
-/// UDP ports on which a process listens, as the kernel tells.
-#[cfg(target_os = "linux")]
-fn udp_ports(pid: u32) -> Vec<u16> {
-    let files = std::fs::read_dir(format!("/proc/{pid}/fd")).unwrap();
-    let sockets: Vec<String> = files
-        .filter_map(|file| {
-            let to = std::fs::read_link(file.ok()?.path()).ok()?;
-            let inode = to.to_str()?.strip_prefix("socket:[")?.strip_suffix(']')?;
-            Some(inode.to_owned())
-        })
-        .collect();
-    let table = std::fs::read_to_string(format!("/proc/{pid}/net/udp")).unwrap();
-    let port = |line: &str| {
-        let fields: Vec<&str> = line.split_whitespace().collect();
-        let (_, port) = fields[1].split_once(':').unwrap();
-        let is_own = sockets.iter().any(|inode| inode == fields[9]);
-        is_own.then(|| u16::from_str_radix(port, 16).unwrap())
-    };
-    table.lines().skip(1).filter_map(port).collect()
-}
-
 #[test]
 fn the_udp_port_can_be_pinned() {
     // Free a moment ago, and so most likely still.
@@ -250,13 +229,61 @@ fn the_udp_port_can_be_pinned() {
     let taken = UdpSocket::bind(("127.0.0.1", pinned)).unwrap_err();
     assert_eq!(taken.kind(), std::io::ErrorKind::AddrInUse);
     #[cfg(target_os = "linux")]
-    assert_eq!(udp_ports(first.running.pid()), [pinned]);
+    assert_eq!(
+        crate::sockets::udp_ports(first.running.pid()),
+        [pinned],
+        "no other port is open"
+    );
     // And it is the one that the ticket leads to.
     let ticket = ticket["ticket"].as_str().unwrap();
     let second = Member::of(Program::node(&["--join", ticket, "--node-name=second"]));
     let address = format!("127.0.0.1:{pinned}");
     second.until(|status| status["links"].to_string().contains(&address));
     second.stop();
+    first.stop();
+}
+
+/// What the flags of one node say of it, others see and feel.
+#[test]
+fn name_region_and_room_for_clients_are_what_the_flags_say() {
+    let first = Member::of(Program::serving(&[
+        "--name=home",
+        "--node-name=first",
+        "--region=attic",
+        "--max-clients=1",
+    ]));
+    let event = first.running.event("ticket");
+    let ticket = event["ticket"].as_str().unwrap();
+    let join = || Member::of(Program::node(&["--client", "--join", ticket]));
+    let shows = |status: &Value| {
+        let is_first = |peer: &&Value| peer["name"] == "first" && peer["region"] == "attic";
+        status["mesh"]["name"] == "home" && peers(status).iter().any(is_first)
+    };
+    let inside = join();
+    inside.until(shows);
+    first.until(|status| status["mesh"]["clients"] == 1);
+
+    // Its ticket is good, but there is no room for it.
+    let outside = join();
+    let is_refused = |(message, fields): &(String, Value)| {
+        let reason = fields["reason"].as_str().unwrap_or_default();
+        message == "did not let a peer in" && reason.contains("as many clients as it may")
+    };
+    let started = Instant::now();
+    while !first.running.log().iter().any(is_refused) {
+        assert!(started.elapsed() < WAIT_MAX, "nobody was refused");
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    let status = outside.status();
+    assert_eq!(status["mesh"]["name"], "home");
+    assert_eq!(
+        (&status["links"], &status["targets"]),
+        (&json!([]), &json!([]))
+    );
+    inside.stop();
+    outside.until(shows);
+    first.until(|status| status["mesh"]["clients"] == 1);
+    outside.stop();
     first.stop();
 }
 

@@ -46,6 +46,11 @@ fn scripts_get_json() {
     let run = Program::new(["models", "--json"])
         .env("MESH_LLM_MODELS_DIR", &path)
         .run();
+    // The same where all output is JSON.
+    let same = Program::new(["models", "--log-format=json"])
+        .env("MESH_LLM_MODELS_DIR", &path)
+        .run();
+    assert_eq!(same.stdout, run.stdout);
     let models: Vec<Value> = serde_json::from_str(&run.stdout).unwrap();
     let names: Vec<&str> = models
         .iter()

@@ -10,7 +10,7 @@ use std::time::Duration;
 use serde_json::Value;
 
 /// Longest wait for anything. The starter model is ready in a second; a busy machine is slower.
-const WAIT_MAX: Duration = Duration::from_secs(90);
+pub(crate) const WAIT_MAX: Duration = Duration::from_secs(90);
 
 /// A run that is being prepared.
 pub(crate) struct Program {
@@ -94,6 +94,11 @@ impl Program {
 
     pub(crate) fn home(&self) -> &Path {
         self.home.path()
+    }
+
+    /// For who gives it other ends than pipes; its home lives as long as the folder is held.
+    pub(crate) fn into_parts(self) -> (Command, tempfile::TempDir) {
+        (self.command, self.home)
     }
 
     pub(crate) fn start(mut self) -> Running {

@@ -1,11 +1,15 @@
 //! One model over several machines: real processes, real QUIC, loopback.
 
 use std::path::Path;
+use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
 use crate::alphabet::{assert_alphabet, write_alphabet};
 use crate::several::{Node, question};
+
+/// Streams are told within ten seconds that nothing fits any more; a busy machine takes some more.
+const TOLD_MAX: Duration = Duration::from_secs(13);
 
 /// A folder with a model that both the host and its workers have.
 fn shelf() -> (tempfile::TempDir, String) {
@@ -209,6 +213,7 @@ async fn without_a_machine_that_has_room_streams_end_with_the_reason() {
     let mut answer = ring.host.ask(&of_model("alphabet", 2_000)).await;
     answer.chunks(3).await;
     ring.workers[0].running.signal("KILL");
+    let began = Instant::now();
     while !answer.text.contains("\"error\"") {
         assert!(
             answer.read().await,
@@ -216,6 +221,10 @@ async fn without_a_machine_that_has_room_streams_end_with_the_reason() {
             answer.text
         );
     }
+    let took = began.elapsed();
+    eprintln!("told after {took:.1?}");
+    assert!(took < TOLD_MAX, "told after {took:?}");
+    assert!(answer.text.contains("needs "), "{}", answer.text);
     ring.host
         .until(|status| status["models"][0]["state"] == "waiting")
         .await;

@@ -1,10 +1,13 @@
 //! Signals: running answers finish, new requests are refused, a second signal ends it all.
 
+use std::net::{TcpListener, TcpStream};
+use std::time::{Duration, Instant};
+
 use futures::StreamExt;
 use reqwest::{Client, StatusCode};
 use serde_json::json;
 
-use crate::process::Program;
+use crate::process::{Program, WAIT_MAX};
 
 const STREAMS: usize = 6;
 
@@ -107,4 +110,32 @@ fn a_signal_while_idle_stops_cleanly() {
         running.signal(signal);
         assert_eq!(running.finish().code, Some(0));
     }
+}
+
+/// While it tries to join, the host of whose mesh does not answer.
+#[test]
+fn a_signal_while_starting_stops_in_order() {
+    let host = Program::serving(&[]).start();
+    let ticket = host.event("ticket")["ticket"].as_str().unwrap().to_owned();
+    host.signal("STOP");
+    let port = {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        listener.local_addr().unwrap().port()
+    };
+    let port_flag = format!("--port={port}");
+    let arguments = ["--log-format=json", &port_flag, "--join", &ticket];
+    let joiner = Program::new(arguments).start();
+    let began = Instant::now();
+    // Once the port is open it has begun to join, and listens for signals.
+    while TcpStream::connect(("127.0.0.1", port)).is_err() {
+        assert!(began.elapsed() < WAIT_MAX);
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    joiner.signal("TERM");
+    let run = joiner.finish();
+    assert_eq!(run.code, Some(0), "{}", run.stderr);
+    let events = run.events();
+    let names = events.iter().map(|event| event["event"].as_str().unwrap());
+    let names: Vec<&str> = names.filter(|name| *name != "log").collect();
+    assert_eq!(names, ["stopping", "stopped"]);
 }

@@ -13,7 +13,8 @@ use crate::codec::{self, DecodeError, Fixed};
 use crate::ticket::{Terms, Ticket};
 use crate::{Addresses, NodeId, Role};
 
-/// Most invitations that one node keeps. Finished ones make room for new ones.
+/// Most invitations that one node keeps. Finished ones make room for new ones, and those that nobody
+/// came by go first.
 pub const INVITATIONS_MAX: usize = 256;
 
 /// Most nodes that are remembered for one ticket, and so the most uses that can be counted.
@@ -25,7 +26,7 @@ pub const TICKET_HOURS_DEFAULT: u64 = 24;
 /// Most bytes of a stored book: every invitation with every redeemer.
 pub(crate) const BOOK_BYTES_MAX: usize = 16 * 1_024 * 1_024;
 
-/// How long finished invitations stay listed, in milliseconds: a week.
+/// How long finished invitations that nobody came by stay listed, in milliseconds: a week.
 const KEEP_FINISHED_MS: u64 = 7 * 24 * 3_600 * 1_000;
 
 /// What a user asks of a new ticket.
@@ -82,6 +83,11 @@ impl Invitation {
     fn finished(&self, now_unix_ms: u64) -> bool {
         let over = |end: u64| end.saturating_add(CLOCK_SKEW_MS) < now_unix_ms;
         self.revoked || self.expires_unix_ms.is_some_and(over)
+    }
+
+    /// Whether revoking it would put somebody out, as far as this node knows.
+    fn holds_members(&self) -> bool {
+        !self.revoked && !self.redeemed_by.is_empty()
     }
 }
 
@@ -172,7 +178,15 @@ impl Invitations {
         list
     }
 
-    /// Notes that a ticket was taken back; false if this node did not issue it.
+    /// Whether somebody was admitted here by a ticket of this node that is still in the book.
+    #[must_use]
+    pub fn has_admitted(&self, node: NodeId) -> bool {
+        self.by_id
+            .values()
+            .any(|invitation| invitation.redeemed_by.contains(&node))
+    }
+
+    /// Notes that a ticket was taken back; false if it is not in the book, or not any more.
     pub fn mark_revoked(&mut self, id: TicketId) -> bool {
         self.by_id.get_mut(&id).is_some_and(|invitation| {
             invitation.revoked = true;
@@ -190,15 +204,10 @@ impl Invitations {
         now_unix_ms: u64,
     ) -> Result<Membership, Refusal> {
         let terms = redemption.ticket.terms();
-        if terms.mesh != trust.mesh() || terms.root != trust.root() {
-            return Err(Refusal::OtherMesh);
-        }
         if authority.membership.role() != Role::Serve {
             return Err(Refusal::NotServing);
         }
-        redemption.ticket.check(now_unix_ms)?;
-        let reference = redemption.ticket.reference();
-        trust.check_ticket_unrevoked(reference, &terms.chain)?;
+        trust.check_ticket(redemption.ticket, now_unix_ms)?;
         if terms.role == Role::Client && redemption.role == Role::Serve {
             return Err(Refusal::ClientsOnly);
         }
@@ -208,8 +217,13 @@ impl Invitations {
         Ok(membership)
     }
 
-    fn count_use(
-        &mut self,
+    /// Whether a ticket with these terms may be used once more, by `node`. Looks up, and checks no
+    /// signature: true only of a ticket that was checked.
+    ///
+    /// # Errors
+    /// If its uses are counted, and are at an end or can't be counted here.
+    pub fn check_use(
+        &self,
         authority: &Authority,
         terms: &Terms,
         node: NodeId,
@@ -222,43 +236,59 @@ impl Invitations {
                 Ok(())
             };
         }
-        let Some(invitation) = self.by_id.get_mut(&terms.id) else {
+        let Some(invitation) = self.by_id.get(&terms.id) else {
             return if counted {
                 Err(Refusal::UnknownTicket)
             } else {
                 Ok(())
             };
         };
-        if invitation.redeemed_by.contains(&node) {
-            return Ok(());
-        }
-        let uses = invitation.redeemed_by.len();
         let uses_max = terms
             .uses_max
             .map_or(usize::MAX, |max| usize::try_from(max).unwrap_or(usize::MAX));
-        if uses >= uses_max {
+        let redeemed_by = &invitation.redeemed_by;
+        if redeemed_by.len() >= uses_max && !redeemed_by.contains(&node) {
             return Err(Refusal::UsedUp);
         }
-        // Uncounted tickets remember the first nodes only; that list is for showing.
-        if uses < REDEEMERS_MAX {
+        Ok(())
+    }
+
+    fn count_use(
+        &mut self,
+        authority: &Authority,
+        terms: &Terms,
+        node: NodeId,
+    ) -> Result<(), Refusal> {
+        self.check_use(authority, terms, node)?;
+        // Uncounted tickets remember the first nodes only.
+        if terms.issuer == authority.membership.node
+            && let Some(invitation) = self.by_id.get_mut(&terms.id)
+            && invitation.redeemed_by.len() < REDEEMERS_MAX
+        {
             invitation.redeemed_by.insert(node);
         }
         Ok(())
     }
 
+    /// Forgets old tickets that are finished and that nobody came by, and more where there is no room
+    /// for another one. Those that somebody came by go last: they are listed for whoever wants to take
+    /// those memberships back.
     fn make_room(&mut self, now_unix_ms: u64) -> Result<(), Refusal> {
         self.by_id.retain(|_, invitation| {
             let age = now_unix_ms.saturating_sub(invitation.created_unix_ms);
-            !(invitation.finished(now_unix_ms) && age > KEEP_FINISHED_MS)
+            let is_old = invitation.finished(now_unix_ms) && age > KEEP_FINISHED_MS;
+            !is_old || !invitation.redeemed_by.is_empty()
         });
         while self.by_id.len() >= INVITATIONS_MAX {
-            let oldest_finished = self
+            let first_to_go = self
                 .by_id
                 .iter()
                 .filter(|(_, invitation)| invitation.finished(now_unix_ms))
-                .min_by_key(|(_, invitation)| invitation.created_unix_ms)
+                .min_by_key(|(_, invitation)| {
+                    (invitation.holds_members(), invitation.created_unix_ms)
+                })
                 .map(|(id, _)| *id);
-            match oldest_finished {
+            match first_to_go {
                 Some(id) => self.by_id.remove(&id),
                 None => return Err(Refusal::Full("invitations")),
             };
@@ -377,3 +407,6 @@ impl Invitations {
         Ok(book)
     }
 }
+
+#[cfg(test)]
+mod tests;

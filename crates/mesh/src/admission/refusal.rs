@@ -84,7 +84,7 @@ pub enum Refusal {
     Full(&'static str),
     /// Signed by somebody who stands not above what is revoked.
     #[error(
-        "only the issuer of an invitation, or a member above it, may revoke; hint: ask the originator of the mesh"
+        "only the originator of the mesh, the member that admitted a node and those above that member may expel it; hint: do it on one of their machines"
     )]
     NotAbove,
     /// The two nodes connected to each other at once and the other connection stays.

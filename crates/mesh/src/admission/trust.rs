@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 use super::{CLOCK_SKEW_MS, Certificate, Refusal, Revocation, Revocations, Target, TicketRef};
 use crate::codec::{self, Blob, DecodeError, Fixed};
 use crate::signature;
+use crate::ticket::Ticket;
 use crate::{MeshId, NodeId, Role};
 
 /// Most certificates between a node and the root. Each joiner hangs below the member who let it in;
@@ -271,6 +272,17 @@ impl Trust {
             }
         }
         None
+    }
+
+    /// Checks everything about a ticket that needs no book: that it is of this mesh, made by a member
+    /// who may invite, not over and not revoked.
+    pub fn check_ticket(&self, ticket: &Ticket, now_unix_ms: u64) -> Result<(), Refusal> {
+        let terms = ticket.terms();
+        if terms.mesh != self.mesh || terms.root != self.root {
+            return Err(Refusal::OtherMesh);
+        }
+        ticket.check(now_unix_ms)?;
+        self.check_ticket_unrevoked(ticket.reference(), &terms.chain)
     }
 
     /// Checks that a ticket's issuer may still invite and that nobody above revoked it.

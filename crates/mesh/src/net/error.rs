@@ -49,9 +49,15 @@ pub enum MeshError {
     /// Asked of a client.
     #[error("a client can neither invite nor revoke; hint: do it on a serving node")]
     ClientsCannot,
-    /// No such invitation here.
-    #[error("this node issued no ticket {0}; hint: `mesh-llm invites` lists those it issued")]
-    UnknownTicket(crate::admission::TicketId),
+    /// It was to put itself out.
+    #[error("a node can't expel itself; hint: `mesh-llm leave` takes it out of the mesh")]
+    ExpelsItself,
+    /// The originator of the mesh was to be put out.
+    #[error(
+        "node {} is the originator of this mesh, whom nobody can expel; hint: `mesh-llm leave` takes this node out of the mesh instead",
+        .0.short()
+    )]
+    ExpelsOriginator(NodeId),
     /// After `leave`.
     #[error("the mesh was left")]
     Stopped,

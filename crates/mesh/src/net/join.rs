@@ -6,15 +6,15 @@ use std::time::Duration;
 use futures::StreamExt as _;
 use futures::stream::FuturesUnordered;
 use iroh::Endpoint;
-use iroh::endpoint::Connection;
-use tokio::sync::{mpsc, oneshot};
+use iroh::endpoint::{Connection, RecvStream, SendStream};
+use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::{sleep, timeout};
 
-use super::actor::Input;
+use super::actor::{CROWDED, Input, Place};
 use super::address;
 use super::close::CloseCode;
 use super::wire::{self, JOIN_BYTES_MAX, JOINED_BYTES_MAX, Join, Joined};
-use super::{ALPN_JOIN, MeshError, Unreached, frame};
+use super::{ALPN_JOIN, MeshError, Unreached, frame, unix_ms};
 use crate::admission::{Membership, Refusal, Trust};
 use crate::ticket::Ticket;
 use crate::{Addresses, NodeId, Role};
@@ -128,59 +128,111 @@ async fn ask(
 }
 
 /// Answers one join connection. The actor decides.
-pub(crate) async fn answer(connection: Connection, inputs: mpsc::Sender<Input>) {
+pub(crate) async fn answer(
+    connection: Connection,
+    place: Place,
+    trust: watch::Receiver<Trust>,
+    inputs: mpsc::Sender<Input>,
+) {
     let node = address::node_of(connection.remote_id());
-    let refused = match answer_inner(&connection, node, inputs).await {
+    let refused = match answer_inner(&connection, node, place, &trust, &inputs).await {
         Ok(None) => None,
         Ok(Some(refusal)) => Some(refusal.to_string()),
         Err(reason) => Some(reason),
     };
-    if let Some(reason) = refused {
-        tracing::warn!(peer = %node.short(), %reason, "did not let a node join");
-    }
     CloseCode::Done.close(&connection, "");
+    if let Some(reason) = refused {
+        let input = Input::TurnedAway {
+            node,
+            what: "did not let a node join",
+            reason,
+        };
+        // Who is busy with more can do without.
+        let _ = inputs.try_send(input);
+    }
 }
 
 async fn answer_inner(
     connection: &Connection,
     node: NodeId,
-    inputs: mpsc::Sender<Input>,
+    mut place: Place,
+    trust: &watch::Receiver<Trust>,
+    inputs: &mpsc::Sender<Input>,
 ) -> Result<Option<Refusal>, String> {
-    let close = |reason: String| {
-        CloseCode::Misbehaved.close(connection, &reason);
-        reason
+    let Some(heard) = place.hold(hear(connection)).await else {
+        CloseCode::Done.close(connection, CROWDED);
+        return Err(CROWDED.into());
     };
-    let (mut send, mut recv) = timeout(STEP_MAX, connection.accept_bi())
-        .await
-        .map_err(|_| close("it asked nothing in time".into()))?
-        .map_err(|error| error.to_string())?;
-    let bytes = frame::read_within(&mut recv, JOIN_BYTES_MAX, STEP_MAX)
-        .await
-        .map_err(|error| close(error.to_string()))?;
+    let (mut send, _recv, bytes) = heard?;
     let outcome = match Join::from_bytes(&bytes) {
-        Ok(request) => {
-            let (reply, answer) = oneshot::channel();
-            let input = Input::Join {
-                node,
-                request,
-                reply,
-            };
-            let leaving = || Err(Refusal::Leaving);
-            match inputs.send(input).await {
-                Ok(()) => answer.await.unwrap_or_else(|_| leaving()),
-                Err(_) => leaving(),
-            }
-        }
+        Ok(request) => decide(node, request, trust, inputs).await,
         Err(error) => {
             tracing::debug!(peer = %node.short(), %error, "unreadable request to join");
             Err(Refusal::Malformed)
         }
     };
-    frame::write(&mut send, &wire::joined_to_bytes(&outcome))
+    let answer = wire::joined_to_bytes(&outcome);
+    let told = tell(connection, &mut send, &answer);
+    if outcome.is_ok() {
+        // Whoever was admitted is no stranger any more.
+        drop(place);
+        told.await?;
+    } else if let Some(told) = place.hold(told).await {
+        told?;
+    } else {
+        CloseCode::Done.close(connection, CROWDED);
+    }
+    Ok(outcome.err())
+}
+
+/// The bytes of the request, and the stream that they came on.
+async fn hear(connection: &Connection) -> Result<(SendStream, RecvStream, Vec<u8>), String> {
+    let (send, mut recv) = timeout(STEP_MAX, connection.accept_bi())
         .await
-        .map_err(|error| close(error.to_string()))?;
+        .map_err(|_| misbehaved(connection, "it asked nothing in time".into()))?
+        .map_err(|error| error.to_string())?;
+    let bytes = frame::read_within(&mut recv, JOIN_BYTES_MAX, STEP_MAX)
+        .await
+        .map_err(|error| misbehaved(connection, error.to_string()))?;
+    Ok((send, recv, bytes))
+}
+
+/// What this node says to a request.
+async fn decide(
+    node: NodeId,
+    request: Join,
+    trust: &watch::Receiver<Trust>,
+    inputs: &mpsc::Sender<Input>,
+) -> Result<Joined, Refusal> {
+    // Here and not at the actor: whoever has no ticket that holds takes none of its time, and none of
+    // the turns of those who have one.
+    let trust_now = trust.borrow().clone();
+    trust_now.check_ticket(&request.ticket, unix_ms())?;
+    // The set of revocations is copied for each change that is made while this is kept.
+    drop(trust_now);
+    let (reply, answer) = oneshot::channel();
+    let input = Input::Join {
+        node,
+        request,
+        reply,
+    };
+    if inputs.send(input).await.is_err() {
+        return Err(Refusal::Leaving);
+    }
+    answer.await.unwrap_or(Err(Refusal::Leaving))
+}
+
+async fn tell(connection: &Connection, send: &mut SendStream, answer: &[u8]) -> Result<(), String> {
+    frame::write(send, answer)
+        .await
+        .map_err(|error| misbehaved(connection, error.to_string()))?;
     // Fails only if the joiner is gone already.
     let _ = send.finish();
     let _ = timeout(STEP_MAX, send.stopped()).await;
-    Ok(outcome.err())
+    Ok(())
+}
+
+fn misbehaved(connection: &Connection, reason: String) -> String {
+    CloseCode::Misbehaved.close(connection, &reason);
+    reason
 }

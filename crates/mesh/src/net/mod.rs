@@ -4,8 +4,14 @@
 //! Both sides of a `peer` connection show their membership first. Its first stream then carries the
 //! messages of `proto`; all others belong to the application, after one byte that says what they are.
 //!
-//! Everything that comes from a peer has a size limit, a rate limit and a deadline; who breaks one
-//! loses the connection and nobody else notices. Membership is decided in `admission` and `proto`.
+//! What is read here has a size limit, and a deadline once it is due: first messages, messages of
+//! `proto`, the byte at the start of a stream. How many messages, bytes of these and streams a member
+//! sends in a second is limited too; a member that breaks a rule loses the connection and is not let
+//! in for a while. Strangers can't be told apart like that, because keys and ports cost nothing: a
+//! bounded number of connections begins at once, where those of one address make way for others
+//! first; tickets are redeemed at a bounded rate; and so are warnings about both. What is in the
+//! streams of the application is bounded by QUIC's windows alone: limits of sizes and rates, and
+//! deadlines, are the application's business there. Membership is decided in `admission` and `proto`.
 
 mod actor;
 mod address;

@@ -1,7 +1,7 @@
 //! Who is refused, with which reason, and what revoking does to those inside.
 
 use mesh::Mesh;
-use mesh::admission::{Invite, Refusal};
+use mesh::admission::{Invitations, Invite, Refusal};
 use mesh::identity::StateDir;
 use mesh::net::{MemberStatus, MeshError};
 use mesh::ticket::{Ticket, TicketError};
@@ -83,7 +83,7 @@ async fn a_revoked_ticket_admits_nobody_and_cuts_those_who_came_by_it() {
     let ticket = one.ticket().await;
     let three = Node::join(&ticket).await.unwrap();
     sees(&two.mesh, three.id()).await;
-    one.mesh.revoke(ticket.terms().id).await.unwrap();
+    assert!(one.mesh.revoke(ticket.terms().id).await.unwrap());
     apart(&one.mesh, three.id()).await;
     apart(&two.mesh, three.id()).await;
     assert_eq!(
@@ -96,9 +96,34 @@ async fn a_revoked_ticket_admits_nobody_and_cuts_those_who_came_by_it() {
     sees(&one.mesh, two.id()).await;
     let four = one.bring().await;
     sees(&two.mesh, four.id()).await;
+    // One that is not in the book may have been mistyped, which its user is told.
     let unknown = mesh::admission::TicketId::from_bytes([0; 8]);
-    let outcome = one.mesh.revoke(unknown).await;
-    assert!(matches!(outcome, Err(MeshError::UnknownTicket(_))));
+    assert!(!one.mesh.revoke(unknown).await.unwrap());
+}
+
+/// Books forget tickets after a while, or are lost; memberships stay.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_ticket_that_is_not_in_the_book_any_more_is_revoked_all_the_same() {
+    let one = Node::create().await;
+    let ticket = one.ticket().await;
+    let two = Node::join(&ticket).await.unwrap();
+    let three = one.bring().await;
+    let (first, mesh) = (one.id(), one.mesh.mesh_id());
+    one.mesh.leave().await;
+    let files = StateDir::new(one.home.path()).mesh(mesh);
+    files.set_invitations(&Invitations::default()).unwrap();
+    let (root, _streams) = Mesh::create(settings(&one.home), None).await.unwrap();
+    assert!(root.invites().await.unwrap().is_empty());
+    sees(&two.mesh, first).await;
+    assert!(!root.revoke(ticket.terms().id).await.unwrap());
+    assert_eq!(
+        expelled(&two.mesh).await,
+        MemberStatus::Expelled(Refusal::TicketRevoked)
+    );
+    apart(&root, two.id()).await;
+    sees(&root, three.id()).await;
+    // Said again, it is still not in the book.
+    assert!(!root.revoke(ticket.terms().id).await.unwrap());
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -111,7 +136,7 @@ async fn an_expelled_member_falls_with_those_it_admitted_and_stays_out() {
     for node in [two.id(), three.id()] {
         sees(&four.mesh, node).await;
     }
-    one.mesh.expel(two.id()).await.unwrap();
+    assert!(one.mesh.expel(two.id()).await.unwrap());
     for node in [two.id(), three.id()] {
         for mesh in [&one.mesh, &four.mesh] {
             apart(mesh, node).await;
@@ -151,4 +176,37 @@ async fn a_member_expels_those_it_admitted_and_nobody_else() {
         apart(mesh, four.id()).await;
         sees_gone(mesh, four.id()).await;
     }
+}
+
+/// Also one that has not been connected since: its book says whom it admitted.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_member_that_was_restarted_expels_those_it_admitted() {
+    let one = Node::create().await;
+    let two = one.bring().await;
+    let three = two.bring().await;
+    let mesh = one.mesh.mesh_id();
+    three.mesh.leave().await;
+    two.mesh.leave().await;
+    let (again, _streams) = Mesh::rejoin(settings(&two.home), mesh).await.unwrap();
+    assert!(again.expel(three.id()).await.unwrap());
+    let ticket = again.invite(Invite::default()).await.unwrap();
+    let outcome = Mesh::join(settings(&three.home), &ticket).await;
+    assert_eq!(refusal(outcome), Refusal::Expelled);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nobody_expels_itself_or_the_originator() {
+    let one = Node::create().await;
+    let two = one.bring().await;
+    for mesh in [&one.mesh, &two.mesh] {
+        let outcome = mesh.expel(mesh.node_id()).await;
+        assert!(matches!(outcome, Err(MeshError::ExpelsItself)));
+    }
+    let outcome = two.mesh.expel(one.id()).await;
+    assert!(matches!(outcome, Err(MeshError::ExpelsOriginator(node)) if node == one.id()));
+    // The originator may expel whom it has never seen: one that only others know, or nobody at all.
+    let stranger = mesh::NodeId::from_bytes([7; 32]);
+    assert!(!one.mesh.expel(stranger).await.unwrap());
+    assert_eq!(refusal(two.mesh.expel(stranger).await), Refusal::NotAbove);
+    sees(&two.mesh, one.id()).await;
 }

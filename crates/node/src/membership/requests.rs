@@ -109,19 +109,21 @@ impl Node {
         Ok(self.in_mesh()?.invites().await?)
     }
 
-    /// Takes back a ticket that this node issued, and the membership of whoever came by it.
+    /// Takes back a ticket that this node issued, and the membership of whoever came by it. Gives
+    /// whether the ticket is in this node's book; one that is not is taken back all the same.
     ///
     /// # Errors
-    /// If the node is in no mesh, or issued no such ticket.
-    pub async fn revoke(&self, id: TicketId) -> Result<(), MeshRequestError> {
+    /// If the node is in no mesh, or may not revoke.
+    pub async fn revoke(&self, id: TicketId) -> Result<bool, MeshRequestError> {
         Ok(self.in_mesh()?.revoke(id).await?)
     }
 
-    /// Expels a node from the mesh, and those that it admitted.
+    /// Expels a node from the mesh, and those that it admitted. Gives whether this node has heard of
+    /// the other; one that it has not is expelled all the same.
     ///
     /// # Errors
-    /// If the node is in no mesh, or does not stand above the other.
-    pub async fn expel(&self, node: NodeId) -> Result<(), MeshRequestError> {
+    /// If the node is in no mesh, or may not expel that one, such as itself.
+    pub async fn expel(&self, node: NodeId) -> Result<bool, MeshRequestError> {
         Ok(self.in_mesh()?.expel(node).await?)
     }
 

@@ -16,6 +16,7 @@ use crate::layout::{Layout, LoadingStage};
 use crate::plan::Budget;
 #[cfg(feature = "solo")]
 use engine::Backend;
+use split::layers::Loading;
 
 /// What only a model over several machines has.
 #[derive(Debug, Clone, Default)]
@@ -270,14 +271,14 @@ impl Models {
     }
 
     /// A worker has loaded so much.
-    pub(crate) fn split_loaded(&self, id: u64, node: NodeId, permille: u16) {
+    pub(crate) fn split_loaded(&self, id: u64, node: NodeId, loading: Loading) {
         self.change_split(id, |model| {
             let stage = (model.split.as_mut()).and_then(|split| split.loading.get_mut(&node));
             let Some(stage) = stage else {
                 return false;
             };
-            let is_news = stage.permille != permille;
-            stage.permille = permille;
+            let is_news = stage.loading != loading;
+            stage.loading = loading;
             is_news
         });
     }

@@ -12,8 +12,14 @@ fn member(number: u8, serving: &[&str], local: &[&str]) -> Member {
         node: node(number),
         standby: serving.is_empty(),
         serving: names(serving),
-        local: names(local),
+        local: disk(local, true),
     }
+}
+
+/// Models on a disk, all with room in memory or none.
+fn disk(models: &[&str], has_room: bool) -> Disk {
+    let models = models.iter().map(|name| ((*name).to_owned(), has_room));
+    models.collect()
 }
 
 /// The scene of node 1 at the start.
@@ -140,6 +146,117 @@ fn a_lost_model_comes_back_within_a_minute_on_one_node() {
         run(&mut promoter, &scene(taken, &[("m", 1)]), 10..300),
         None
     );
+}
+
+/// The second at which node `number` takes up `m`, which was last served at second 9 by a node that is
+/// gone since. `members`: those that stay.
+fn takes_up_m(number: u8, members: &[Member]) -> u64 {
+    let served = [members.to_vec(), vec![member(99, &["m"], &["m"])]].concat();
+    let at = |members: Vec<Member>| Scene {
+        me: node(number),
+        ..scene(members, &[("m", 1)])
+    };
+    let mut promoter = Promoter::default();
+    assert_eq!(run(&mut promoter, &at(served), 0..10), None);
+    let taken = run(&mut promoter, &at(members.to_vec()), 10..200);
+    let (second, model, reason) = taken.unwrap();
+    assert_eq!((model.as_str(), reason), ("m", Reason::Lost));
+    second
+}
+
+#[test]
+fn whatever_the_turn_a_lost_model_comes_back_within_a_minute() {
+    // More than there are turns.
+    let all: Vec<Member> = (1..=40).map(|number| member(number, &[], &["m"])).collect();
+    let mut seconds: Vec<u64> = (1..=40).map(|number| takes_up_m(number, &all)).collect();
+    seconds.sort_unstable();
+    // The first need not wait for anybody.
+    assert_eq!(seconds[0], 9 + LOST_MS / SECOND);
+    // From the death, which is known only later, until the last one's turn.
+    let known_for_ms = (seconds[39] - 9) * SECOND;
+    assert!(DEATH_MS + known_for_ms + LOOK_MS <= TAKEN_UP_MS);
+}
+
+#[test]
+fn who_has_no_room_holds_nobody_up() {
+    // Only one of them has room, and acts at once, whatever the order of the others.
+    for able in 1..=8 {
+        let members: Vec<Member> = (1..=8)
+            .map(|number| Member {
+                local: disk(&["m"], number == able),
+                ..member(number, &[], &[])
+            })
+            .collect();
+        assert_eq!(takes_up_m(able, &members), 9 + LOST_MS / SECOND, "{able}");
+        // Those that could act in another way come after it, one by one.
+        let mut others: Vec<u64> = (1..=8)
+            .filter(|number| *number != able)
+            .map(|number| takes_up_m(number, &members))
+            .collect();
+        others.sort_unstable();
+        others.dedup();
+        assert_eq!(others.len(), 7);
+        assert_eq!(others[0], 9 + (LOST_MS + TURN_MS) / SECOND);
+    }
+    // Room counts for more than standby.
+    let serves = member(1, &["other"], &["m"]);
+    let full = Member {
+        local: disk(&["m"], false),
+        ..member(2, &[], &[])
+    };
+    assert_eq!(takes_up_m(1, &[serves, full]), 9 + LOST_MS / SECOND);
+}
+
+#[test]
+fn of_two_lost_models_the_second_does_not_wait_for_the_first() {
+    let models = [("large", 2), ("small", 1)];
+    let names = ["large", "small"];
+    let members = |mine: &[&str], others: &[&str]| {
+        let mut members = vec![member(1, mine, &names)];
+        if !others.is_empty() {
+            members.push(member(2, others, &[]));
+        }
+        scene(members, &models)
+    };
+    let mut promoter = Promoter::default();
+    let up = members(&[], &names);
+    assert_eq!(run(&mut promoter, &up, 0..10), None);
+    let lost = |second: u64, model: &str| Some((second, model.to_owned(), Reason::Lost));
+    assert_eq!(
+        run(&mut promoter, &members(&[], &[]), 10..100),
+        lost(17, "large")
+    );
+    // As soon as the first one is loaded.
+    assert_eq!(
+        run(&mut promoter, &members(&["large"], &[]), 20..100),
+        lost(20, "small")
+    );
+
+    // Where loading fails, each is tried once a minute.
+    let mut promoter = Promoter::default();
+    assert_eq!(run(&mut promoter, &up, 0..10), None);
+    let down = members(&[], &[]);
+    assert_eq!(run(&mut promoter, &down, 10..18), lost(17, "large"));
+    assert_eq!(run(&mut promoter, &down, 18..100), lost(18, "small"));
+    assert_eq!(run(&mut promoter, &down, 19..100), lost(77, "large"));
+}
+
+#[test]
+fn a_node_that_took_up_a_lost_model_leaves_hot_ones_alone_for_a_while() {
+    let mine = member(1, &[], &["lost", "hot"]);
+    let fitting = [("lost", 1), ("hot", 1)];
+    let others = member(2, &["lost", "hot", "cold"], &[]);
+    let rest_of_them = member(2, &["hot", "cold"], &[]);
+    let demand = [("hot", 90.0), ("cold", 1.0)];
+    let mut promoter = Promoter::default();
+    let up = scene(vec![mine.clone(), others], &fitting);
+    assert_eq!(run(&mut promoter, &up, 0..10), None);
+    let down = asked_for(scene(vec![mine, rest_of_them], &fitting), &demand);
+    let (second, model, reason) = run(&mut promoter, &down, 10..100).unwrap();
+    assert_eq!((model.as_str(), reason), ("lost", Reason::Lost));
+    let (later, model, reason) = run(&mut promoter, &down, second + 1..200).unwrap();
+    assert_eq!((model.as_str(), reason), ("lost", Reason::Lost));
+    assert_eq!(later, second + REST_MS / SECOND);
 }
 
 #[test]

@@ -13,10 +13,11 @@ use mesh::proto::Member;
 use mesh::{Mesh, NodeId};
 use split::FRAMES_HELD_MAX;
 use split::fault::Refusal;
-use split::layers::{LayerSource, Layers};
+use split::layers::{LayerSource, Layers, Loading};
 use split::spec::StageSpec;
 use split::weights::{
-    Cache, CachedSlice, HubFiles, Progress, SliceKey, Suppliers, ask_headers, ask_place, obtain,
+    Cache, CachedSlice, HubFiles, Phase, Progress, SliceKey, Suppliers, ask_headers, ask_place,
+    obtain,
 };
 use split::wire::Pace;
 use tokio::runtime::Handle;
@@ -157,7 +158,7 @@ impl Slices {
         &self,
         host: NodeId,
         spec: &StageSpec,
-        progress: &mut dyn FnMut(u16) -> bool,
+        progress: &mut dyn FnMut(Loading) -> bool,
     ) -> Result<CachedSlice, String> {
         let key = SliceKey {
             model: spec.model,
@@ -177,8 +178,7 @@ impl Slices {
                     slice = &mut obtained => return slice.map_err(|error| error.to_string()),
                     () = sleep(LOOK_INTERVAL) => {
                         let now = receiver.borrow().clone();
-                        let permille = now.bytes_done.saturating_mul(1_000) / now.bytes_total.max(1);
-                        if !progress(u16::try_from(permille).unwrap_or(1_000)) {
+                        if !progress(Loading::of(now.phase, now.bytes_done, now.bytes_total)) {
                             return Err("nobody wants the layers any more".to_owned());
                         }
                     }
@@ -209,9 +209,11 @@ impl LayerSource for Slices {
         &self,
         host: NodeId,
         spec: &StageSpec,
-        progress: &mut dyn FnMut(u16) -> bool,
+        progress: &mut dyn FnMut(Loading) -> bool,
     ) -> Result<Box<dyn Layers>, String> {
         let slice = self.obtain(host, spec, progress)?;
+        // Whether anybody still wants it is asked again when it is loaded.
+        progress(Loading::of(Phase::Opening, 0, 1));
         let options = StageOptions {
             kv_tokens: spec.kv_tokens,
             sequences: spec.sequences,

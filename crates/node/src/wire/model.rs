@@ -1,7 +1,12 @@
 //! [`engine::ModelInfo`] on the wire.
 
 use engine::ModelInfo;
+use mesh::announcement::{FINGERPRINT_BYTES_MAX, MODEL_NAME_BYTES_MAX};
 use serde::{Deserialize, Serialize};
+
+/// Most bytes of an architecture's or a quantisation's name that are kept from a peer; usual ones have
+/// some ten.
+const KIND_BYTES_MAX: usize = 64;
 
 #[derive(Debug, Serialize, Deserialize)]
 pub(super) struct ModelInfoWire {
@@ -60,9 +65,9 @@ impl From<&ModelInfo> for ModelInfoWire {
 impl From<ModelInfoWire> for ModelInfo {
     fn from(w: ModelInfoWire) -> Self {
         Self {
-            name: w.name,
-            architecture: w.architecture,
-            quantization: w.quantization,
+            name: cut(w.name, MODEL_NAME_BYTES_MAX),
+            architecture: cut(w.architecture, KIND_BYTES_MAX),
+            quantization: cut(w.quantization, KIND_BYTES_MAX),
             parameters: w.parameters,
             size_bytes: w.size_bytes,
             context_tokens: w.context_tokens,
@@ -75,7 +80,14 @@ impl From<ModelInfoWire> for ModelInfo {
             tools: w.tools,
             reasoning: w.reasoning,
             created_unix_s: w.created_unix_s,
-            fingerprint: w.fingerprint,
+            fingerprint: cut(w.fingerprint, FINGERPRINT_BYTES_MAX),
         }
     }
+}
+
+/// The beginning of a text, without the room that the rest took: descriptions are kept.
+fn cut(mut text: String, bytes_max: usize) -> String {
+    text.truncate(text.floor_char_boundary(bytes_max));
+    text.shrink_to_fit();
+    text
 }

@@ -1,15 +1,18 @@
 //! What a host answers.
 
+use std::fmt;
+
 use engine::{
     Delta, Error, Event, FinishReason, ModelInfo, Summary, Timings, TokenId, TokenLogprob,
     ToolCallDelta, Usage,
 };
 use mesh::codec::{self, Blob};
+use serde::de::{self, Deserializer, SeqAccess, Visitor};
 use serde::{Deserialize, Serialize};
 
 use super::error::ErrorWire;
 use super::model::ModelInfoWire;
-use super::{REPLY_BYTES_MAX, WireError};
+use super::{REPLY_BYTES_MAX, VECTOR_VALUES_MAX, WireError};
 
 /// One reply.
 #[derive(Debug, Clone, PartialEq)]
@@ -57,7 +60,7 @@ enum ReplyWire {
         timings: [f64; 3],
     },
     Model(ModelInfoWire),
-    Vector(Vec<f32>),
+    Vector(#[serde(deserialize_with = "values")] Vec<f32>),
     Embedded(u32),
     Tokens(Vec<TokenId>),
     Bytes(Vec<Blob>),
@@ -183,6 +186,34 @@ impl From<&Event> for ReplyWire {
                 timings: [timings.queue_ms, timings.prompt_ms, timings.decode_ms],
             },
         }
+    }
+}
+
+/// The values of an embedding. Reading ends where no model's would go on: a byte of a frame can become four
+/// here.
+fn values<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<f32>, D::Error> {
+    deserializer.deserialize_seq(Values)
+}
+
+struct Values;
+
+impl<'de> Visitor<'de> for Values {
+    type Value = Vec<f32>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "at most {VECTOR_VALUES_MAX} numbers")
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Vec<f32>, A::Error> {
+        let claimed = seq.size_hint().unwrap_or(0);
+        let mut values = Vec::with_capacity(claimed.min(VECTOR_VALUES_MAX));
+        while let Some(value) = seq.next_element()? {
+            if values.len() == VECTOR_VALUES_MAX {
+                return Err(de::Error::invalid_length(values.len() + 1, &self));
+            }
+            values.push(value);
+        }
+        Ok(values)
     }
 }
 

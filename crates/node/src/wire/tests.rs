@@ -1,4 +1,4 @@
-use engine::{Delta, Event, Mirostat, Request};
+use engine::{Delta, Event, Mirostat, ModelInfo, Request};
 use proptest::prelude::*;
 
 use super::*;
@@ -55,6 +55,45 @@ fn numbers_that_no_ingress_sends_are_refused() {
             eta: 1.0,
         });
     });
+}
+
+#[test]
+fn an_embedding_is_no_longer_than_any_model_makes_them() {
+    let read = |values| read_reply(&reply_bytes(&Reply::Vector(vec![0.5; values])));
+    let longest = vec![0.5; VECTOR_VALUES_MAX];
+    assert_eq!(read(VECTOR_VALUES_MAX), Ok(Reply::Vector(longest)));
+    let longer = read(VECTOR_VALUES_MAX + 1);
+    assert!(matches!(longer, Err(WireError::Decode(_))));
+}
+
+#[test]
+fn a_description_keeps_little_of_long_texts() {
+    let mut known = fuzzing::replies().into_iter();
+    let known = known.find_map(|reply| match reply {
+        Reply::Model(info) => Some(*info),
+        _ => None,
+    });
+    let long = "é".repeat(1 << 20);
+    let told = ModelInfo {
+        name: long.clone(),
+        architecture: long.clone(),
+        quantization: long.clone(),
+        fingerprint: long.clone(),
+        ..known.unwrap()
+    };
+    let read = read_reply(&reply_bytes(&Reply::Model(Box::new(told))));
+    let Ok(Reply::Model(kept)) = read else {
+        panic!("{read:?}");
+    };
+    for text in [
+        &kept.name,
+        &kept.architecture,
+        &kept.quantization,
+        &kept.fingerprint,
+    ] {
+        assert!(long.starts_with(text) && (40..=128).contains(&text.len()));
+        assert!(text.capacity() <= 256, "{} bytes", text.capacity());
+    }
 }
 
 #[test]

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex};
 
 use engine::{Backend, Error};
 use gguf::{Metadata, Value};
-use node::{Loader, ModelSource, Node, Plan, Progress, Role};
+use node::{Draft, Loader, ModelSource, Node, Plan, Progress, Role, StartError};
 
 use crate::script::Script;
 use crate::world::{connect, knows, node, request, rest, settings, until, whole, within};
@@ -72,6 +72,54 @@ async fn a_joiner_answers_at_once_and_takes_up_what_the_mesh_lacks() {
     let mut answer = within(a.answer(request("lacking"))).await.unwrap();
     assert_eq!(answer.host.unwrap().name, "b");
     assert_eq!(rest(&mut answer.events).await.1, Ok(()));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_joiner_is_not_given_its_draft_model() {
+    let a = node("a", &[]);
+    let ticket = connect(&[&a]).await;
+    let disk = tempfile::tempdir().unwrap();
+    // Of two that nobody serves the first by name would be taken.
+    write_model(disk.path(), "drafts");
+    write_model(disk.path(), "writes");
+    let (_home, mut settings) = settings("b");
+    settings.models_dirs = vec![disk.path().to_path_buf()];
+    settings.draft = Draft::Model(ModelSource::parse("drafts"));
+    let (permit, loader) = loader();
+    permit.send(()).unwrap();
+    let b = Node::start_with(settings, loader).await.unwrap();
+    within(b.join(&ticket)).await.unwrap();
+    knows(&a, "writes", 1).await;
+    // Nor do others hear of it.
+    let snapshot = a.snapshot();
+    let mut members = snapshot.mesh.as_ref().unwrap().members.iter();
+    let b = members.find(|member| member.machine.name == "b").unwrap();
+    assert_eq!(b.local, ["writes"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_client_is_asked_in_vain_to_load_a_model() {
+    let disk = tempfile::tempdir().unwrap();
+    write_model(disk.path(), "m");
+    let (_home, mut settings) = settings("c");
+    settings.models_dirs = vec![disk.path().to_path_buf()];
+    settings.mesh.role = mesh::Role::Client;
+    settings.mesh.home = None;
+    let (permit, loader) = loader();
+    permit.send(()).unwrap();
+    let c = Node::start_with(settings, loader).await.unwrap();
+    // The API answers this with 403.
+    let refused = within(c.load_model(ModelSource::parse("m"))).await;
+    assert_eq!(refused, Err(StartError::Client));
+    // In a mesh it is the same.
+    let script = Script::new("served", 1);
+    let a = node("a", &[&script]);
+    let ticket = connect(&[&a]).await;
+    within(c.join(&ticket)).await.unwrap();
+    knows(&c, "served", 1).await;
+    let refused = within(c.load_model(ModelSource::parse("m"))).await;
+    assert_eq!(refused, Err(StartError::Client));
+    assert!(c.snapshot().models.is_empty());
 }
 
 #[tokio::test(flavor = "multi_thread")]

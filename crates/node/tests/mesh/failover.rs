@@ -3,9 +3,10 @@
 use std::time::Duration;
 
 use engine::Error;
+use node::ModelState;
 
 use crate::script::Script;
-use crate::world::{connect, knows, node, piece, request, rest, whole, within};
+use crate::world::{connect, knows, node, piece, request, rest, until, whole, within};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn another_host_goes_on_where_the_first_died() {
@@ -92,7 +93,7 @@ async fn a_host_that_stops_finishes_what_it_began() {
     assert_eq!(rest(&mut events).await.1, Ok(()));
     within(stopping).await.unwrap();
     // It said goodbye.
-    crate::world::until(&b, |snapshot| {
+    until(&b, |snapshot| {
         let mesh = snapshot.mesh.as_ref().unwrap();
         let left = |member: &node::MemberStatus| {
             member.machine.name == "a" && member.liveness == mesh::proto::Liveness::Left
@@ -118,4 +119,36 @@ async fn a_dropped_model_is_answered_by_another_node() {
         missing.starts_with("this node does not serve `m`; hint: "),
         "{missing}"
     );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_model_that_is_dropped_finishes_what_it_began() {
+    let script = Script::with("m", 1, 5);
+    let (a, b) = (node("a", &[&script]), node("b", &[]));
+    connect(&[&a, &b]).await;
+    knows(&b, "m", 1).await;
+    // One answer here, one for a peer; the latter takes all permits that are left.
+    let mut here = within(a.generate(request("m"))).await.unwrap();
+    assert_eq!(piece(&mut here).await, "0 ");
+    let mut there = within(b.generate(request("m"))).await.unwrap();
+    assert_eq!(piece(&mut there).await, "0 ");
+    assert_eq!(script.running(), 2);
+    within(a.drop_model("m")).await.unwrap();
+    // Nobody gets in any more, neither here nor through the mesh.
+    knows(&a, "m", 0).await;
+    knows(&b, "m", 0).await;
+    for node in [&a, &b] {
+        let refused = within(node.generate(request("m"))).await.err();
+        assert!(matches!(refused, Some(Error::ModelNotFound { .. })));
+    }
+    // Those who are in stay, and so does the model as long as they do.
+    let state = |snapshot: &node::Snapshot| snapshot.models.first().map(|m| m.state.clone());
+    assert_eq!(state(&a.snapshot()), Some(ModelState::Dropping));
+    script.permits.add_permits(100);
+    for mut answer in [here, there] {
+        let (text, end) = rest(&mut answer).await;
+        assert_eq!((format!("0 {text}"), end), (whole(20), Ok(())));
+    }
+    until(&a, |snapshot| snapshot.models.is_empty()).await;
+    assert_eq!(script.running(), 0);
 }

@@ -5,6 +5,8 @@
 mod assignment;
 mod failover;
 mod harm;
+mod hostile_host;
 mod routing;
 mod script;
+mod stopping;
 mod world;

@@ -76,6 +76,10 @@ fn waiting(text: &str) -> Effect<u8> {
     Effect::Waiting { text: text.into() }
 }
 
+fn fail(text: &str) -> Effect<u8> {
+    Effect::Fail { text: text.into() }
+}
+
 /// Each step: second, event, effects.
 #[track_caller]
 fn check(steps: Vec<(u64, Event<u8>, Vec<Effect<u8>>)>) -> Recovery<u8> {
@@ -122,48 +126,50 @@ fn a_lost_machine_is_left_out_and_the_rest_goes_on() {
 }
 
 #[test]
-fn without_a_plan_streams_wait_until_patience_ends() {
+fn streams_are_told_soon_that_nothing_fits_and_late_that_nothing_works() {
     let none = |epoch| Event::NoPlan {
         epoch,
         text: "too large".into(),
     };
-    check(vec![
-        (0, Event::Begin, vec![plan(1, &[])]),
-        (0, Event::Waits, vec![]),
-        (0, none(1), vec![waiting("too large")]),
-        (29, Event::Time, vec![]),
-        (30, Event::Time, vec![plan(2, &[])]),
-        (31, none(2), vec![waiting("too large")]),
-        (40, Event::Changed, vec![plan(3, &[])]),
-        (41, none(3), vec![waiting("too large")]),
+    let mut steps = running();
+    steps.extend([
         (
-            180,
+            9,
+            lost(1, Some(2)),
+            vec![release(1), suspend(), plan(2, &[2])],
+        ),
+        (10, none(2), vec![waiting("too large")]),
+        // Looking again changes nothing.
+        (12, Event::Changed, vec![plan(3, &[2])]),
+        (12, none(3), vec![waiting("too large")]),
+        (13, Event::Time, vec![]),
+        (14, Event::Time, vec![fail("too large")]),
+        // For whoever has come since.
+        (18, Event::Time, vec![fail("too large")]),
+        (21, Event::Changed, vec![plan(4, &[2])]),
+        // A machine has come: now it is worth waiting.
+        (21, planned(4, &[1]), vec![raise(4, &[1])]),
+        (50, Event::Time, vec![]),
+        (50, lost(4, None), vec![release(4), waiting("gone")]),
+        (54, Event::Time, vec![plan(5, &[])]),
+        (55, planned(5, &[1]), vec![raise(5, &[1])]),
+        (229, Event::Time, vec![]),
+        (
+            230,
             Event::Time,
-            vec![
-                Effect::Fail {
-                    text: "the model's machines are lost: too large".into(),
-                },
-                plan(4, &[]),
-            ],
+            vec![fail(
+                "the model's machines could not be brought together in time",
+            )],
         ),
-        (181, planned(4, &[1]), vec![raise(4, &[1])]),
         (
-            182,
+            231,
             Event::Stop,
-            vec![
-                Effect::Release { epoch: 4 },
-                Effect::Fail {
-                    text: "the model is no longer served here".into(),
-                },
-            ],
+            vec![release(5), fail("the model is no longer served here")],
         ),
-        (
-            183,
-            Event::Raised { epoch: 4 },
-            vec![Effect::Release { epoch: 4 }],
-        ),
-        (184, Event::Begin, vec![]),
+        (232, Event::Raised { epoch: 5 }, vec![release(5)]),
+        (233, Event::Begin, vec![]),
     ]);
+    check(steps);
 }
 
 #[test]
@@ -196,6 +202,7 @@ fn planning_and_raising_have_an_end() {
             662,
             Event::Time,
             vec![
+                fail("the model's machines could not be brought together in time"),
                 Effect::Release { epoch: 2 },
                 waiting("the ring did not stand in time"),
             ],

@@ -12,6 +12,7 @@ use tokio_util::sync::CancellationToken;
 use super::verdict::{Evidence, Progress};
 use crate::dock;
 use crate::fault::{Fault, Refusal};
+use crate::layers::Loading;
 use crate::transport::{Duplex, Reading, Transport, Writing};
 use crate::wire::{
     Alive, FromWorker, Lease, Opening, Ready, ToWorker, read_from_worker, read_message,
@@ -37,7 +38,7 @@ const INCOMING_MAX: usize = 8;
 /// What a control stream tells.
 #[derive(Debug)]
 pub(super) enum Report {
-    Loading(u16),
+    Loading(Loading),
     Ready(Ready),
     Joined,
     Refused(Refusal),
@@ -136,7 +137,7 @@ impl Control {
 
     async fn hear(&self, message: FromWorker) -> Result<(), Report> {
         let report = match message {
-            FromWorker::Loading { permille } => Report::Loading(permille.min(1_000)),
+            FromWorker::Loading(loading) => Report::Loading(loading),
             FromWorker::Ready(ready) => Report::Ready(ready),
             FromWorker::Joined => Report::Joined,
             FromWorker::Alive(alive) => {

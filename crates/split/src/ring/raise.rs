@@ -16,11 +16,13 @@ use super::verdict::{Evidence, judge, stuck_at};
 use super::{Opened, RaiseError, Ring, RingPlan};
 use crate::dock::{self, Berth, Dock};
 use crate::fault::Loss;
+use crate::layers::Loading;
 use crate::lease::{LEASE_MAX, LEASE_MIN};
 use crate::pace::Steps;
 use crate::trail::TrailRoom;
 use crate::transport::{Duplex, Transport};
-use crate::wire::{FrameFormat, Lease, Ready};
+use crate::weights::Phase;
+use crate::wire::{FRAME_VERSION, FrameFormat, Lease, Ready};
 
 /// From the moment that all stages are loaded until the ring is closed. The workers' own bound is
 /// shorter, so that they say what is missing.
@@ -57,7 +59,7 @@ struct Workers {
 pub(crate) async fn raise(
     host: &Host,
     plan: RingPlan,
-    progress: &mut (dyn FnMut(NodeId, u16) + Send),
+    progress: &mut (dyn FnMut(NodeId, Loading) + Send),
 ) -> Result<Ring, RaiseError> {
     plan.check()?;
     let mut workers = Workers::lease(host, plan);
@@ -114,6 +116,7 @@ impl Workers {
             previous: previous.unwrap_or(host.me),
             next: next.unwrap_or(host.me),
             keeps: true,
+            frames: FRAME_VERSION,
         }
     }
 
@@ -128,7 +131,7 @@ impl Workers {
     async fn raise(
         &mut self,
         host: &Host,
-        progress: &mut (dyn FnMut(NodeId, u16) + Send),
+        progress: &mut (dyn FnMut(NodeId, Loading) + Send),
     ) -> Result<(Vec<Ready>, Duplex, Duplex), RaiseError> {
         let (first, last) = (self.nodes[0], self.nodes[self.nodes.len() - 1]);
         let mut expected = host.dock.expect(self.berth(self.nodes.len()), last);
@@ -169,21 +172,21 @@ impl Workers {
     /// Waits until all stages are loaded.
     async fn loaded(
         &mut self,
-        progress: &mut (dyn FnMut(NodeId, u16) + Send),
+        progress: &mut (dyn FnMut(NodeId, Loading) + Send),
     ) -> Result<Vec<Ready>, RaiseError> {
         let deadline = Instant::now() + self.plan.load_max;
         let mut ready = vec![None; self.nodes.len()];
         while ready.iter().any(Option::is_none) {
             match timeout_at(deadline, self.reports.recv()).await {
-                Ok(Some((place, Report::Loading(permille)))) => {
-                    progress(self.nodes[place], permille);
+                Ok(Some((place, Report::Loading(loading)))) => {
+                    progress(self.nodes[place], loading);
                 }
                 Ok(Some((place, Report::Ready(stage)))) => {
                     if stage.width != self.plan.width || stage.kv_tokens < self.plan.kv_tokens {
                         let text = "its stage is not what was asked for".to_owned();
                         return Err(self.lost(Evidence::Gone(place, text)).await);
                     }
-                    progress(self.nodes[place], 1_000);
+                    progress(self.nodes[place], Loading::of(Phase::Opening, 1, 1));
                     ready[place] = Some(stage);
                 }
                 Ok(Some((place, report))) => self.refused(place, report).await?,

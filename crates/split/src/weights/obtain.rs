@@ -125,7 +125,7 @@ async fn cut(
     let partial = begin(&job, cache, free_bytes).await?;
     let total = job.chunk_bytes();
     progress.send_replace(Progress {
-        phase: Phase::Fetching,
+        phase: Phase::Cutting,
         bytes_total: total,
         sources: vec![SourceProgress {
             name: Tier::Local.to_string(),

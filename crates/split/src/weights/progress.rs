@@ -10,8 +10,25 @@ pub enum Phase {
     Asking,
     /// Reading again what came before a break.
     Checking,
-    /// Fetching chunks, or cutting them out of the own file.
+    /// Fetching chunks from other machines.
     Fetching,
+    /// Copying them out of an own file.
+    Cutting,
+    /// Getting the weights into memory.
+    Opening,
+}
+
+/// As in "fetching layers 0-11".
+impl std::fmt::Display for Phase {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Asking => "asking for",
+            Self::Checking => "checking",
+            Self::Fetching => "fetching",
+            Self::Cutting => "cutting out",
+            Self::Opening => "loading",
+        })
+    }
 }
 
 /// How far a fetch is.

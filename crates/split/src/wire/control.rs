@@ -9,8 +9,10 @@ use serde::{Deserialize, Serialize};
 
 use super::{MESSAGE_BYTES_MAX, WireError, range, shortened};
 use crate::fault::{Fault, Refusal};
+use crate::layers::Loading;
 use crate::pace::Work;
 use crate::spec::{Precision, RingId, StageSpec};
+use crate::weights::Phase;
 
 /// A host asks for a stage.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -33,6 +35,8 @@ pub struct Lease {
     pub next: NodeId,
     /// Layers that are still there from an epoch before shall remember what they evaluated in it.
     pub keeps: bool,
+    /// How the host writes frames: its [`FRAME_VERSION`](super::FRAME_VERSION).
+    pub frames: u8,
 }
 
 /// From the host to a worker.
@@ -80,10 +84,7 @@ pub struct Alive {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum FromWorker {
     /// It is at it; also a sign of life.
-    Loading {
-        /// Thousandths that are done.
-        permille: u16,
-    },
+    Loading(Loading),
     /// See [`Ready`].
     Ready(Ready),
     /// The connection to the next stage stands.
@@ -120,6 +121,8 @@ struct LeaseWire {
     next: Fixed<32>,
     #[serde(default)]
     keeps: bool,
+    #[serde(default)]
+    frames: u8,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -134,6 +137,8 @@ enum ToWorkerWire {
 enum FromWorkerWire {
     Loading {
         permille: u16,
+        #[serde(default)]
+        phase: u8,
     },
     Ready {
         memory_bytes: u64,
@@ -210,6 +215,7 @@ impl From<&Lease> for LeaseWire {
             previous: lease.previous.into(),
             next: lease.next.into(),
             keeps: lease.keeps,
+            frames: lease.frames,
         }
     }
 }
@@ -239,6 +245,7 @@ impl TryFrom<LeaseWire> for Lease {
             previous: wire.previous.into(),
             next: wire.next.into(),
             keeps: wire.keeps,
+            frames: wire.frames,
         })
     }
 }
@@ -274,8 +281,9 @@ impl FromWorker {
     #[must_use]
     pub fn to_bytes(&self) -> Vec<u8> {
         codec::encode(&match self {
-            Self::Loading { permille } => FromWorkerWire::Loading {
-                permille: *permille,
+            Self::Loading(loading) => FromWorkerWire::Loading {
+                permille: loading.permille,
+                phase: phase_number(loading.phase),
             },
             Self::Ready(ready) => FromWorkerWire::Ready {
                 memory_bytes: ready.memory_bytes,
@@ -310,13 +318,36 @@ impl FromWorker {
     }
 }
 
+/// A worker that does not say what it does loads.
+const PHASES: [Phase; 5] = [
+    Phase::Opening,
+    Phase::Asking,
+    Phase::Checking,
+    Phase::Fetching,
+    Phase::Cutting,
+];
+
+fn phase_number(phase: Phase) -> u8 {
+    let place = PHASES.iter().position(|known| *known == phase);
+    place.and_then(|place| place.try_into().ok()).unwrap_or(0)
+}
+
+/// What is not known here comes from a newer version.
+fn phase_of(number: u8) -> Phase {
+    let known = PHASES.get(usize::from(number));
+    known.copied().unwrap_or(Phase::Opening)
+}
+
 /// Reads a [`FromWorker`].
 ///
 /// # Errors
 /// [`WireError`].
 pub fn read_from_worker(bytes: &[u8]) -> Result<FromWorker, WireError> {
     Ok(match codec::decode(bytes, MESSAGE_BYTES_MAX)? {
-        FromWorkerWire::Loading { permille } => FromWorker::Loading { permille },
+        FromWorkerWire::Loading { permille, phase } => {
+            let phase = phase_of(phase);
+            FromWorker::Loading(Loading::of(phase, permille.into(), 1_000))
+        }
         FromWorkerWire::Ready {
             memory_bytes,
             kv_tokens,

@@ -25,7 +25,8 @@ use crate::spec::{Precision, StageSpec};
 pub(super) const HEADER_BYTES: usize = 32;
 
 const MAGIC: [u8; 2] = *b"SM";
-const VERSION: u8 = 2;
+/// How frames are written. A worker learns from its lease whether its host writes them likewise.
+pub const FRAME_VERSION: u8 = 2;
 const FLAG_F16: u8 = 1;
 const FLAG_NO_ROOM: u8 = 4;
 const FLAG_BARE: u8 = 8;
@@ -188,7 +189,7 @@ impl Header {
         format: &FrameFormat,
     ) -> Result<Self, WireError> {
         let [m0, m1, version, flags, ..] = *bytes;
-        if [m0, m1] != MAGIC || version != VERSION || flags & !FLAGS != 0 {
+        if [m0, m1] != MAGIC || version != FRAME_VERSION || flags & !FLAGS != 0 {
             return Err(WireError::Magic);
         }
         let number = u64::from(u32_at(bytes, 8)) | u64::from(u32_at(bytes, 12)) << 32;
@@ -338,7 +339,7 @@ pub fn encode_frame(frame: &Frame, width: u32, precision: Precision) -> Vec<u8> 
     let mut bytes = Vec::with_capacity(room);
     let count = |count: usize| u32::try_from(count).unwrap_or(u32::MAX);
     bytes.extend_from_slice(&MAGIC);
-    bytes.extend_from_slice(&[VERSION, flags]);
+    bytes.extend_from_slice(&[FRAME_VERSION, flags]);
     bytes.extend_from_slice(&frame.epoch.to_le_bytes());
     bytes.extend_from_slice(&frame.number.to_le_bytes());
     for number in [count(frame.ops.len()), count(rows), width, frame.busy_us] {

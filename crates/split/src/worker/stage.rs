@@ -1,6 +1,6 @@
 //! One stage from its lease to its end: measured, granted, loaded, connected, run.
 
-use std::sync::atomic::{AtomicBool, AtomicU16, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -12,13 +12,13 @@ use tokio_util::sync::CancellationToken;
 use super::{Body, Granted, Worker, flow};
 use crate::dock::{self, Berth};
 use crate::fault::{Fault, Refusal};
-use crate::layers::Layers;
+use crate::layers::{Layers, Loading};
 use crate::lease::Ask;
 use crate::pace::Work;
 use crate::ring::WORKERS_MAX;
 use crate::spec::StageSpec;
 use crate::transport::Duplex;
-use crate::wire::{Alive, FromWorker, Lease, Ready};
+use crate::wire::{Alive, FRAME_VERSION, FromWorker, Lease, Ready};
 
 /// Between [`ToWorker::Start`] and the last connection: both neighbours connect at the same time.
 const JOIN_MAX: Duration = Duration::from_secs(30);
@@ -44,8 +44,7 @@ impl Ended {
 /// What a stage has done so far.
 #[derive(Debug, Default)]
 pub(super) struct Counters {
-    /// Thousandths that are loaded.
-    permille: AtomicU16,
+    loading: Mutex<Loading>,
     is_ready: AtomicBool,
     pub(super) received: AtomicU64,
     pub(super) sent: AtomicU64,
@@ -62,9 +61,10 @@ impl Counters {
     pub(super) fn report(&self, is_leaving: bool) -> FromWorker {
         let get = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
         match self.is_ready.load(Ordering::Relaxed) {
-            false => FromWorker::Loading {
-                permille: self.permille.load(Ordering::Relaxed),
-            },
+            false => {
+                let loading = self.loading.lock();
+                FromWorker::Loading(*loading.unwrap_or_else(PoisonError::into_inner))
+            }
             true => FromWorker::Alive(Alive {
                 received: get(&self.received),
                 sent: get(&self.sent),
@@ -157,6 +157,12 @@ impl Stage<'_> {
         let spec = self.lease.spec.clone();
         let refused = |text: String| Ended::Refused(Refusal::OutOfRange { text });
         spec.check().map_err(|error| refused(error.to_string()))?;
+        if self.lease.frames != FRAME_VERSION {
+            let theirs = self.lease.frames;
+            return Err(refused(format!(
+                "its host writes frames of version {theirs}, this machine reads version {FRAME_VERSION}; hint: run the same version of mesh-llm on both"
+            )));
+        }
         if self.lease.place as usize >= WORKERS_MAX {
             return Err(refused(format!("there is no place {}", self.lease.place)));
         }
@@ -208,10 +214,9 @@ impl Stage<'_> {
         let (ended, abandoned) = (end.clone(), self.abandoned.clone());
         let host = self.host;
         let load = tokio::task::spawn_blocking(move || {
-            let mut progress = |permille: u16| {
-                counters
-                    .permille
-                    .store(permille.min(1_000), Ordering::Relaxed);
+            let mut progress = |now: Loading| {
+                let loading = counters.loading.lock();
+                *loading.unwrap_or_else(PoisonError::into_inner) = now;
                 !ended.is_cancelled() && !abandoned.is_cancelled()
             };
             source.load(host, &spec, &mut progress)

@@ -8,9 +8,10 @@ use std::sync::{Arc, Mutex};
 use gguf::Fingerprint;
 use mesh::NodeId;
 use split::fault::Refusal;
-use split::layers::{LayerSource, Layers, LayersError, Rows};
+use split::layers::{LayerSource, Layers, LayersError, Loading, Rows};
 use split::ring::{RingPlan, Seat};
 use split::spec::{Precision, RingId, StageSpec};
+use split::weights::Phase;
 
 use crate::net::node;
 
@@ -77,9 +78,9 @@ impl LayerSource for Fake {
         &self,
         _: NodeId,
         spec: &StageSpec,
-        progress: &mut dyn FnMut(u16) -> bool,
+        progress: &mut dyn FnMut(Loading) -> bool,
     ) -> Result<Box<dyn Layers>, String> {
-        if !progress(500) {
+        if !progress(Loading::of(Phase::Cutting, 1, 2)) {
             return Err("given up".into());
         }
         self.loads.fetch_add(1, Ordering::SeqCst);

@@ -4,11 +4,13 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use split::fault::Refusal;
+use split::layers::Loading;
 use split::ring::RaiseError;
 use split::spec::{Precision, RingId, StageSpec};
 use split::station::Station;
 use split::wire::{
-    FromWorker, Lease, Opening, ToWorker, read_from_worker, read_message, write_message,
+    FRAME_VERSION, FromWorker, Lease, Opening, ToWorker, read_from_worker, read_message,
+    write_message,
 };
 
 use crate::fake::{BUDGET, Batch, MODEL, WIDTH, plan};
@@ -87,7 +89,7 @@ async fn ten_terabytes_are_not_given() {
     assert_eq!(rig.fakes[0].loads(), 0);
     rig.assert_free().await;
     // Nor does the worker trust its host to look at its own numbers.
-    let changes: [fn(&mut Lease); 7] = [
+    let changes: [fn(&mut Lease); 8] = [
         |lease| lease.spec.kv_tokens = u32::MAX,
         |lease| lease.spec.width = u32::MAX,
         |lease| lease.spec.rows_max = u32::MAX,
@@ -95,6 +97,8 @@ async fn ten_terabytes_are_not_given() {
         |lease| lease.spec.sequences = u32::MAX,
         |lease| lease.place = 16,
         |lease| lease.place = u32::MAX,
+        // Nor that it is of the same version.
+        |lease| lease.frames += 1,
     ];
     for (number, change) in (1..).zip(changes) {
         let mut lease = Lease {
@@ -114,6 +118,7 @@ async fn ten_terabytes_are_not_given() {
             previous: node(0),
             next: node(0),
             keeps: false,
+            frames: FRAME_VERSION,
         };
         change(&mut lease);
         let lease = ToWorker::Lease(Box::new(lease));
@@ -121,8 +126,8 @@ async fn ten_terabytes_are_not_given() {
         for message in [Opening::Control.to_bytes(), lease.to_bytes()] {
             write_message(&mut stream.write, &message).await.unwrap();
         }
-        let mut answer = FromWorker::Loading { permille: 0 };
-        while let FromWorker::Loading { permille: 0 } = answer {
+        let mut answer = FromWorker::Loading(Loading::default());
+        while answer == FromWorker::Loading(Loading::default()) {
             let message = read_message(&mut stream.read).await.unwrap().unwrap();
             answer = read_from_worker(&message).unwrap();
         }

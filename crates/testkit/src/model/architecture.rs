@@ -3,6 +3,8 @@
 use std::fmt;
 use std::str::FromStr;
 
+use gguf::Pooling;
+
 /// A graph of llama.cpp, or a variant of one that needs other tensors.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Architecture {
@@ -104,6 +106,15 @@ impl Architecture {
     #[must_use]
     pub fn is_embedding(self) -> bool {
         matches!(self, Self::Qwen3Embedding | Self::Bert | Self::NomicBert)
+    }
+
+    /// How real models of this kind become one vector per text; `None` for those that generate.
+    pub(crate) fn pooling(self) -> Option<Pooling> {
+        match self {
+            Self::Qwen3Embedding => Some(Pooling::Last),
+            Self::Bert | Self::NomicBert => Some(Pooling::Mean),
+            _ => None,
+        }
     }
 
     /// True for encoders without a KV cache.

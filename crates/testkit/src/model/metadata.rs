@@ -1,6 +1,6 @@
 //! Owns the metadata of synthetic models: the keys that llama.cpp asks for, per architecture.
 
-use gguf::{Metadata, Value};
+use gguf::{Metadata, Pooling, Value};
 
 use super::ModelSpec;
 use super::architecture::Architecture;
@@ -11,9 +11,6 @@ use super::tokenizer;
 const WINDOW_PERIOD: u32 = 2;
 /// How `expert_gating_func` names a sigmoid.
 const GATING_SIGMOID: u32 = 2;
-/// Pooling types as llama.cpp numbers them.
-const POOLING_MEAN: u32 = 1;
-const POOLING_LAST: u32 = 3;
 
 pub(crate) fn of(spec: &ModelSpec) -> Metadata {
     let mut m = Metadata::new();
@@ -54,7 +51,7 @@ fn add_shape(spec: &ModelSpec, m: &mut Metadata) {
     if spec.architecture.is_bert() {
         set(spec, m, "attention.layer_norm_epsilon", 1e-6f32);
         set(spec, m, "attention.causal", false);
-        set(spec, m, "pooling_type", POOLING_MEAN);
+        add_pooling(spec, m);
     } else {
         set(spec, m, "attention.layer_norm_rms_epsilon", 1e-6f32);
     }
@@ -75,6 +72,19 @@ fn add_shape(spec: &ModelSpec, m: &mut Metadata) {
         set(spec, m, "rope.dimension_count", rotary);
     }
     set(spec, m, "rope.freq_base", 1e6f32);
+}
+
+/// How hidden states become one vector, as llama.cpp numbers it.
+fn add_pooling(spec: &ModelSpec, m: &mut Metadata) {
+    let number: u32 = match spec.pooling {
+        None => return,
+        Some(Pooling::None) => 0,
+        Some(Pooling::Mean) => 1,
+        Some(Pooling::Cls) => 2,
+        Some(Pooling::Last) => 3,
+        Some(Pooling::Rank) => 4,
+    };
+    set(spec, m, "pooling_type", number);
 }
 
 fn add_compressed(spec: &ModelSpec, m: &mut Metadata) {
@@ -158,7 +168,9 @@ fn add_specials(spec: &ModelSpec, m: &mut Metadata) {
             let step = spec.window;
             set(spec, m, "rope.scaling.original_context_length", step);
         }
-        Architecture::Qwen3Embedding => set(spec, m, "pooling_type", POOLING_LAST),
         _ => {}
+    }
+    if !spec.architecture.is_bert() {
+        add_pooling(spec, m);
     }
 }

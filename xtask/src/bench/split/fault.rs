@@ -36,6 +36,8 @@ pub(super) enum Harm {
     LeaveWorker,
     CutWorker,
     KillHost,
+    StopHost,
+    CutHost,
 }
 
 /// One kind of harm, and how long streams paused for it.
@@ -48,12 +50,14 @@ pub(super) struct Fault {
 }
 
 impl Harm {
-    pub(super) const ALL: [Self; 5] = [
+    pub(super) const ALL: [Self; 7] = [
         Self::KillWorker,
         Self::StopWorker,
         Self::LeaveWorker,
         Self::CutWorker,
         Self::KillHost,
+        Self::StopHost,
+        Self::CutHost,
     ];
 
     pub(super) fn label(self) -> &'static str {
@@ -63,11 +67,17 @@ impl Harm {
             Self::LeaveWorker => "a worker leaves (SIGTERM)",
             Self::CutWorker => "the cable of a worker is cut",
             Self::KillHost => "the host is killed; asked through another machine",
+            Self::StopHost => "the host falls silent; asked through another machine",
+            Self::CutHost => "the cable of the host is cut; asked through another machine",
         }
     }
 
     fn needs_links(self) -> bool {
-        self == Self::CutWorker
+        matches!(self, Self::CutWorker | Self::CutHost)
+    }
+
+    fn is_of_host(self) -> bool {
+        matches!(self, Self::KillHost | Self::StopHost | Self::CutHost)
     }
 }
 
@@ -114,7 +124,7 @@ fn pause(machines: &Machines, wish: &Wish<'_>, harm: Harm, round: usize) -> Resu
     let busy = ring.first_worker()?;
     let mut others = ring.workers.iter().filter(|node| node.name != busy.name);
     let spare = others.next().context("there is no spare machine")?;
-    let asked = if harm == Harm::KillHost {
+    let asked = if harm.is_of_host() {
         ring.is_known_to(spare)?;
         spare
     } else {
@@ -143,7 +153,9 @@ fn pause(machines: &Machines, wish: &Wish<'_>, harm: Harm, round: usize) -> Resu
             .map_err(|_| anyhow!("a client thread panicked"));
         (stream, harmed)
     });
-    machines.rejoin(busy.machine);
+    for machine in [busy.machine, ring.host.machine] {
+        machines.rejoin(machine);
+    }
     let (stream, harmed_at) = (stream??, harmed_at?);
     ring.end();
     let gap_ms = stream.longest_gap_ms(harmed_at);
@@ -158,8 +170,10 @@ fn inflict(machines: &Machines, harm: Harm, worker: &Node, host: &Node) -> Resul
         Harm::StopWorker => worker.program.signal("STOP")?,
         Harm::LeaveWorker => worker.program.signal("TERM")?,
         Harm::KillHost => host.program.signal("KILL")?,
-        Harm::CutWorker => {
-            machines.isolate(worker.machine);
+        Harm::StopHost => host.program.signal("STOP")?,
+        Harm::CutWorker | Harm::CutHost => {
+            let cut = if harm.is_of_host() { host } else { worker };
+            ensure!(machines.isolate(cut.machine), "the machines have no cables");
         }
     }
     Ok(Instant::now())

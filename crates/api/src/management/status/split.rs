@@ -3,6 +3,23 @@
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
+/// What a machine does for its share of a model.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum SplitPhase {
+    /// It asks who has the layers.
+    Asking,
+    /// It reads again what it fetched before a break.
+    Checking,
+    /// It fetches them from other machines.
+    Fetching,
+    /// It copies them out of a file of its own.
+    Cutting,
+    /// It reads them into its memory.
+    #[default]
+    Loading,
+}
+
 /// A machine that loads its share of a model.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct SplitLoading {
@@ -14,7 +31,10 @@ pub struct SplitLoading {
     pub first_layer: u32,
     /// Its last layer.
     pub last_layer: u32,
-    /// Share that is done, 0 to 1.
+    /// What it does for them.
+    #[serde(default)]
+    pub phase: SplitPhase,
+    /// Share of that which is done, 0 to 1.
     pub progress: f32,
     /// All of it in one line.
     pub summary: String,
@@ -58,7 +78,14 @@ impl From<&node::LoadingStage> for SplitLoading {
             name: stage.name.clone(),
             first_layer: stage.first_layer,
             last_layer: stage.last_layer,
-            progress: f32::from(stage.permille) / 1_000.0,
+            phase: match stage.loading.phase {
+                node::LoadPhase::Asking => SplitPhase::Asking,
+                node::LoadPhase::Checking => SplitPhase::Checking,
+                node::LoadPhase::Fetching => SplitPhase::Fetching,
+                node::LoadPhase::Cutting => SplitPhase::Cutting,
+                node::LoadPhase::Opening => SplitPhase::Loading,
+            },
+            progress: f32::from(stage.loading.permille) / 1_000.0,
             summary: stage.to_string(),
         }
     }

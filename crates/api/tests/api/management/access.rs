@@ -1,11 +1,21 @@
-//! The same rules as at the inference API.
+//! The same rules as at the inference API, and who may be put out of a mesh.
+
+use std::net::{IpAddr, Ipv4Addr};
+use std::time::Duration;
 
 use api::management::Config;
-use node::Node;
+use mesh::admission::Invite;
+use mesh::net::{Network, Relays};
+use node::{MeshSettings, Node, Settings};
 use reqwest::header::{ACCESS_CONTROL_REQUEST_METHOD, HOST, ORIGIN};
 use reqwest::{Method, StatusCode};
+use serde_json::json;
+use tempfile::TempDir;
 
-use crate::server::{Server, check_error};
+use crate::server::{Server, check_error, json};
+
+/// Ends a test that hangs. Nothing here takes long; the machine may be busy.
+const HANG: Duration = Duration::from_secs(90);
 
 async fn server(config: api::Config) -> Server {
     let config = Config {
@@ -15,7 +25,7 @@ async fn server(config: api::Config) -> Server {
     Server::managing(Node::from_backends(Vec::new()), config).await
 }
 
-const ROUTES: [(Method, &str); 11] = [
+const ROUTES: [(Method, &str); 13] = [
     (Method::GET, "/"),
     (Method::GET, "/api/status"),
     (Method::GET, "/api/events"),
@@ -25,7 +35,9 @@ const ROUTES: [(Method, &str); 11] = [
     (Method::POST, "/api/leave"),
     (Method::POST, "/api/invites"),
     (Method::DELETE, "/api/invites/0102030405060708"),
+    (Method::DELETE, "/api/peers/0102030405060708"),
     (Method::POST, "/api/models/load"),
+    (Method::POST, "/api/models/drop"),
     (Method::POST, "/api/chat"),
 ];
 
@@ -105,4 +117,69 @@ async fn other_machines_need_a_key() {
         .await
         .unwrap_err();
     assert!(error.to_string().contains("API key"), "{error}");
+}
+
+/// A node that may be in a mesh on this machine, and its files.
+async fn member() -> (Server, TempDir) {
+    let home = tempfile::tempdir().unwrap();
+    let settings = Settings {
+        mesh: MeshSettings {
+            home: Some(home.path().to_path_buf()),
+            network: Network {
+                relays: Relays::None,
+                ip: Some(IpAddr::V4(Ipv4Addr::LOCALHOST)),
+                local_discovery: false,
+                ..Network::default()
+            },
+            ..MeshSettings::default()
+        },
+        ..Settings::default()
+    };
+    let node = Node::from_backends_with(settings, Vec::new());
+    (Server::managing(node, Config::default()).await, home)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_member_is_expelled_by_its_id() {
+    let (first, _home) = member().await;
+    let (second, _other_home) = member().await;
+    first.node.open_mesh(None).await.unwrap();
+    let ticket = first.node.invite(Invite::default()).await.unwrap();
+    second.node.join(&ticket).await.unwrap();
+    let id = |of: &Server| of.node.snapshot().mesh.as_ref().unwrap().me.to_string();
+    let (originator, joined) = (id(&first), id(&second));
+    let stranger = "07".repeat(32);
+    let delete = async |at: &Server, path: String| at.delete(&path).send().await.unwrap();
+    let peer = |id: &str| format!("/api/peers/{id}");
+
+    let response = delete(&first, peer("0102030405060708")).await;
+    check_error(response, 400, "invalid_value", Some("id")).await;
+    for at in [&first, &second] {
+        let response = delete(at, peer(&originator)).await;
+        check_error(response, 409, "cannot_expel", None).await;
+    }
+    let response = delete(&second, peer(&stranger)).await;
+    check_error(response, 403, "refused", None).await;
+    assert!(second.node.snapshot().mesh.is_some());
+
+    let (status, body) = json(delete(&first, peer(&joined)).await).await;
+    assert_eq!(status, 200, "{body}");
+    assert_eq!(body, json!({ "id": joined, "known": true }));
+    let mut watch = second.node.watch();
+    let out = watch.wait_for(|snapshot| snapshot.mesh.is_none());
+    assert!(
+        tokio::time::timeout(HANG, out).await.is_ok(),
+        "it is still a member"
+    );
+
+    // What this node does not know may have been mistyped.
+    let ticket = "0102030405060708".to_owned();
+    for (path, id) in [
+        (peer(&stranger), stranger),
+        (format!("/api/invites/{ticket}"), ticket),
+    ] {
+        let (status, body) = json(delete(&first, path).await).await;
+        assert_eq!(status, 200, "{body}");
+        assert_eq!(body, json!({ "id": id, "known": false }));
+    }
 }

@@ -1,5 +1,5 @@
 use mesh::NodeId;
-use node::{Machine, MemberStatus, MeshStatus, ModelStatus, Role};
+use node::{LayoutStage, Machine, MemberStatus, MeshStatus, ModelStatus, Role};
 
 use super::*;
 
@@ -75,6 +75,57 @@ fn models_are_told_when_they_come_fail_and_go() {
     let expected = ["`a` is ready", "`b` failed: torn", "`c` is dropped"];
     assert_eq!(told(&before, &now), expected);
     assert_eq!(told(&now, &now), [""; 0]);
+}
+
+#[test]
+fn people_see_where_a_split_model_runs_pauses_and_goes_on() {
+    let stage = |number: u8, name: &str, first_layer, last_layer| LayoutStage {
+        node: NodeId::from_bytes([number; 32]),
+        name: name.into(),
+        first_layer,
+        last_layer,
+    };
+    let layout = |worker: &str, waiting: Option<&str>| Layout {
+        stages: vec![stage(1, worker, 0, 11), stage(2, "me", 12, 23)],
+        predicted_tokens_per_second: 17.0,
+        measured_tokens_per_second: None,
+        waiting: waiting.map(str::to_owned),
+    };
+    let split = |layout| {
+        let mut snapshot = snapshot(&[("big", ModelState::Ready)], None);
+        snapshot.models[0].layout = Some(Arc::new(layout));
+        snapshot
+    };
+    let waits = ModelState::Waiting {
+        reason: "needs 5 GB".into(),
+    };
+    let steps = [
+        snapshot(&[("big", waits)], None),
+        split(layout("attic", None)),
+        split(layout("attic", Some("attic is gone"))),
+        split(layout("cellar", None)),
+        split(layout("shed", None)),
+        // A measured speed is no news.
+        split(Layout {
+            measured_tokens_per_second: Some(16.0),
+            ..layout("shed", None)
+        }),
+    ];
+    let told: Vec<_> = (steps.windows(2))
+        .flat_map(|pair| told(&pair[0], &pair[1]))
+        .collect();
+    let over = |worker: &str| {
+        format!("over 2 machines: layers 0-11 on {worker}, 12-23 + head here; predicted 17 tok/s")
+    };
+    assert_eq!(
+        told,
+        [
+            format!("model `big` is ready {}", over("attic")),
+            "`big` pauses: attic is gone".to_owned(),
+            format!("model `big` goes on {}", over("cellar")),
+            format!("model `big` goes on {}", over("shed")),
+        ]
+    );
 }
 
 #[test]

@@ -105,13 +105,13 @@ fn machines_that_load_their_share_are_named() {
     let mut waiting = model("big", "loading", 0);
     waiting["loading"] = json!([
         { "id": id('b'), "name": "attic", "first_layer": 0, "last_layer": 11, "progress": 0.4,
-          "summary": "attic: loading layers 0-11, 40 %" },
+          "summary": "attic: fetching layers 0-11, 40 %" },
         { "id": id('c'), "name": "cellar", "first_layer": 12, "last_layer": 23, "progress": 1.0,
-          "summary": "cellar: loading layers 12-23, 100 %" },
+          "summary": "cellar: layers 12-23 loaded" },
     ]);
     let model: Model = serde_json::from_value(waiting).unwrap();
     assert_eq!(
         state(&model),
-        "loading 42 %; attic: loading layers 0-11, 40 %; cellar: loading layers 12-23, 100 %"
+        "loading 42 %; attic: fetching layers 0-11, 40 %; cellar: layers 12-23 loaded"
     );
 }

@@ -14,8 +14,9 @@ use super::super::peer::{Ending, OUTBOX_MAX, PeerConnection, serve};
 use super::super::stream::{InUse, IncomingStream};
 use super::super::wire::{Hello, Rejection};
 use super::super::{ALPN_JOIN, address, join, unix_ms};
+use super::handshakes::Origin;
 use super::input::Registered;
-use super::{Actor, Event, Input, MemberStatus, Refusal, Trust};
+use super::{Actor, CROWDED, Event, Input, MemberStatus, Place, Refusal, Trust};
 use crate::admission::Certificate;
 use crate::proto::CONNECTIONS_MAX;
 use crate::{Addresses, NodeId, Role};
@@ -26,12 +27,6 @@ const HANDSHAKE_MAX: Duration = Duration::from_secs(8);
 /// Two connections between the same two programs within this time are the result of both dialling
 /// at once, and the one that the smaller id dialled stays. Later ones replace what must be dead.
 const CROSSING_MAX: Duration = Duration::from_secs(5);
-
-/// How long a peer that broke a rule is not let in, in milliseconds.
-const PENALTY_MS: u64 = 10_000;
-
-/// Most peers that are remembered for that.
-const PENALTIES_MAX: usize = 1_024;
 
 /// Owners of the mark that a connection is in use which are no streams: the table and the acceptor.
 const IN_USE_BASE: usize = 2;
@@ -82,6 +77,19 @@ pub(super) struct Context {
     pub(super) streams: mpsc::Sender<IncomingStream>,
 }
 
+impl Context {
+    /// Has it told that a peer was not let in.
+    fn turned_away(&self, node: NodeId, reason: String) {
+        let input = Input::TurnedAway {
+            node,
+            what: "did not let a peer in",
+            reason,
+        };
+        // Who is busy with more can do without.
+        let _ = self.inputs.try_send(input);
+    }
+}
+
 impl Actor {
     pub(super) fn context(&self) -> Context {
         Context {
@@ -96,30 +104,12 @@ impl Actor {
         }
     }
 
-    /// Lets a connection begin, if not too many do.
+    /// Lets a connection begin. Where too many do, another one makes way for it.
     pub(super) fn accept(&mut self, incoming: Incoming) {
-        let Ok(permit) = self.handshakes.clone().try_acquire_owned() else {
-            tracing::warn!("too many connections begin at once; refused one");
-            incoming.refuse();
-            return;
-        };
+        let place = self.handshakes.enter(Origin::of(&incoming.remote_addr()));
         let context = self.context();
         self.tasks.spawn(async move {
-            let connection = match timeout(HANDSHAKE_MAX, incoming).await {
-                Ok(Ok(connection)) => connection,
-                Ok(Err(error)) => {
-                    tracing::debug!(%error, "a connection did not come to stand");
-                    return;
-                }
-                Err(_) => return,
-            };
-            if connection.alpn() == ALPN_JOIN {
-                join::answer(connection, context.inputs).await;
-                return;
-            }
-            if let Some(peer) = receive(connection, context).await {
-                // Only beginnings are counted.
-                drop(permit);
+            if let Some(peer) = begin(incoming, context, place).await {
                 serve(peer).await;
             }
         });
@@ -192,11 +182,7 @@ impl Actor {
         if self.settings.role == Role::Client {
             return Err(Refusal::NotServing);
         }
-        if self
-            .penalties
-            .get(&node)
-            .is_some_and(|until| *until > self.now_ms())
-        {
+        if self.penalties.holds(node, self.now_ms()) {
             return Err(Refusal::TooOften);
         }
         let preferred_mine = self.me < node;
@@ -244,7 +230,8 @@ impl Actor {
         match ending {
             Ending::Fault(reason) => {
                 tracing::warn!(peer = %node.short(), %reason, "cut a peer off");
-                self.punish(node);
+                let now_ms = self.now_ms();
+                self.penalties.add(node, now_ms);
             }
             Ending::Expelled(reason) => {
                 tracing::info!(peer = %node.short(), %reason, "cut an expelled member off");
@@ -271,14 +258,6 @@ impl Actor {
             self.peers.remove(&node);
             let clean = ending.is_clean();
             self.event(Event::PeerClosed { node, clean });
-        }
-    }
-
-    fn punish(&mut self, node: NodeId) {
-        let now_ms = self.now_ms();
-        self.penalties.retain(|_, until| *until > now_ms);
-        if self.penalties.len() < PENALTIES_MAX {
-            self.penalties.insert(node, now_ms + PENALTY_MS);
         }
     }
 
@@ -334,14 +313,41 @@ impl Actor {
     }
 }
 
-/// The acceptor's side of a beginning: what is needed to serve the peer, if it is let in.
-async fn receive(connection: Connection, context: Context) -> Option<PeerConnection> {
+/// The acceptor's side of a connection's beginning: a peer that is let in and has to be served.
+async fn begin(incoming: Incoming, context: Context, mut place: Place) -> Option<PeerConnection> {
+    let connection = match place.hold(timeout(HANDSHAKE_MAX, incoming)).await {
+        Some(Ok(Ok(connection))) => connection,
+        Some(Ok(Err(error))) => {
+            tracing::debug!(%error, "a connection did not come to stand");
+            return None;
+        }
+        // It took too long, by itself or because others came.
+        Some(Err(_)) | None => return None,
+    };
+    if connection.alpn() == ALPN_JOIN {
+        join::answer(connection, place, context.trust, context.inputs).await;
+        return None;
+    }
+    receive(connection, context, place).await
+}
+
+/// Hears who a peer is, and lets it in or says why not.
+async fn receive(
+    connection: Connection,
+    context: Context,
+    mut place: Place,
+) -> Option<PeerConnection> {
     let node = address::node_of(connection.remote_id());
     let trust = context.trust.borrow().clone();
-    let (checked, mut send, recv) = match hello::receive(&connection, &trust).await {
-        Ok(received) => received,
-        Err(error) => {
-            tracing::warn!(peer = %node.short(), reason = %error, "did not let a peer in");
+    let (checked, mut send, recv) = match place.hold(hello::receive(&connection, &trust)).await {
+        Some(Ok(received)) => received,
+        Some(Err(error)) => {
+            context.turned_away(node, error.to_string());
+            return None;
+        }
+        None => {
+            CloseCode::Done.close(&connection, CROWDED);
+            context.turned_away(node, CROWDED.into());
             return None;
         }
     };
@@ -360,12 +366,17 @@ async fn receive(connection: Connection, context: Context) -> Option<PeerConnect
         Err(rejection) => {
             let reason = &rejection.refusal;
             if *reason != Refusal::Duplicate {
-                tracing::warn!(peer = %node.short(), %reason, "did not let a peer in");
+                context.turned_away(node, reason.to_string());
             }
-            hello::refuse(&connection, &mut send, &rejection).await;
+            let refused = hello::refuse(&connection, &mut send, &rejection);
+            if place.hold(refused).await.is_none() {
+                CloseCode::Done.close(&connection, CROWDED);
+            }
             return None;
         }
     };
+    // It is no stranger any more.
+    drop(place);
     let serial = registered.serial;
     if let Err(error) = hello::welcome(&connection, &mut send, &context.hello).await {
         let ending = Ending::Lost(error.to_string());

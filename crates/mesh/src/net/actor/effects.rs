@@ -91,6 +91,7 @@ impl Actor {
                 serial,
                 ending,
             } => self.closed(node, serial, &ending),
+            Input::TurnedAway { node, what, reason } => self.turned_away(node, what, &reason),
         }
     }
 

@@ -48,6 +48,12 @@ impl Actor {
         if self.left {
             return Err(Refusal::Leaving);
         }
+        // Only who has a ticket that holds comes this far, and only who may still use it is counted:
+        // strangers keep nobody out. The book is copied and signatures are made after that.
+        self.book
+            .check_use(&self.authority, request.ticket.terms(), node)?;
+        let now_ms = self.now_ms();
+        self.joins.count(now_ms)?;
         let redemption = Redemption {
             ticket: &request.ticket,
             node,
@@ -56,11 +62,6 @@ impl Actor {
         let trust = self.trust.borrow().clone();
         let mut book = self.book.clone();
         let membership = book.redeem(&self.authority, &trust, redemption, unix_ms())?;
-        // Only who has a ticket that holds is counted: strangers keep nobody out.
-        let now_ms = self.now_ms();
-        if !self.joins.take(1, now_ms) {
-            return Err(Refusal::TooOften);
-        }
         let keeping = if book == self.book {
             Keeping::nothing()
         } else {
@@ -117,7 +118,8 @@ impl Actor {
         Ok(ticket)
     }
 
-    pub(super) async fn revoke(&mut self, target: Target) -> Result<(), MeshError> {
+    /// Takes something back. True if this node knew it; false may mean that it was mistyped.
+    pub(super) async fn revoke(&mut self, target: Target) -> Result<bool, MeshError> {
         if self.settings.role == Role::Client {
             return Err(MeshError::ClientsCannot);
         }
@@ -132,41 +134,71 @@ impl Actor {
         self.check_effective(target)?;
         // The same checks as for a foreign one, on a copy: its reason is worth more than silence.
         let mut trial = self.trust.borrow().clone();
-        let known = trial.revoke(revocation.clone())? == Insertion::Known;
+        let insertion = trial.revoke(revocation.clone())?;
         // The book says what holds, so it comes after the checks.
-        if let Target::Ticket(ticket) = target
-            && ticket.issuer == self.me
-        {
-            if !self.book.mark_revoked(ticket.id) {
-                return Err(MeshError::UnknownTicket(ticket.id));
+        let is_known = match target {
+            Target::Node(node) => self.has_seen(node),
+            Target::Ticket(ticket) if self.book.mark_revoked(ticket.id) => {
+                self.keep_book().await?;
+                true
             }
-            self.keep_book().await?;
+            // Memberships last longer than the memory of the tickets that they came by.
+            Target::Ticket(ticket) => {
+                tracing::warn!(ticket = %ticket.id, "revokes a ticket that is not in the book of this node, or not any more");
+                false
+            }
+        };
+        if insertion == Insertion::Added {
+            self.event(Event::Revoke(revocation.to_bytes()));
+            self.keep_revocations().await;
         }
-        if known {
-            return Ok(());
-        }
-        self.event(Event::Revoke(revocation.to_bytes()));
-        self.keep_revocations().await;
-        Ok(())
+        Ok(is_known)
+    }
+
+    /// Whether this node has heard of another, as a member or as somebody who came by a ticket.
+    fn has_seen(&self, node: NodeId) -> bool {
+        self.view.borrow().member(node).is_some()
+            || self.chains.get(node).is_some()
+            || self.book.has_admitted(node)
     }
 
     /// A revocation by somebody who does not stand above its target changes nothing: say so.
-    fn check_effective(&self, target: Target) -> Result<(), Refusal> {
+    fn check_effective(&self, target: Target) -> Result<(), MeshError> {
         let Target::Node(node) = target else {
             return Ok(());
         };
-        let is_root = self.authority.membership.root == self.me;
-        let chain = self.chains.get(node);
-        let above = chain.is_some_and(|chain| {
-            chain.iter().any(|link| {
-                let grant = link.grant();
-                grant.issuer == self.me || grant.sponsors.contains(&self.me)
-            })
-        });
-        if is_root || above {
+        if node == self.me {
+            return Err(MeshError::ExpelsItself);
+        }
+        let root = self.authority.membership.root;
+        if node == root {
+            return Err(MeshError::ExpelsOriginator(node));
+        }
+        let is_above = root == self.me
+            || match self.chains.get(node) {
+                Some(chain) => chain.iter().any(|link| {
+                    let grant = link.grant();
+                    grant.issuer == self.me || grant.sponsors.contains(&self.me)
+                }),
+                // It has not been connected since this node was started.
+                None => self.book.has_admitted(node),
+            };
+        if is_above {
             Ok(())
         } else {
-            Err(Refusal::NotAbove)
+            Err(Refusal::NotAbove.into())
+        }
+    }
+
+    /// Tells that somebody was not let in. Anybody can be turned away as often as he likes, so most
+    /// of it is for debugging only.
+    pub(super) fn turned_away(&mut self, node: NodeId, what: &'static str, reason: &str) {
+        let peer = node.short();
+        let now_ms = self.now_ms();
+        match self.complaints.voice(now_ms) {
+            Some(0) => tracing::warn!(%peer, %reason, "{what}"),
+            Some(unsaid) => tracing::warn!(%peer, %reason, unsaid, "{what}"),
+            None => tracing::debug!(%peer, %reason, "{what}"),
         }
     }
 

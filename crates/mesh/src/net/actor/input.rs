@@ -55,6 +55,12 @@ pub(crate) enum Input {
         serial: u64,
         ending: Ending,
     },
+    /// Somebody was not let in. `what` says to what, as a sentence about this node.
+    TurnedAway {
+        node: NodeId,
+        what: &'static str,
+        reason: String,
+    },
 }
 
 /// A connection was taken up.
@@ -90,10 +96,10 @@ pub(crate) enum Command {
     Invites {
         reply: oneshot::Sender<Vec<InvitationState>>,
     },
-    /// Takes something back.
+    /// Takes something back; whether this node knew it.
     Revoke {
         target: Target,
-        reply: oneshot::Sender<Result<(), MeshError>>,
+        reply: oneshot::Sender<Result<bool, MeshError>>,
     },
     /// Open connections.
     Links { reply: oneshot::Sender<Vec<Link>> },

@@ -7,14 +7,17 @@ mod connections;
 mod dial;
 mod effects;
 mod entrance;
+mod handshakes;
 mod input;
+mod penalties;
+mod rates;
 mod upkeep;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
 use iroh::Endpoint;
-use tokio::sync::{Semaphore, mpsc, watch};
+use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 use tokio::time::{Duration, MissedTickBehavior, interval, sleep_until, timeout};
 
@@ -22,13 +25,16 @@ use self::authority::{KnownChains, NodeAuthority};
 use self::bookkeeper::Bookkeeper;
 use self::connections::Peer;
 use self::dial::Dial;
+use self::handshakes::Handshakes;
+pub(crate) use self::handshakes::{CROWDED, Place};
 pub(crate) use self::input::{Command, Input, OpenPeer};
+use self::penalties::Penalties;
+use self::rates::{Complaints, Joins};
 use super::clock::Clock;
 use super::stream::IncomingStream;
 use super::{MeshError, Settings, unix_ms};
 use crate::admission::{Authority, Invitations, Refusal, Revocation, Trust};
 use crate::announcement::NodeInfo;
-use crate::bucket::Bucket;
 use crate::identity::MeshFiles;
 use crate::proto::{Config, Event, State, View};
 use crate::{Addresses, NodeId};
@@ -42,14 +48,6 @@ const INPUTS_BATCH: usize = 64;
 
 /// Commands of this process that wait.
 pub(crate) const COMMANDS_MAX: usize = 256;
-
-/// Connections that are being let in at once. More are refused before any cryptography.
-const HANDSHAKES_MAX: usize = 128;
-
-/// Tickets that are redeemed in a second, averaged, and at once: each costs signatures and maybe a
-/// write to disk.
-const JOINS_PER_SECOND: u32 = 20;
-const JOINS_BURST: u32 = 100;
 
 /// How often slow changes are looked for: addresses, round trips, unused connections.
 const UPKEEP: Duration = Duration::from_secs(1);
@@ -117,10 +115,10 @@ pub(crate) struct Actor {
     next_serial: u64,
     /// Ways to members, from tickets, hellos and files. Announcements come before.
     addresses: BTreeMap<NodeId, Addresses>,
-    /// Peers that broke a rule lately, and until when they are not let in.
-    penalties: BTreeMap<NodeId, u64>,
-    joins: Bucket,
-    handshakes: Arc<Semaphore>,
+    penalties: Penalties,
+    joins: Joins,
+    complaints: Complaints,
+    handshakes: Handshakes,
     /// What this node says of itself, with its addresses.
     info: NodeInfo,
     own_addresses: Addresses,
@@ -185,9 +183,10 @@ impl Actor {
             dials: BTreeMap::new(),
             next_serial: 0,
             addresses: start.bootstrap.into_iter().collect(),
-            penalties: BTreeMap::new(),
-            joins: Bucket::new(JOINS_PER_SECOND, JOINS_BURST, 0),
-            handshakes: Arc::new(Semaphore::new(HANDSHAKES_MAX)),
+            penalties: Penalties::default(),
+            joins: Joins::new(),
+            complaints: Complaints::new(),
+            handshakes: Handshakes::default(),
             kept_bootstrap: Vec::new(),
             kept_at_ms: 0,
             tasks: JoinSet::new(),

@@ -10,9 +10,11 @@ use engine::{Backend, Engine};
 use gguf::{Fingerprint, LayerMap, Model, SliceRole};
 use mesh::NodeId;
 use mesh::proto::View;
-use split::plan::{self, ModelShape, Parts, Request, WindowCache, settled};
+use split::layers::Loading;
+use split::plan::{self, ModelShape, Parts, Refusal, Request, WindowCache, settled};
 use split::ring::Seat;
 use split::spec::RingId;
+use split::weights::Phase;
 use tokio::runtime::Handle;
 
 use super::super::backend::SplitBackend;
@@ -24,6 +26,7 @@ use super::rooms::Rooms;
 use crate::layout::{Layout, LayoutStage, LoadingStage};
 use crate::loader::{Plan, Source};
 use crate::models::{Facts, blocking};
+use crate::plan::embeds;
 use crate::solo::options;
 use crate::{Settings, StartError};
 
@@ -98,6 +101,12 @@ impl Subject {
         let read = move || {
             let model = Model::open(&file).map_err(|error| error.to_string())?;
             let map = LayerMap::of(&model).map_err(|error| error.to_string())?;
+            if embeds(&model) {
+                return Err(
+                    "embedding models can't be split; hint: run it whole, without --split"
+                        .to_owned(),
+                );
+            }
             let (period, width) = (map.cuts().first().copied(), map.width());
             let shape = ModelShape::from_model(&model, period, WindowCache::Full)
                 .map_err(|error| error.to_string())?;
@@ -199,6 +208,10 @@ impl Subject {
             .map(|front| plan::make(&front, &machines, &self.request(None, false)));
         match plan {
             Err(text) => text,
+            Ok(Err(Refusal::NoMachines)) => format!(
+                "needs memory of other machines for layers 0-{}, and none is there; hint: run `mesh-llm --join TICKET` on one",
+                start.saturating_sub(1)
+            ),
             Ok(Err(refusal)) => refusal.to_string(),
             Ok(Ok(_)) => "the machines with room are too far from here".to_owned(),
         }
@@ -303,7 +316,7 @@ impl Share {
             name: name_of(view, seat.node),
             first_layer: seat.layers.start,
             last_layer: seat.layers.end.saturating_sub(1),
-            permille: 0,
+            loading: Loading::of(Phase::Asking, 0, 1),
         });
         stages.collect()
     }

@@ -42,8 +42,6 @@ pub(super) struct Work {
     /// Since when the present one is raised, and how long the last one took.
     pub(super) raising_since: Option<Instant>,
     pub(super) raise_took: Option<Duration>,
-    /// When to tell streams that nothing fits.
-    pub(super) down_at: Option<(Instant, String)>,
     /// The lives of members.
     pub(super) lives: BTreeMap<NodeId, u64>,
     pub(super) looks: u64,

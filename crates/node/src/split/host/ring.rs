@@ -5,6 +5,7 @@ use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use mesh::NodeId;
+use split::layers::Loading;
 use split::recovery::{Effect, Event, Recovery};
 use split::ring::{Ring, RingPlan, Seat};
 use split::spec::{Precision, RingId};
@@ -29,9 +30,6 @@ const LOAD_MAX: Duration = Duration::from_secs(600);
 
 /// How long a whole ring may take.
 const RAISE_MAX: Duration = Duration::from_secs(660);
-
-/// Streams wait so long for machines that would have room, before they are told.
-const NOTHING_FITS_MAX: Duration = Duration::from_secs(8);
 
 /// Shortest time between two looks at the members.
 const LOOK_INTERVAL: Duration = Duration::from_secs(1);
@@ -87,15 +85,9 @@ impl RingKeeper<'_> {
                 }
             }
             let wake = recovery.next_wake().map(|at| began + at);
-            let down_at = work.down_at.as_ref().map(|(at, _)| *at);
             tokio::select! {
                 Some(news) = news.recv() => events.extend(self.heard(news, &mut work)),
                 () = until(wake) => events.push_back(Event::Time),
-                () = until(down_at) => {
-                    if let Some((_, text)) = work.down_at.take() {
-                        self.say(Word::Down(text));
-                    }
-                }
                 () = sleep_until(looks) => {
                     looks = Instant::now() + LOOK_INTERVAL;
                     if !self.is_wanted() {
@@ -211,8 +203,6 @@ impl RingKeeper<'_> {
             }
             Effect::Fail { text } => self.say(Word::Down(text)),
             Effect::Waiting { text } => {
-                let at = Instant::now() + NOTHING_FITS_MAX;
-                work.down_at.get_or_insert_with(|| (at, text.clone()));
                 self.note(|models, id| models.split_waits(id, text));
             }
         }
@@ -243,7 +233,6 @@ impl RingKeeper<'_> {
         let Some((_, ring)) = work.raised.take().filter(|(raised, _)| *raised == epoch) else {
             return;
         };
-        work.down_at = None;
         if let Some(number) = work.numbers.remove(&epoch) {
             self.made.ring = number;
         }
@@ -311,9 +300,9 @@ impl RingKeeper<'_> {
         let station = self.station.clone();
         let (shared, id) = (self.shared.clone(), self.id);
         AbortOnDropHandle::new(tokio::spawn(async move {
-            let mut progress = |node: NodeId, permille: u16| {
+            let mut progress = |node: NodeId, loading: Loading| {
                 if let Some(shared) = shared.upgrade() {
-                    shared.models.split_loaded(id, node, permille);
+                    shared.models.split_loaded(id, node, loading);
                 }
             };
             let raised = station.raise(plan, &mut progress).await;

@@ -100,6 +100,8 @@ pub(super) struct Worker {
 struct Stream {
     tokens: Vec<u32>,
     failed: Option<String>,
+    /// It failed because too few machines were there.
+    is_hopeless: bool,
     ends: u32,
 }
 
@@ -116,6 +118,8 @@ pub(super) struct World {
     /// Rings and attempts that were not released.
     open: BTreeMap<u32, Vec<u8>>,
     suspended_since: Option<Duration>,
+    /// Since when each plan has come to nothing.
+    nothing_fits_since: Option<Duration>,
     resumes: Vec<u32>,
     /// The number of each epoch's ring, and of the one that ran last.
     rings: BTreeMap<u32, RingId>,
@@ -162,6 +166,7 @@ impl World {
             running: None,
             open: BTreeMap::new(),
             suspended_since: Some(Duration::ZERO),
+            nothing_fits_since: None,
             resumes: Vec::new(),
             rings: BTreeMap::new(),
             ring: RingId([1; 16]),
@@ -300,6 +305,17 @@ impl World {
         if let Some(log) = &mut self.log {
             log.push(format!("{:?} host: {event:?}", self.now));
         }
+        if let State::Planning { epoch: awaited } = *self.recovery.state() {
+            match &event {
+                Event::NoPlan { epoch, .. } if *epoch == awaited => {
+                    self.nothing_fits_since.get_or_insert(self.now);
+                }
+                Event::Planned { epoch, .. } if *epoch == awaited => {
+                    self.nothing_fits_since = None;
+                }
+                _ => {}
+            }
+        }
         for effect in self.recovery.handle(event, self.now) {
             if let Some(log) = &mut self.log {
                 log.push(format!("    {effect:?}"));
@@ -378,15 +394,23 @@ impl World {
             Effect::Fail { text } => {
                 let since = self.suspended_since.take();
                 let is_over = *self.recovery.state() == State::Stopped;
+                let nothing_fits = self.nothing_fits_since;
+                let is_hopeless =
+                    nothing_fits.is_some_and(|since| self.now >= since + NOTHING_FITS_MAX);
                 if let Some(since) = since.filter(|_| !is_over) {
-                    assert!(self.now >= since + PATIENCE, "streams fail too early");
+                    let is_late = self.now >= since + PATIENCE;
+                    assert!(is_hopeless || is_late, "streams fail too early");
                 }
                 for stream in self.streams.iter_mut().filter(|s| s.ends == 0) {
                     stream.failed = Some(text.clone());
+                    stream.is_hopeless = is_hopeless;
                     stream.ends += 1;
                 }
             }
-            Effect::Waiting { .. } => {}
+            Effect::Waiting { .. } => {
+                // Whoever comes later is told at the same time.
+                self.suspended_since.get_or_insert(self.now);
+            }
         }
     }
 
@@ -573,6 +597,8 @@ fn show(seed: u64, weather: Weather) {
 struct Tally {
     resumes: u64,
     done: u64,
+    /// Ended because too few machines were there, and otherwise.
+    hopeless: u64,
     failed: u64,
     moves: u64,
     /// Rings that took over from one that ran, and times that streams waited.
@@ -595,6 +621,7 @@ fn days(weather: Weather) -> Tally {
             let in_order = (0..).zip(&stream.tokens).all(|(a, b)| a == *b);
             assert!(in_order, "tokens out of order");
             match stream.failed {
+                Some(_) if stream.is_hopeless => tally.hopeless += 1,
                 Some(_) => tally.failed += 1,
                 None => {
                     assert_eq!(stream.tokens.len() as u32, TOKENS);
@@ -621,15 +648,17 @@ fn days(weather: Weather) -> Tally {
 #[test]
 fn thousands_of_bad_days_lose_no_stream_and_leak_no_lease() {
     let tally = days(Weather::Deaths);
-    // Most streams get through.
-    assert!(tally.done > 3 * tally.failed, "{tally:?}");
+    // Nearly all get through for which there are machines, and half of all.
+    assert!(tally.done > 20 * tally.failed, "{tally:?}");
+    assert!(tally.done > tally.hopeless, "{tally:?}");
 }
 
 #[test]
 fn thousands_of_days_with_leaves_and_slow_machines_lose_nothing_either() {
     let tally = days(Weather::Moves);
-    // Machines die as often as on the other days, and leave besides.
-    assert!(tally.done > tally.failed, "{tally:?}");
+    // Machines die as often as on the other days, and leave besides, so that more often too few are there.
+    assert!(tally.done > 10 * tally.failed, "{tally:?}");
+    assert!(3 * tally.done > tally.hopeless, "{tally:?}");
     // Many rings come up while the one before still runs.
     assert!(tally.moves > SEEDS, "{tally:?}");
     assert!(tally.takeovers > SEEDS / 2, "{tally:?}");
