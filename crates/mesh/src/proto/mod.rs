@@ -3,7 +3,7 @@
 //!
 //! - Serving and standby nodes *gossip*: each has a few neighbours, passes urgent news along a tree
 //!   of them and the hashes of all other news to each, and compares tables with them now and then.
-//!   Clients and idle nodes *pull* the table.
+//!   Clients *pull* the table.
 //! - A silent node gets a first strike at its neighbour, is looked for through others, named to
 //!   the mesh, and declared dead only when nothing came of all that.
 //! - Opening connections, checking memberships and reading bytes are the business of `net`.
