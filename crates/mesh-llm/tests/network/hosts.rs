@@ -401,6 +401,9 @@ pub(crate) fn a_machine_that_pauses_loses_its_answers_and_comes_back() {
     client.knows(2);
 }
 
+/// Members write down every ten seconds where the others are.
+const WRITTEN_DOWN: Duration = Duration::from_secs(12);
+
 pub(crate) fn machines_come_back_after_the_power_failed() {
     let lab = bad_network(3);
     let [first, second, client] = two_hosts_and_a_client(&lab, &["--model=starter"]);
@@ -425,6 +428,8 @@ pub(crate) fn machines_come_back_after_the_power_failed() {
     assert_eq!((first.text("node_id"), first.text("mesh_id")), (id, mesh));
     client.knows(2);
     first.knows(2);
+    // It comes back at another port, which the other one has to have written down by then.
+    std::thread::sleep(WRITTEN_DOWN);
     // And one that was admitted: the same key, no ticket.
     let id = second.text("node_id");
     let home = second.kill();
