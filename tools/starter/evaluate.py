@@ -1,8 +1,9 @@
 """Asks the GGUF file the held-out questions through llama.cpp, greedily, and writes the score.
 
-    python evaluate.py --model starter.gguf --vocabulary build/vocabulary.json [--fresh] [--score SCORE.md]
+    python evaluate.py --model starter.gguf --vocabulary build/vocabulary.json [--fresh] [--score SCORE.md] [--url URL]
 
-Prompts are rendered with the template inside the GGUF. A question counts as right when every expected
+Prompts are rendered with the template inside the GGUF. With `--url` a running mesh-llm that serves the same
+file is asked too, through its chat completions; the score then has both. A question counts as right when every expected
 string is in the answer (`=`: when it is the whole answer). A tool call counts when it parses, is the only
 call, names the right tool, and has exactly the right arguments.
 """
@@ -57,26 +58,60 @@ class Llama:
     def answer(self, messages, tools=None):
         return self.complete(render(messages, tools, source=self.template)).strip()
 
+    def call(self, case):
+        """`(call, answer)` to a tool case; no call unless it is the whole answer."""
+        answer = self.answer([{"role": "user", "content": case["ask"]}], case["tools"])
+        found = re.fullmatch(r"<tool_call>\n(.*)\n</tool_call>", answer, re.S)
+        return found and parsed(found.group(1)), answer
 
-def ask_talk(llama, row):
+
+class Served:
+    """The model in a running mesh-llm."""
+
+    def __init__(self, url):
+        self.url = url.rstrip("/").removesuffix("/v1") + "/v1/chat/completions"
+
+    def ask(self, messages, **more):
+        """The message that answers `messages`, drawn greedily."""
+        body = {"model": "auto", "messages": messages, "temperature": 0, "max_tokens": TOKENS_MAX, "seed": 1, **more}
+        request = urllib.request.Request(self.url, json.dumps(body).encode(), {"Content-Type": "application/json"})
+        with urllib.request.urlopen(request, timeout=60) as reply:
+            return json.load(reply)["choices"][0]["message"]
+
+    def answer(self, messages):
+        return (self.ask(messages).get("content") or "").strip()
+
+    def call(self, case):
+        """`(call, answer)` to a tool case; no call unless it is the whole answer."""
+        message = self.ask([{"role": "user", "content": case["ask"]}], tools=case["tools"], tool_choice="auto")
+        content, calls = (message.get("content") or "").strip(), message.get("tool_calls") or []
+        functions = [{"name": c["function"]["name"], "arguments": parsed(c["function"]["arguments"])} for c in calls]
+        whole = len(functions) == 1 and not content
+        return functions[0] if whole else None, json.dumps(functions, ensure_ascii=False) if functions else content
+
+
+def parsed(text):
+    """`text` as JSON; None if it is none."""
+    try:
+        return json.loads(text)
+    except json.JSONDecodeError:
+        return None
+
+
+def ask_talk(model, row):
     """`(right, last answer)` of a chat of one or more questions; the model's own answers stay in it."""
     messages = []
     for question in row["say"]:
         messages.append({"role": "user", "content": question})
-        answer = llama.answer(messages)
+        answer = model.answer(messages)
         messages.append({"role": "assistant", "content": answer})
     want = held_out.expected(row["about"])
     return all(answer == w[1:] if w.startswith("=") else w in answer for w in want), answer
 
 
-def ask_tool(llama, case):
+def ask_tool(model, case):
     """`(right, answer)` of one tool case."""
-    answer = llama.answer([{"role": "user", "content": case["ask"]}], case["tools"])
-    found = re.fullmatch(r"<tool_call>\n(.*)\n</tool_call>", answer, re.S)
-    try:
-        call = json.loads(found.group(1)) if found else None
-    except json.JSONDecodeError:
-        call = None
+    call, answer = model.call(case)
     return call == {"name": case["name"], "arguments": case["arguments"]}, answer
 
 
@@ -88,32 +123,35 @@ def differing_texts(llama, vocabulary):
     return [t for t in texts if llama.tokenize(t) != tokenizer.encode(t).ids]
 
 
-def ask_all(llama, path):
+def ask_all(model, path):
     """`(questions, tool calls)` of a set, each a list of `(question, right, answer)`."""
     held = held_out.load(path)
-    talk = [(" / ".join(r["say"]), *ask_talk(llama, r)) for r in held["talk"]]
-    return talk, [(c["ask"], *ask_tool(llama, c)) for c in held["tools"]]
+    talk = [(" / ".join(r["say"]), *ask_talk(model, r)) for r in held["talk"]]
+    return talk, [(c["ask"], *ask_tool(model, c)) for c in held["tools"]]
 
 
-def table(rows):
-    """Lines of a table of `(name, right, of)`."""
-    return ["| what | right | of | share |", "|---|---|---|---|"] + [f"| {n} | {r} | {of} | {r / of:.0%} |" for n, r, of in rows]
+def table(runs, *more):
+    """Lines of a table of what each of `runs` got right: `(name, (questions, tool calls))`. `more`: `(name, right, of)`, of llama.cpp."""
+    lines = ["| what | of | " + " | ".join(name for name, _ in runs) + " |", "|---|---" + "|---" * len(runs) + "|"]
+    for at, what in enumerate(("questions", "tool calls, name and all arguments")):
+        sets = [asked[at] for _, asked in runs]
+        right = [sum(ok for _, ok, _ in rows) for rows in sets]
+        of = len(sets[0])
+        lines.append(f"| {what} | {of} | " + " | ".join(f"{r} ({r / of:.0%})" for r in right) + " |")
+    blank = " |" * (len(runs) - 1)
+    return lines + [f"| {what} | {of} |{blank} {right} ({right / of:.0%}) |" for what, right, of in more]
 
 
-def counted(talk, tools):
-    names = (("questions", talk), ("tool calls, name and all arguments", tools))
-    return [(name, sum(ok for _, ok, _ in rows), len(rows)) for name, rows in names]
-
-
-def report(first, fresh, different, size, path):
-    wrong = [(n, a) for rows in first for n, ok, a in rows if not ok]
+def report(models, first, fresh, different, size, path):
+    """`first` and `fresh`: what each of `models` answered; the first one's errors are listed."""
+    wrong = [(n, a) for rows in first[0] for n, ok, a in rows if not ok]
     same = ("texts that llama.cpp tokenizes as training did", CHECKED_TEXTS - different, CHECKED_TEXTS)
-    lines = ["# Score of the starter model", "", "Written by `evaluate.py`: greedy decoding in llama.cpp, wordings that training never used.", ""]
-    lines += table([*counted(*first), same]) + ["", f"File: {size / 1e6:.2f} MB.", ""]
+    lines = ["# Score of the starter model", "", "Written by `evaluate.py`: greedy decoding, wordings that training never used.", ""]
+    lines += table(list(zip(models, first)), same) + ["", f"File: {size / 1e6:.2f} MB.", ""]
     if fresh:
         lines += ["## Second set", "", "Written after the generator and never used to improve it (`held_out_fresh.json`); its errors are not listed, so that it stays so.", ""]
-        lines += table(counted(*fresh)) + [""]
-    lines += ["## What it got wrong in the first set", ""]
+        lines += table(list(zip(models, fresh))) + [""]
+    lines += [f"## What it got wrong in the first set, {models[0]}", ""]
     lines += [f"- {n}\n  - `{json.dumps(a, ensure_ascii=False)}`" for n, a in wrong] or ["Nothing."]
     text = "\n".join(lines) + "\n"
     if path:
@@ -127,11 +165,15 @@ def main():
     arg.add_argument("--vocabulary", type=Path, required=True)
     arg.add_argument("--fresh", action="store_true", help="also the second set")
     arg.add_argument("--score", type=Path)
+    arg.add_argument("--url", help="a running mesh-llm that serves the same file, e.g. http://127.0.0.1:9337")
     args = arg.parse_args()
     llama = Llama(args.model)
-    first = ask_all(llama, held_out.CASES_PATH)
-    fresh = ask_all(llama, held_out.FRESH_PATH) if args.fresh else None
-    report(first, fresh, len(differing_texts(llama, args.vocabulary)), args.model.stat().st_size, args.score)
+    asked = {"llama.cpp alone": llama}
+    if args.url:
+        asked = {"as mesh-llm serves it": Served(args.url), **asked}
+    first = [ask_all(model, held_out.CASES_PATH) for model in asked.values()]
+    fresh = [ask_all(model, held_out.FRESH_PATH) for model in asked.values()] if args.fresh else None
+    report(list(asked), first, fresh, len(differing_texts(llama, args.vocabulary)), args.model.stat().st_size, args.score)
 
 
 if __name__ == "__main__":

@@ -36,4 +36,18 @@ else
     "$python" train.py --data build/chats4.npz --vocabulary "$words" --start build/first.pt --out "$out" --rates 800000:0.4 8000000:0
 fi
 "$python" convert.py --checkpoint "$out" --vocabulary "$words" --out "$model"
-"$python" evaluate.py --model "$model" --vocabulary "$words" --fresh --score SCORE.md
+# Where the program has been built, it is asked too: it constrains calls, llama.cpp alone does not.
+program=${MESH_LLM:-../../target/release/mesh-llm}
+url=
+if [ -x "$program" ]; then
+    MESH_LLM_HOME="$PWD/build/home" "$program" --model "$model" --port 0 --no-mesh --no-console --log-format json >build/served.jsonl 2>build/served.log &
+    server=$!
+    trap 'kill "$server" 2>/dev/null || true' EXIT
+    for _ in $(seq 60); do
+        url=$(sed -n 's/.*"event":"ready".*"api_url":"\([^"]*\)".*/\1/p' build/served.jsonl)
+        [ -z "$url" ] && kill -0 "$server" 2>/dev/null || break
+        sleep 1
+    done
+    [ -n "$url" ] || echo "$program does not serve the model (build/served.log): asking llama.cpp alone" >&2
+fi
+"$python" evaluate.py --model "$model" --vocabulary "$words" --fresh --score SCORE.md ${url:+--url "$url"}

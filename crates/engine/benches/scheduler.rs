@@ -28,6 +28,7 @@ fn decoding(jobs: usize) -> Scheduler {
         can_cut: true,
         row_group: 4,
         stored_tokens: 4096,
+        logits_kept: 8,
     };
     let mut scheduler = Scheduler::new(limits);
     for key in 0..jobs {

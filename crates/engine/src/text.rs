@@ -33,7 +33,7 @@ pub struct ChatFormat {
     vocabulary: Vocabulary,
     bos: String,
     /// Control tokens whose text the parser must see.
-    shown: HashSet<TokenId>,
+    shown: Arc<HashSet<TokenId>>,
     literals: Arc<Literals>,
     stops: Vec<String>,
 }
@@ -51,7 +51,7 @@ pub struct Prepared {
     pub add_special: bool,
     /// Reads the answer; clone it for each choice.
     pub parser: OutputParser,
-    /// What the answer must look like.
+    /// What the answer must look like, or the calls in it.
     pub constraint: Option<Constraint>,
     /// Further texts that end the answer, besides the request's own.
     pub stops: Vec<String>,
@@ -84,11 +84,9 @@ impl ChatFormat {
         if !template.knows_tools() && dialect.calls != dialect::CallSyntax::Harmony {
             dialect = dialect.with_hermes_calls();
         }
-        let shown = dialect
-            .markers()
-            .into_iter()
-            .filter_map(|marker| vocabulary.special_token(marker))
-            .collect();
+        let markers = dialect.markers().into_iter();
+        let shown = markers.filter_map(|marker| vocabulary.special_token(marker));
+        let shown = Arc::new(shown.collect::<HashSet<_>>());
         let literals = Arc::new(Literals::new(vocabulary.special_texts()));
         Ok(Self {
             template,
@@ -187,7 +185,9 @@ impl ChatFormat {
             }
             None => Start::Content,
         };
-        let constraint = Constraint::for_request(format, chat, dialect, start, &self.vocabulary)?;
+        let vocabulary = &self.vocabulary;
+        let constraint = Constraint::for_request(format, chat, dialect, start, vocabulary)?
+            .or_else(|| Constraint::for_calls(chat, dialect, start, vocabulary, &self.shown));
         Ok(Prepared {
             add_special: self.bos.is_empty()
                 || !prompt.starts_with(&self.bos)

@@ -126,8 +126,8 @@ impl Engine {
         Generation::new(self.clone(), Input::Text(prompt.into()))
     }
 
-    /// Embeds texts with the engine's model, or with the first that makes embeddings if none
-    /// was chosen.
+    /// Embeds texts with the engine's model. If none was chosen, a node takes the largest that makes
+    /// embeddings, another server the first that it lists.
     ///
     /// # Errors
     /// [`Error::Unsupported`] if the model makes no embeddings.
@@ -179,7 +179,8 @@ impl Connect {
         self
     }
 
-    /// Model to ask when a request names none. Without it, the first that the server lists.
+    /// Model to ask when a request names none. Without it, a node takes the largest that can answer,
+    /// another server the first that it lists.
     pub fn model(mut self, name: impl Into<String>) -> Self {
         self.model = Some(name.into());
         self

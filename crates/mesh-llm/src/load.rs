@@ -73,7 +73,7 @@ fn gone(model: &str) -> Result<(), Failure> {
 /// How it ended, if it did.
 fn judge(model: &Model, progress: &mut Progress) -> Option<Result<(), Failure>> {
     match model.state {
-        ModelPhase::Ready => Some(Ok(())),
+        ModelPhase::Ready | ModelPhase::Elsewhere => Some(Ok(())),
         ModelPhase::Failed => {
             let reason = model.reason.as_deref().unwrap_or("it can't be loaded");
             Some(Err(Failure::model(reason)))

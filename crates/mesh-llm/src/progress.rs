@@ -19,7 +19,10 @@ pub(crate) async fn show_loading(node: &Node, console: Console) {
             |model: &node::ModelStatus| matches!(model.state, ModelState::Failed { .. });
         // What waits for other machines is not loaded here.
         let waits = |model: &node::ModelStatus| {
-            matches!(model.state, ModelState::Ready | ModelState::Waiting { .. })
+            matches!(
+                model.state,
+                ModelState::Ready | ModelState::Waiting { .. } | ModelState::Elsewhere { .. }
+            )
         };
         if snapshot.models.iter().all(waits) || snapshot.models.iter().any(is_failed) {
             break;

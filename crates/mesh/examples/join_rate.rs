@@ -7,14 +7,14 @@
 //! one says. A bare connection is what QUIC itself costs: a new key and socket, a handshake and one
 //! byte there and back. Prints one line of JSON.
 
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::net::{Ipv4Addr, SocketAddr};
 use std::time::Instant;
 
 use futures::StreamExt;
 use iroh::endpoint::presets;
 use iroh::{Endpoint, EndpointAddr, RelayMode};
 use mesh::announcement::NodeInfo;
-use mesh::net::{Network, Relays, Settings};
+use mesh::net::{Network, Settings};
 use mesh::ticket::Ticket;
 use mesh::{Mesh, Role};
 
@@ -49,12 +49,7 @@ fn print(text: &str) {
 async fn joins_per_second(ticket: &Ticket, count: usize, at_once: usize) -> Result<f64, Failure> {
     let join = || async {
         let settings = Settings {
-            network: Network {
-                relays: Relays::None,
-                ip: Some(IpAddr::V4(Ipv4Addr::LOCALHOST)),
-                local_discovery: false,
-                ..Network::default()
-            },
+            network: Network::loopback(),
             role: Role::Client,
             ..Settings::new(None, NodeInfo::default())
         };

@@ -14,8 +14,8 @@ use crate::admission::{
 use crate::announcement::{NodeInfo, NodeState};
 use crate::identity::{IdentityError, MeshFiles, StoredMembership};
 use crate::net::{
-    self, Actor, Admission, Command, Link, MemberStatus, MeshError, RecvStream, Relays, Running,
-    SendStream, Settings, Start, StreamKind, Streams,
+    self, Actor, Admission, Command, Link, MemberStatus, MeshError, OpenPeer, RecvStream, Relays,
+    Running, SendStream, Settings, Start, StreamKind, Streams,
 };
 use crate::proto::View;
 use crate::ticket::Ticket;
@@ -80,7 +80,7 @@ impl Mesh {
                 name: name.clone(),
             })?;
         }
-        let endpoint = net::bind(key.clone(), &settings.network).await?;
+        let endpoint = net::bind(key.clone(), &settings.network, settings.state.as_ref()).await?;
         let authority = Authority { key, membership };
         Self::start(settings, endpoint, authority, name, files, nodes)
     }
@@ -93,7 +93,7 @@ impl Mesh {
     pub async fn join(settings: Settings, ticket: &Ticket) -> Result<(Self, Streams), MeshError> {
         ticket.check(net::unix_ms())?;
         let key = key_of(&settings)?;
-        let endpoint = net::bind(key, &settings.network).await?;
+        let endpoint = net::bind(key, &settings.network, settings.state.as_ref()).await?;
         match redeem(&endpoint, ticket, settings.role).await {
             Ok(admitted) => Self::enter_with(settings, admitted, endpoint),
             Err(error) => {
@@ -121,7 +121,8 @@ impl Mesh {
         settings: Settings,
         admitted: Admitted,
     ) -> Result<(Self, Streams), MeshError> {
-        let endpoint = net::bind(admitted.key.clone(), &settings.network).await?;
+        let key = admitted.key.clone();
+        let endpoint = net::bind(key, &settings.network, settings.state.as_ref()).await?;
         Self::enter_with(settings, admitted, endpoint)
     }
 
@@ -170,7 +171,7 @@ impl Mesh {
             Role::Client => Role::Client,
         };
         let nodes = tolerate(files.bootstrap())?;
-        let endpoint = net::bind(key.clone(), &settings.network).await?;
+        let endpoint = net::bind(key.clone(), &settings.network, settings.state.as_ref()).await?;
         let authority = Authority { key, membership };
         Self::start(settings, endpoint, authority, name, Some(files), nodes)
     }
@@ -289,18 +290,26 @@ impl Mesh {
         kind: StreamKind,
     ) -> Result<(SendStream, RecvStream), MeshError> {
         let opened = self.ask(|reply| Command::Open { node, reply }).await??;
-        let failed = |reason: String| MeshError::Peer { node, reason };
-        let stream = timeout(OPEN_MAX, async {
-            let halves = opened.connection.open_bi().await;
-            let mut halves = halves.map_err(|error| failed(error.to_string()))?;
-            let named = halves.0.write_all(&[kind.0]).await;
-            named.map_err(|error| failed(error.to_string()))?;
-            Ok::<_, MeshError>(halves)
-        });
-        let halves = stream
-            .await
-            .map_err(|_| MeshError::TooMany("streams to that node"))??;
-        Ok(net::halves(halves, &opened.in_use))
+        open_on(opened, node, kind).await
+    }
+
+    /// Opens a stream to a member for much that is in no hurry, such as weights. It goes over a connection
+    /// beside the other one, which is made if there is none, and gives way to whatever else is on the same
+    /// links. Membership is checked and ends as there.
+    ///
+    /// # Errors
+    /// As [`open`](Self::open); the time counts twice.
+    pub async fn open_bulk(
+        &self,
+        node: NodeId,
+        kind: StreamKind,
+    ) -> Result<(SendStream, RecvStream), MeshError> {
+        // Kept while the other one is made, which ends with it.
+        let _beside = self.ask(|reply| Command::Open { node, reply }).await??;
+        let opened = self
+            .ask(|reply| Command::OpenBulk { node, reply })
+            .await??;
+        open_on(opened, node, kind).await
     }
 
     /// Makes a ticket in this node's name.
@@ -404,6 +413,26 @@ impl Mesh {
 pub struct Admitted {
     key: SecretKey,
     admission: Admission,
+}
+
+/// Opens a stream on a connection and says what it is for.
+async fn open_on(
+    opened: OpenPeer,
+    node: NodeId,
+    kind: StreamKind,
+) -> Result<(SendStream, RecvStream), MeshError> {
+    let failed = |reason: String| MeshError::Peer { node, reason };
+    let stream = timeout(OPEN_MAX, async {
+        let halves = opened.connection.open_bi().await;
+        let mut halves = halves.map_err(|error| failed(error.to_string()))?;
+        let named = halves.0.write_all(&[kind.0]).await;
+        named.map_err(|error| failed(error.to_string()))?;
+        Ok::<_, MeshError>(halves)
+    });
+    let halves = stream
+        .await
+        .map_err(|_| MeshError::TooMany("streams to that node"))??;
+    Ok(net::halves(halves, &opened.in_use))
 }
 
 async fn redeem(endpoint: &Endpoint, ticket: &Ticket, role: Role) -> Result<Admitted, MeshError> {

@@ -7,10 +7,12 @@ use engine::{
     Chat, Delta, Error, Event, FinishReason, Format, Input, Message, Mirostat, ModelInfo, Request,
     Resumed, Role, Summary, TokenLogprob, Tool, ToolCall, ToolCallDelta, ToolChoice,
 };
+use mesh::NodeId;
 use serde_json::json;
 
 use crate::journal::Journal;
-use crate::wire::{Call, Reply, call_bytes, read_call, read_reply, reply_bytes};
+use crate::wire::trips::{ask_bytes, read_ask, read_trips, trips_bytes};
+use crate::wire::{Call, Reply, TakeUp, call_bytes, read_call, read_reply, reply_bytes};
 
 /// A call; true if the bytes were accepted.
 pub fn call(bytes: &[u8]) -> bool {
@@ -47,14 +49,41 @@ pub fn reply(bytes: &[u8]) -> bool {
     true
 }
 
+/// A question how far members are; true if the bytes were accepted.
+pub fn trips_ask(bytes: &[u8]) -> bool {
+    let Ok(read) = read_ask(bytes) else {
+        return false;
+    };
+    assert_eq!(read_ask(&ask_bytes(&read)), Ok(read));
+    true
+}
+
+/// The answer to one; true if the bytes were accepted.
+pub fn trips(bytes: &[u8]) -> bool {
+    let Ok(read) = read_trips(bytes) else {
+        return false;
+    };
+    assert_eq!(read_trips(&trips_bytes(&read)), Ok(read));
+    true
+}
+
 /// Bytes that a function of this module accepts, to begin with; none if none has this name.
 #[must_use]
 pub fn samples(name: &str) -> Vec<Vec<u8>> {
     match name {
         "call" => calls().iter().map(call_bytes).collect(),
         "reply" => replies().iter().map(reply_bytes).collect(),
+        "trips_ask" => vec![ask_bytes(&[]), ask_bytes(&nodes())],
+        "trips" => {
+            let trips = nodes().map(|node| (node, 900));
+            vec![trips_bytes(&[]), trips_bytes(&trips)]
+        }
         _ => Vec::new(),
     }
+}
+
+fn nodes() -> [NodeId; 3] {
+    [1, 2, 255].map(|byte| NodeId::from_bytes([byte; 32]))
 }
 
 /// A request that uses everything.
@@ -148,6 +177,12 @@ pub(crate) fn calls() -> Vec<Call> {
             model: "m".into(),
             chat: Chat::default(),
         },
+        Call::TakeUp(TakeUp {
+            model: "m".into(),
+            fingerprint: "f".into(),
+            context_tokens: 4_096,
+            slots: 2,
+        }),
     ]
 }
 

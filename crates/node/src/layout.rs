@@ -1,5 +1,7 @@
 //! How a model lies over machines, for people.
 
+use std::time::Duration;
+
 use mesh::NodeId;
 use split::layers::Loading;
 use split::weights::Phase;
@@ -11,6 +13,8 @@ pub struct Layout {
     pub stages: Vec<LayoutStage>,
     /// What the plan expects of one stream, tokens per second.
     pub predicted_tokens_per_second: f64,
+    /// How long the plan expects the first token to take after a prompt of so many tokens, where nothing else runs.
+    pub predicted_first_token: Vec<(u32, Duration)>,
     /// What one stream got of late, once that was seen; without speculation.
     pub measured_tokens_per_second: Option<f64>,
     /// Why it does not run at the moment, if so.
@@ -138,6 +142,7 @@ mod tests {
                 stage(3, "c", 24, 31),
             ],
             predicted_tokens_per_second: 17.04,
+            predicted_first_token: Vec::new(),
             measured_tokens_per_second: None,
             waiting: None,
         };

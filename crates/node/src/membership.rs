@@ -5,14 +5,17 @@ mod announce;
 mod inheritance;
 mod requests;
 mod scene;
+mod taking;
 
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
-use engine::{Backend, Error};
+use engine::{Backend, Error, ModelInfo};
+use futures::FutureExt;
+use futures::future::BoxFuture;
 use mesh::net::{Link, MemberStatus, Streams};
 use mesh::proto::View;
-use mesh::{Mesh, Role};
+use mesh::{Mesh, NodeId, Role};
 #[cfg(feature = "solo")]
 use split::station::Station;
 use tokio::sync::{mpsc, watch};
@@ -21,6 +24,7 @@ use tokio::time::{MissedTickBehavior, interval, sleep, timeout};
 use tokio_util::task::AbortOnDropHandle;
 
 use self::announce::info;
+use self::taking::{ASKS_MAX, Ask};
 #[cfg(feature = "solo")]
 use crate::Machine;
 use crate::ModelSource;
@@ -30,9 +34,9 @@ use crate::node::Shared;
 use crate::peer::{self, CALLS, Hosting};
 use crate::promotion::{Promoter, Reason};
 #[cfg(feature = "solo")]
-use crate::split::Part;
+use crate::split::{Distances, Part};
 use crate::succession::Successor;
-use crate::wire::Call;
+use crate::wire::{Call, TakeUp};
 
 /// How often this node looks at itself, and decides.
 const LOOK_INTERVAL: Duration = Duration::from_secs(1);
@@ -46,7 +50,7 @@ const EARLY_LOOKS: u64 = 3;
 /// Every so many looks the models on disk are looked through.
 const LIBRARY_LOOKS: u64 = 60;
 
-/// Models that are loaded because the mesh lacks them; one at a time is decided on.
+/// Models that are loaded because the mesh lacks them, or a member asks for that; one at a time is decided on.
 const LOADS_MAX: usize = 4;
 
 /// How long stages of others may take to end: the step that runs, and freeing memory.
@@ -78,6 +82,9 @@ struct Keeper {
     streams: Streams,
     links: watch::Sender<Vec<Link>>,
     dropped: mpsc::Receiver<String>,
+    /// What peers ask this node to serve.
+    asked: mpsc::Receiver<Ask>,
+    asks: mpsc::Sender<Ask>,
     promoter: Promoter,
     successor: Successor,
     library: Vec<Volume>,
@@ -92,12 +99,23 @@ struct Keeper {
 }
 
 /// Finds this node's models for peers.
-struct Host(Weak<Shared>);
+struct Host {
+    shared: Weak<Shared>,
+    asks: mpsc::Sender<Ask>,
+}
 
 impl Hosting for Host {
     fn backend(&self, call: &Call) -> Result<Arc<dyn Backend>, Error> {
-        let shared = self.0.upgrade().ok_or(Error::ShuttingDown)?;
+        let shared = self.shared.upgrade().ok_or(Error::ShuttingDown)?;
         shared.backend_for(call.model())
+    }
+
+    fn take_up(
+        &self,
+        peer: NodeId,
+        wanted: TakeUp,
+    ) -> BoxFuture<'static, Result<Arc<ModelInfo>, Error>> {
+        taking::ask(self.asks.clone(), peer, wanted).boxed()
     }
 }
 
@@ -124,6 +142,7 @@ impl Membership {
     pub(crate) fn start(shared: &Arc<Shared>, mesh: Mesh, streams: Streams) -> Arc<Self> {
         let (links_sender, links) = watch::channel(Vec::new());
         let (dropped, dropped_receiver) = mpsc::channel(LOADS_MAX * 4);
+        let (asks, asked) = mpsc::channel(ASKS_MAX);
         #[cfg(feature = "solo")]
         let part = Part::new(shared, &mesh);
         let keeper = Keeper {
@@ -136,6 +155,8 @@ impl Membership {
             streams,
             links: links_sender,
             dropped: dropped_receiver,
+            asked,
+            asks,
             promoter: Promoter::default(),
             successor: Successor::default(),
             library: Vec::new(),
@@ -173,6 +194,12 @@ impl Membership {
     #[cfg(feature = "solo")]
     pub(crate) fn station(&self) -> Option<Station> {
         self.part.as_ref().map(|part| part.station.clone())
+    }
+
+    /// How far members said that others are, if this node takes part in rings.
+    #[cfg(feature = "solo")]
+    pub(crate) fn distances(&self) -> Option<Distances> {
+        self.part.as_ref().map(|part| part.distances.clone())
     }
 
     /// Whether this node never computes.
@@ -273,7 +300,10 @@ impl Keeper {
                         let Some(shared) = self.shared.upgrade() else { return End::Gone };
                         let calls = Arc::clone(&shared.calls);
                         // Weak: a call that runs does not keep a node alive that was let go.
-                        let host = Host(self.shared.clone());
+                        let host = Host {
+                            shared: self.shared.clone(),
+                            asks: self.asks.clone(),
+                        };
                         self.tasks.spawn(async move {
                             peer::answer(stream, host, calls).await;
                             Done::Call
@@ -332,6 +362,7 @@ impl Keeper {
                         self.successor.dropped(&model, shared.ingress.now_ms());
                     }
                 }
+                Some(ask) = self.asked.recv() => self.asked_for(ask),
                 _ = early_looks.tick(), if self.looks < EARLY_LOOKS => {
                     let Some(shared) = self.shared.upgrade() else { return End::Gone };
                     self.succeed(&shared);

@@ -3,6 +3,7 @@
 //! One task loads them one after the other, since two at a time would only share the disk's speed,
 //! and waits for the running answers of those that are dropped.
 
+mod outcome;
 mod purpose;
 mod splitting;
 
@@ -468,8 +469,13 @@ impl Model {
                 (ModelState::Loading { progress }, (None, Load::default()))
             }
             Stage::Waiting(reason, _) => {
-                let reason = reason.clone();
-                (ModelState::Waiting { reason }, (None, Load::default()))
+                let state = match self.whole_on() {
+                    Some(host) => ModelState::Elsewhere { host },
+                    None => ModelState::Waiting {
+                        reason: reason.clone(),
+                    },
+                };
+                (state, (None, Load::default()))
             }
             Stage::Ready(backend) => (ModelState::Ready, of(backend)),
             Stage::Dropping(backend) => (ModelState::Dropping, of(backend)),

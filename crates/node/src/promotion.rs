@@ -155,6 +155,12 @@ impl Promoter {
         self.assigned = true;
     }
 
+    /// Whether the owner of this node dropped a model not long ago.
+    pub(crate) fn was_dropped(&self, model: &str, now_ms: u64) -> bool {
+        let at = self.dropped_ms.get(model);
+        at.is_some_and(|at| now_ms < at.saturating_add(DROPPED_MS))
+    }
+
     /// What to load now, if anything.
     pub(crate) fn decide(&mut self, scene: &Scene) -> Option<(String, Reason)> {
         let now_ms = scene.now_ms;

@@ -33,9 +33,7 @@ impl Snapshot {
     /// Whether every model is ready. A node without models is.
     #[must_use]
     pub fn is_ready(&self) -> bool {
-        self.models
-            .iter()
-            .all(|model| model.state == ModelState::Ready)
+        self.models.iter().all(|model| model.state.answers())
     }
 }
 
@@ -71,6 +69,11 @@ pub enum ModelState {
         /// Why.
         reason: String,
     },
+    /// All of it runs on another machine of the mesh, which this node has asked for that; requests go there.
+    Elsewhere {
+        /// What people call that machine.
+        host: String,
+    },
     /// It takes no new requests; running ones may finish.
     Dropping,
     /// It could not be loaded.
@@ -78,6 +81,13 @@ pub enum ModelState {
         /// Why.
         reason: String,
     },
+}
+
+impl ModelState {
+    /// Whether it answers requests, here or elsewhere.
+    fn answers(&self) -> bool {
+        matches!(self, Self::Ready | Self::Elsewhere { .. })
+    }
 }
 
 /// The machine that a node runs on.

@@ -20,18 +20,24 @@ impl Loader for InProcess {
     }
 
     fn memory_available(&self) -> u64 {
+        let host_bytes = crate::available_bytes();
         if cfg!(any(feature = "cuda", feature = "vulkan", feature = "rocm")) {
-            // Weights go to memory that the system does not report here; llama.cpp refuses by
-            // itself when it is short.
-            u64::MAX
+            with_gpus(host_bytes, engine::gpu_bytes_free())
         } else {
-            crate::available_bytes()
+            host_bytes
         }
     }
 
     fn gpus(&self) -> Vec<String> {
         engine::gpus()
     }
+}
+
+/// What models can take of main memory and of that of the GPUs, bytes. No model can have more than both
+/// together. How much of it must be on a GPU only llama.cpp knows, which refuses by itself when it is
+/// short there, and alone decides where a GPU does not tell its memory.
+fn with_gpus(host_bytes: u64, gpu_bytes: Option<u64>) -> u64 {
+    gpu_bytes.map_or(u64::MAX, |bytes| host_bytes.saturating_add(bytes))
 }
 
 /// What the engine is to do for a plan.
@@ -54,4 +60,21 @@ pub(crate) fn options(plan: &Plan) -> LoadOptions {
     options.threads = plan.threads;
     options.queue_max = plan.queue_max;
     options
+}
+
+#[cfg(test)]
+mod tests {
+    use super::with_gpus;
+
+    #[test]
+    fn nothing_is_refused_for_memory_that_a_gpu_does_not_tell() {
+        for (host_bytes, gpu_bytes, expected) in [
+            (16, Some(24), 40),
+            (16, Some(0), 16),
+            (16, None, u64::MAX),
+            (u64::MAX, Some(24), u64::MAX),
+        ] {
+            assert_eq!(with_gpus(host_bytes, gpu_bytes), expected);
+        }
+    }
 }

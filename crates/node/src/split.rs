@@ -2,12 +2,14 @@
 //!
 //! - `streams`, `slices`: what [`split::station`] needs of this machine: ways to the others, and layers.
 //! - `bandwidth`, `probe`, `speeds`: how fast this machine is, and what is known of others.
+//! - `distances`: how far machines are from each other, where members do not announce it.
 //! - `pool`: who could take part, from what the mesh says. Pure.
 //! - `host`: one such model, from the plan to its end.
 //! - `stages`: what stands in its decode thread for the layers of other machines.
 
 mod backend;
 mod bandwidth;
+mod distances;
 mod host;
 mod pool;
 mod probe;
@@ -29,6 +31,8 @@ use split::station::{Offer, Station};
 use split::weights::{Cache, Server, shares_weights};
 
 use self::bandwidth::Field;
+use self::distances::DISTANCES;
+pub(crate) use self::distances::Distances;
 pub(crate) use self::host::keep;
 use self::slices::Slices;
 pub(crate) use self::speeds::Speeds;
@@ -47,11 +51,12 @@ const CODE_BROKEN: u32 = 1;
 /// Most bytes of slices that are kept; those that were used longest ago go first.
 const CACHE_BYTES_MAX: u64 = 256 << 30;
 
-/// This node's part in rings of a mesh: stages, and weights for those of others.
+/// This node's part in rings of a mesh: stages, weights for those of others, and how far machines are.
 #[derive(Clone)]
 pub(crate) struct Part {
     pub(crate) station: Station,
     weights: Server<NodeId, Shelf>,
+    pub(crate) distances: Distances,
 }
 
 impl Part {
@@ -86,6 +91,7 @@ impl Part {
         Some(Self {
             station: Station::new(mesh.node_id(), transport, Some(offer)),
             weights: Server::new(Shelf::new(slices, cache.clone(), gives), cache),
+            distances: Distances::new(mesh.clone(), Arc::clone(&shared.calls)),
         })
     }
 
@@ -94,6 +100,9 @@ impl Part {
         if stream.kind == STAGES {
             let peer = stream.peer;
             return self.station.accept(peer, duplex(stream)).await;
+        }
+        if stream.kind == DISTANCES {
+            return self.distances.answer(stream).await;
         }
         let peer = stream.peer;
         // Fails only on a stream that has ended already.
@@ -111,7 +120,7 @@ impl Part {
 
     /// Whether a stream belongs here.
     pub(crate) fn is_mine(kind: StreamKind) -> bool {
-        kind == STAGES || kind == WEIGHTS
+        [STAGES, WEIGHTS, DISTANCES].contains(&kind)
     }
 }
 

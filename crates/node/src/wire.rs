@@ -14,8 +14,11 @@ mod frame;
 mod model;
 mod reply;
 mod request;
+// Only who runs layers of others is asked that.
+#[cfg(any(test, feature = "fuzzing", feature = "solo"))]
+pub(crate) mod trips;
 
-pub(crate) use call::{Call, call_bytes, read_call};
+pub(crate) use call::{Call, TakeUp, call_bytes, read_call};
 pub(crate) use frame::{FrameError, read_frame, read_frame_if, write_frames};
 pub(crate) use reply::{Reply, read_reply, reply_bytes};
 

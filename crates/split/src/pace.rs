@@ -133,12 +133,6 @@ impl Stage {
         }
     }
 
-    /// Seconds of a batch of one row.
-    #[must_use]
-    pub fn single_s(&self) -> Option<f64> {
-        self.single.seconds()
-    }
-
     /// The speed that follows, if the stage reads so many bytes for a token. Prompts go as `guess` says
     /// until some were measured.
     ///
@@ -196,7 +190,7 @@ mod tests {
         }
         work.add(0, ms(1));
         stage.observe(&work);
-        assert!((stage.single_s().unwrap() - 0.020).abs() < 1e-9);
+        assert!((stage.single.seconds().unwrap() - 0.020).abs() < 1e-9);
         let speed = stage.speed(200_000_000, guess).unwrap().unwrap();
         assert!((speed.bytes_per_s().0 - 10e9).abs() < 1e6);
         // Prompts in proportion, until there was one: 128 rows in 0.2 + 1.27 s.
@@ -207,7 +201,7 @@ mod tests {
         assert!((speed.bytes_per_s().1 - 20e9).abs() < 1e8, "{speed:?}");
         // It begins anew, with the same speed.
         stage.observe(&Work::default());
-        assert!(stage.single_s().is_some());
+        assert!(stage.single.seconds().is_some());
     }
 
     #[test]

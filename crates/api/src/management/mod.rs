@@ -28,7 +28,7 @@ pub use openapi::openapi;
 pub use request::{JoinRequest, Joined, ModelNamed, ModelRequest};
 pub use status::{
     Demand, Host, HostedModel, Link, Liveness, Mesh, Model, ModelPhase, NodeStatus, PathKind, Peer,
-    Role, SCHEMA, Split, SplitLoading, SplitPhase, SplitStage, Status, Target,
+    Role, SCHEMA, Split, SplitFirstToken, SplitLoading, SplitPhase, SplitStage, Status, Target,
 };
 
 use self::orders::Orders;

@@ -1,9 +1,15 @@
 //! The OpenAPI description of the management API, made from the handlers and the wire types.
 
-use utoipa::OpenApi;
+use std::collections::btree_map::Entry;
 
-use super::{events, route};
+use utoipa::openapi::RefOr;
+use utoipa::openapi::response::Response;
+use utoipa::{IntoResponses, Modify, OpenApi};
+
+use super::{MANAGEMENT, events, route};
+use crate::openai::error::ErrorBody;
 use crate::openapi::Key;
+use crate::route::Refusals;
 
 #[derive(OpenApi)]
 #[openapi(
@@ -28,7 +34,7 @@ use crate::openapi::Key;
     ),
     components(schemas(crate::openai::chat::ChatChunk)),
     security((), ("api_key" = [])),
-    modifiers(&Key),
+    modifiers(&Key, &Refused),
     tags(
         (name = "state", description = "What the node knows"),
         (name = "mesh", description = "Membership and invitations"),
@@ -37,6 +43,62 @@ use crate::openapi::Key;
     )
 )]
 struct Description;
+
+/// How the reading of a body fails.
+#[derive(IntoResponses)]
+#[expect(dead_code, reason = "read by the description alone")]
+enum BodyRefusals {
+    #[response(status = 400, description = "The body is not as described")]
+    Invalid(ErrorBody),
+    #[response(status = 408, description = "The body did not arrive in time")]
+    Timeout(ErrorBody),
+    #[response(status = 413, description = "The body is too long")]
+    TooLarge(ErrorBody),
+    #[response(
+        status = 415,
+        description = "A web page of another origin sends something else than JSON"
+    )]
+    MediaType(ErrorBody),
+}
+
+/// Tells of every route how what stands in front of it refuses requests. In one place, so that a new
+/// route can't lack it.
+struct Refused;
+
+impl Modify for Refused {
+    fn modify(&self, openapi: &mut utoipa::openapi::OpenApi) {
+        for (path, item) in &mut openapi.paths.paths {
+            let stays = MANAGEMENT.while_stopping.contains(&path.as_str());
+            let operations = [&mut item.get, &mut item.post, &mut item.delete];
+            for operation in operations.into_iter().flatten() {
+                let mut refusals = Refusals::responses();
+                if stays {
+                    refusals.remove("503");
+                }
+                if operation.request_body.is_some() {
+                    refusals.extend(BodyRefusals::responses());
+                }
+                for (status, refusal) in refusals {
+                    match operation.responses.responses.entry(status) {
+                        Entry::Vacant(entry) => {
+                            entry.insert(refusal);
+                        }
+                        Entry::Occupied(mut entry) => add_reason(entry.get_mut(), &refusal),
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// One status may have reasons of the route and of what stands in front of it.
+fn add_reason(response: &mut RefOr<Response>, refusal: &RefOr<Response>) {
+    if let (RefOr::T(response), RefOr::T(refusal)) = (response, refusal)
+        && response.description != refusal.description
+    {
+        response.description = format!("{}. Or: {}", response.description, refusal.description);
+    }
+}
 
 /// The OpenAPI description of the management API.
 #[must_use]

@@ -1,5 +1,7 @@
 //! One handler per route: parse, ask the node, answer.
 
+use std::fmt::Display;
+use std::str::FromStr;
 use std::sync::{Arc, OnceLock};
 
 use axum::extract::{Path, State};
@@ -8,7 +10,7 @@ use axum::response::{IntoResponse, Response};
 use mesh::NodeId;
 use mesh::admission::TicketId;
 use mesh::ticket::Ticket;
-use node::ModelSource;
+use node::{MeshRequestError, ModelSource};
 
 use super::invite::{Invitation, InvitationRequest, Invitations, Invited, Revoked, now_unix_ms};
 use super::request::{JoinRequest, Joined, ModelNamed, ModelRequest};
@@ -77,10 +79,7 @@ pub(super) async fn join(
     State(desk): State<Desk>,
     Json(wire): Json<JoinRequest>,
 ) -> Result<axum::Json<Joined>, ApiError> {
-    let ticket: Ticket = wire
-        .ticket
-        .parse()
-        .map_err(|error| ApiError::invalid("ticket", format!("ticket: {error}")))?;
+    let ticket: Ticket = parsed("ticket", &wire.ticket)?;
     let mesh = desk.orders.join(ticket).await?;
     Ok(axum::Json(Joined {
         mesh_id: mesh.to_string(),
@@ -169,12 +168,8 @@ pub(super) async fn revoke(
     State(app): State<Arc<App>>,
     Path(id): Path<String>,
 ) -> Result<axum::Json<Revoked>, ApiError> {
-    let id: TicketId = id
-        .parse()
-        .map_err(|error| ApiError::invalid("id", format!("id: {error}")))?;
-    let known = app.node.revoke(id).await.map_err(failure::of_mesh)?;
-    let id = id.to_string();
-    Ok(axum::Json(Revoked { id, known }))
+    let id: TicketId = parsed("id", &id)?;
+    revoked(id, app.node.revoke(id).await)
 }
 
 /// Expel a node
@@ -197,10 +192,25 @@ pub(super) async fn expel(
     State(app): State<Arc<App>>,
     Path(id): Path<String>,
 ) -> Result<axum::Json<Revoked>, ApiError> {
-    let id: NodeId = id
-        .parse()
-        .map_err(|error| ApiError::invalid("id", format!("id: {error}")))?;
-    let known = app.node.expel(id).await.map_err(failure::of_mesh)?;
+    let id: NodeId = parsed("id", &id)?;
+    revoked(id, app.node.expel(id).await)
+}
+
+/// The value of a parameter that is given as text.
+fn parsed<T>(param: &str, text: &str) -> Result<T, ApiError>
+where
+    T: FromStr<Err: Display>,
+{
+    text.parse()
+        .map_err(|error| ApiError::invalid(param, format!("{param}: {error}")))
+}
+
+/// The answer once a ticket or a node was taken back, or was not.
+fn revoked(
+    id: impl Display,
+    known: Result<bool, MeshRequestError>,
+) -> Result<axum::Json<Revoked>, ApiError> {
+    let known = known.map_err(failure::of_mesh)?;
     let id = id.to_string();
     Ok(axum::Json(Revoked { id, known }))
 }

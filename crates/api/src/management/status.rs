@@ -12,7 +12,7 @@ use node::Snapshot;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-pub use self::split::{Split, SplitLoading, SplitPhase, SplitStage};
+pub use self::split::{Split, SplitFirstToken, SplitLoading, SplitPhase, SplitStage};
 
 /// Version of the format. It grows when a field goes or changes its meaning, not when one comes.
 pub const SCHEMA: u32 = 1;
@@ -112,7 +112,7 @@ pub struct Model {
     pub state: ModelPhase,
     /// Share that is loaded, 0 to 1.
     pub progress: f32,
-    /// Why it failed.
+    /// Why it failed, what it waits for, or where it runs.
     #[schema(required)]
     pub reason: Option<String>,
     /// Identity of its content; empty until it is ready.
@@ -147,6 +147,8 @@ pub enum ModelPhase {
     Ready,
     /// It waits for machines, or for memory; `reason` says for which.
     Waiting,
+    /// All of it runs on another machine; `reason` says on which. Requests go there.
+    Elsewhere,
     /// It takes no new requests; running ones may finish.
     Dropping,
     /// It could not be loaded.
@@ -406,6 +408,11 @@ impl From<&node::ModelStatus> for Model {
             node::ModelState::Waiting { reason } => {
                 (ModelPhase::Waiting, 0.0, Some(reason.clone()))
             }
+            node::ModelState::Elsewhere { host } => (
+                ModelPhase::Elsewhere,
+                1.0,
+                Some(format!("runs whole on {host}")),
+            ),
             node::ModelState::Dropping => (ModelPhase::Dropping, 1.0, None),
             node::ModelState::Failed { reason } => (ModelPhase::Failed, 0.0, Some(reason.clone())),
         };

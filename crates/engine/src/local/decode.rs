@@ -16,7 +16,7 @@ use super::forward::Forward;
 use super::pace::Pace;
 use super::shared::Shared;
 use super::step::Flight;
-use crate::scheduler::{JobKey, Scheduler, Stall, StoreId};
+use crate::scheduler::{JobKey, RecallId, Scheduler, Stall, StoreId};
 use crate::{Error, TokenId};
 
 /// Messages that a request's channel must have room for, per choice, before its job gets a step:
@@ -71,6 +71,8 @@ pub(super) struct State {
     pub(super) choices: BTreeMap<JobKey, (u64, Choice)>,
     /// Prefixes outside the KV cache.
     pub(super) saved: BTreeMap<StoreId, Vec<u8>>,
+    /// Of the last tokens of prompts that may come again.
+    pub(super) logits: BTreeMap<RecallId, Vec<f32>>,
     pub(super) requests: BTreeMap<u64, Running>,
     next_key: JobKey,
     next_request: u64,

@@ -1,15 +1,33 @@
-//! What this build can compute on beside the CPU, for showing.
+//! What this build can compute on beside the CPU.
 
-use llama::DeviceKind;
+use llama::{Device, DeviceKind};
 
 /// The GPUs that models are put on, as people call them, each with its memory.
 #[must_use]
 pub fn gpus() -> Vec<String> {
-    let devices = llama::devices().into_iter();
-    let gpus =
-        devices.filter(|device| matches!(device.kind, DeviceKind::Gpu | DeviceKind::IntegratedGpu));
+    let devices = llama::devices();
+    let gpus = devices.iter().filter(|device| is_gpu(device));
     gpus.map(|device| name(&device.description, device.total_bytes))
         .collect()
+}
+
+/// Memory that is free on all GPUs together, bytes; `None` if one of them does not tell. GPUs that use the
+/// machine's main memory have none of their own.
+#[must_use]
+pub fn gpu_bytes_free() -> Option<u64> {
+    free_on(&llama::devices())
+}
+
+fn free_on(devices: &[Device]) -> Option<u64> {
+    let mut gpus = devices.iter().filter(|d| d.kind == DeviceKind::Gpu);
+    gpus.try_fold(0_u64, |sum, gpu| {
+        let is_known = gpu.total_bytes > 0;
+        is_known.then(|| sum.saturating_add(gpu.free_bytes))
+    })
+}
+
+fn is_gpu(device: &Device) -> bool {
+    matches!(device.kind, DeviceKind::Gpu | DeviceKind::IntegratedGpu)
 }
 
 fn name(description: &str, total_bytes: u64) -> String {
@@ -23,6 +41,27 @@ fn name(description: &str, total_bytes: u64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn gpus_are_free_together_if_all_of_them_tell() {
+        let device = |kind, free_bytes, total_bytes| Device {
+            name: String::new(),
+            description: String::new(),
+            kind,
+            free_bytes,
+            total_bytes,
+        };
+        let cpu = device(DeviceKind::Cpu, 90, 100);
+        assert_eq!(free_on(std::slice::from_ref(&cpu)), Some(0));
+        let gpu = device(DeviceKind::Gpu, 7, 8);
+        let shared = device(DeviceKind::IntegratedGpu, 9, 16);
+        let mut devices = vec![cpu, gpu.clone(), shared, gpu];
+        assert_eq!(free_on(&devices), Some(14));
+        devices.push(device(DeviceKind::Gpu, u64::MAX, u64::MAX));
+        assert_eq!(free_on(&devices), Some(u64::MAX));
+        devices.push(device(DeviceKind::Gpu, 0, 0));
+        assert_eq!(free_on(&devices), None);
+    }
 
     #[test]
     fn a_gpu_is_told_with_its_memory_if_that_is_known() {

@@ -290,6 +290,8 @@ impl Inner {
         let work = text.saturating_add(told.saturating_mul(request.n as usize));
         work >= BLOCKING_TEXT_BYTES
             || request.format != crate::Format::Text
+            // Their schemas become a grammar.
+            || matches!(&request.input, Input::Chat(chat) if !chat.tools.is_empty())
             // It looks for its breakers in the whole vocabulary.
             || request.sampling.dry_multiplier > 0.0
     }

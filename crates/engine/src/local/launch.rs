@@ -13,6 +13,12 @@ use crate::stage::{EmbeddingTable, Pipeline, StageError, Stages, Tail};
 use crate::text::ChatFormat;
 use crate::{Error, ModelInfo};
 
+/// Memory for kept logits, bytes: a dozen prompts of a large vocabulary.
+const LOGITS_BYTES_MAX: usize = 8 << 20;
+
+/// And no more than so many, since each is looked through by every prompt.
+const LOGITS_KEPT_MAX: usize = 64;
+
 /// Who does the work behind a handle.
 pub(super) enum Evaluator {
     Embeds(Context),
@@ -38,7 +44,14 @@ pub(super) fn limits(room: Room, model: &Model, stores: bool) -> Limits {
         } else {
             0
         },
+        logits_kept: logits_kept(model.vocabulary().len()),
     }
+}
+
+/// Of how many prompts the logits are kept.
+fn logits_kept(vocabulary: usize) -> usize {
+    let bytes = (vocabulary * size_of::<f32>()).max(1);
+    (LOGITS_BYTES_MAX / bytes).min(LOGITS_KEPT_MAX)
 }
 
 /// The parts of a model, the last of which is at `options.source`.

@@ -16,12 +16,13 @@ mod launch;
 pub(crate) mod load;
 mod pace;
 mod purpose;
+mod sample;
 mod sampler;
 mod shared;
 mod step;
 mod tokens;
 
-pub use device::gpus;
+pub use device::{gpu_bytes_free, gpus};
 pub(crate) use forward::{Forward, ForwardError};
 pub use handle::Engine;
 pub use load::{Draft, LoadOptions, ModelSource, memory_needed, stage_options, threads_default};

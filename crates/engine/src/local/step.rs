@@ -1,18 +1,19 @@
 //! What the decode thread does in a step: plan, send, take in, sample. Where a model is in several parts,
-//! steps follow each other before the first is back, so that all parts compute at the same time.
+//! steps follow each other before the first is back, so that all parts compute at the same time. What is drawn
+//! from it is in `sample`.
 
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Instant;
 
 use llama::Batch;
 
-use super::choice::{Piece, Verdict};
+use super::choice::Piece;
 use super::decode::DecodeLoop;
 use super::forward::ForwardError;
 use super::pace::{Passed, Traffic};
 use crate::Error;
 use crate::scheduler::round::Pipe;
-use crate::scheduler::{CacheOp, JobKey, Row, Step};
+use crate::scheduler::{CacheOp, Step};
 use crate::speculation::{self, Steps};
 
 /// Failed evaluations in a row after which the running requests are given up.
@@ -38,7 +39,7 @@ enum Sent {
     Yes,
     /// There was nothing to send.
     Nothing,
-    /// It was given up; what follows is to be planned anew.
+    /// It was given up, or needed no rows; what follows is to be planned anew.
     Failed,
 }
 
@@ -70,8 +71,15 @@ impl DecodeLoop {
             return Sent::Failed;
         }
         self.announce(&step);
+        for (key, id) in &step.recalled {
+            self.sample_recalled(*key, *id);
+        }
         if step.rows.is_empty() {
-            return Sent::Nothing;
+            return if step.recalled.is_empty() {
+                Sent::Nothing
+            } else {
+                Sent::Failed
+            };
         }
         let mut batch = self.state.batches.pop().unwrap_or_default();
         batch.clear();
@@ -323,104 +331,6 @@ impl DecodeLoop {
                 let draft = self.drafter.propose(*key, tokens, count);
                 self.scheduler.set_draft(*key, draft);
             }
-        }
-    }
-
-    /// Draws from every output row and tells scheduler and consumers.
-    fn sample(&mut self, step: &Step) {
-        let mut index = 0;
-        while index < step.rows.len() {
-            let key = step.rows[index].key;
-            let end = step.rows[index..].iter().position(|r| r.key != key);
-            let end = end.map_or(step.rows.len(), |n| index + n);
-            if step.rows[end - 1].output {
-                self.sample_job(key, &step.rows[index..end], index);
-            }
-            index = end;
-        }
-    }
-
-    /// `rows`: those of one job; `first`: index of the first of them in the batch.
-    fn sample_job(&mut self, key: JobKey, rows: &[Row], first: usize) {
-        let Some((request, choice)) = self.state.choices.get_mut(&key) else {
-            return;
-        };
-        let request = *request;
-        let Some(running) = self.state.requests.get_mut(&request) else {
-            return;
-        };
-        let vocabulary = self.forward.model().clone();
-        let vocabulary = vocabulary.vocabulary();
-        let mut sampled = Vec::with_capacity(1);
-        let mut ended = None;
-        for (offset, row) in rows.iter().enumerate().filter(|(_, r)| r.output) {
-            let position = row.position + 1;
-            let drawn = match self.forward.logits(first + offset) {
-                None => Err(Error::Inference("llama.cpp gave no logits".into())),
-                Some(logits) => choice.step(
-                    vocabulary,
-                    &self.ends,
-                    logits,
-                    position,
-                    self.context_tokens,
-                ),
-            };
-            let (token, piece, verdict) = match drawn {
-                Ok(drawn) => drawn,
-                Err(error) => return self.end_request(request, Some(error)),
-            };
-            sampled.push(token);
-            if let Some(piece) = piece {
-                // There is room: jobs without are stalled and get no rows.
-                let _ = running.pieces.try_send(piece);
-            }
-            if let Verdict::End { reason, text } = verdict {
-                ended = Some((reason, text));
-                break;
-            }
-            if rows.get(offset + 1).is_some_and(|next| next.token != token) {
-                break;
-            }
-        }
-        let drafted = rows.iter().filter(|r| r.output).count() - 1;
-        let accepted = sampled.len().saturating_sub(1);
-        choice.progress.figures.drafted += drafted as u32;
-        choice.progress.figures.accepted += accepted as u32;
-        choice.progress.acceptance.observe(drafted, accepted);
-        self.shared
-            .drafted_tokens
-            .fetch_add(drafted as u64, Relaxed);
-        self.shared
-            .accepted_tokens
-            .fetch_add(accepted as u64, Relaxed);
-        self.shared
-            .generated_tokens
-            .fetch_add(sampled.len() as u64, Relaxed);
-        let over = ended.is_some();
-        if let Some((reason, text)) = ended {
-            let (index, figures) = (choice.index, choice.progress.figures);
-            let piece = Piece::Finished {
-                choice: index,
-                text,
-                reason,
-                figures,
-            };
-            let _ = running.pieces.try_send(piece);
-            running.open_choices -= 1;
-            if running.open_choices == 0 {
-                let ms = running.submitted.elapsed().as_millis();
-                self.shared
-                    .request_ms
-                    .store(u32::try_from(ms).unwrap_or(u32::MAX), Relaxed);
-                self.shared.requests.fetch_add(1, Relaxed);
-                self.state.requests.remove(&request);
-            }
-        }
-        if let Some(op) = self.scheduler.advance(key, &sampled) {
-            self.apply(op);
-        }
-        if over {
-            self.end_choice(key);
         }
     }
 }

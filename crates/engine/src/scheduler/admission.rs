@@ -149,7 +149,7 @@ impl Scheduler {
         here: Option<Match>,
         ops: &mut Vec<CacheOp>,
     ) -> bool {
-        let wanted = &job.tokens[..job.tokens.len().saturating_sub(1)];
+        let wanted = self.reusable(&job.tokens);
         let known = here.map_or(0, |m| m.tokens);
         let keep = here.map(|m| m.sequence);
         let find = |store: &Store| store.find(wanted).filter(|found| found.tokens > known);

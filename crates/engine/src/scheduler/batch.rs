@@ -1,7 +1,7 @@
 //! Which rows go into the next step.
 
 use super::job::Job;
-use super::{Budget, CacheOp, JobKey, Phase, Scheduler, SequenceId};
+use super::{Budget, CacheOp, JobKey, Phase, RecallId, Scheduler, SequenceId};
 use crate::TokenId;
 
 /// Rows that cost as much as one more or fewer, when there are few: vector kernels work on four
@@ -35,6 +35,8 @@ pub struct Step {
     pub rows: Vec<Row>,
     /// Jobs whose evaluation begins, with the tokens found in the cache.
     pub started: Vec<(JobKey, usize)>,
+    /// Of these, the ones whose first token is drawn from kept logits, without a row.
+    pub recalled: Vec<(JobKey, RecallId)>,
     /// Of the rows, how many belong to prompts.
     pub prefill_rows: usize,
 }
@@ -64,6 +66,7 @@ impl Scheduler {
         step.started = self.release_followers(&mut step.ops);
         let admitted = self.admit(&mut step.ops);
         step.started.extend(admitted);
+        step.recalled = self.recalled(&step.started);
 
         self.forget_surplus(&mut step.ops);
         self.decode_rows(&mut step, budget.jobs);

@@ -41,6 +41,8 @@ pub(super) struct Job {
     pub(super) sequence: SequenceId,
     pub(super) phase: Phase,
     pub(super) reuse: bool,
+    /// Nothing was drawn for it yet.
+    pub(super) is_fresh: bool,
     pub(super) stall: Stall,
     /// Tokens found in the cache at the first admission; later ones don't count.
     pub(super) cached: Option<usize>,
@@ -61,6 +63,7 @@ impl Job {
             sequence: 0,
             phase: Phase::Run,
             reuse,
+            is_fresh: true,
             stall: Stall::None,
             cached: None,
         }

@@ -18,6 +18,7 @@ mod batch;
 pub mod cost;
 mod job;
 mod prefix;
+mod recall;
 pub mod round;
 mod store;
 
@@ -26,6 +27,8 @@ use std::collections::VecDeque;
 use crate::TokenId;
 pub use batch::{Row, Step};
 use job::{Job, Phase, Sequence};
+use recall::Recall;
+pub use recall::{Keep, RecallId};
 pub use store::StoreId;
 use store::{Put, Store};
 
@@ -55,6 +58,8 @@ pub struct Limits {
     pub row_group: usize,
     /// Tokens whose KV the host's memory has room for; 0: nothing is moved out.
     pub stored_tokens: usize,
+    /// Prompts whose last logits the host's memory has room for; 0: none are kept.
+    pub logits_kept: usize,
 }
 
 /// How large the next step may be.
@@ -130,6 +135,7 @@ pub struct Scheduler {
     running: Vec<Job>,
     sequences: Vec<Sequence>,
     store: Store,
+    recall: Recall,
     /// Counts plans; orders uses of sequences.
     clock: u64,
     /// Counts what gives up cells.
@@ -160,6 +166,7 @@ impl Scheduler {
             } else {
                 0
             }),
+            recall: Recall::new(limits.logits_kept),
             clock: 0,
             releases: 0,
             admission_paused: false,
@@ -347,6 +354,7 @@ impl Scheduler {
     /// The returned operation forgets rejected drafts.
     pub fn advance(&mut self, key: JobKey, sampled: &[TokenId]) -> Option<CacheOp> {
         let job = self.running.iter_mut().find(|j| j.key == key)?;
+        (job.is_fresh, job.awaited) = (false, false);
         let evaluated = job.evaluated;
         let accepted = job.accept(sampled);
         (accepted < evaluated).then_some(CacheOp::Cut {

@@ -25,10 +25,10 @@ pub(super) fn common_prefix(a: &[TokenId], b: &[TokenId]) -> usize {
 }
 
 impl Scheduler {
-    /// The longest prefix of `tokens` that some sequence holds. The last token is left out: its
-    /// logits are needed, so it is always evaluated.
+    /// The longest prefix of `tokens` that some sequence holds. The last token is left out when its logits are
+    /// needed, so that it is evaluated.
     pub(super) fn best_match(&self, tokens: &[TokenId]) -> Option<Match> {
-        let wanted = &tokens[..tokens.len().saturating_sub(1)];
+        let wanted = self.reusable(tokens);
         let kept = self
             .sequences
             .iter()
@@ -58,7 +58,7 @@ impl Scheduler {
     /// Tokens of a prompt that need not be evaluated.
     pub(super) fn known_tokens(&self, tokens: &[TokenId]) -> usize {
         let here = self.best_match(tokens).map_or(0, |m| m.tokens);
-        let wanted = &tokens[..tokens.len().saturating_sub(1)];
+        let wanted = self.reusable(tokens);
         let stored = self.store.find(wanted).map_or(0, |stored| stored.tokens);
         here.max(stored)
     }

@@ -12,8 +12,16 @@ mod world;
 
 use world::*;
 
+/// Some prompts come again as they were.
+fn tail() -> impl Strategy<Value = Vec<TokenId>> {
+    prop_oneof![
+        3 => prop::collection::vec(0..3i32, 1..30),
+        1 => prop_oneof![Just(vec![2]), Just(vec![1, 2, 0, 1])],
+    ]
+}
+
 fn wish() -> impl Strategy<Value = Wish> {
-    let prompt = (0usize..4, prop::collection::vec(0..3i32, 1..30)).prop_map(|(shared, tail)| {
+    let prompt = (0usize..4, tail()).prop_map(|(shared, tail)| {
         let mut prompt: Vec<TokenId> = (0..shared as i32 * 20).map(|i| i % 3).collect();
         prompt.extend(tail);
         prompt
@@ -53,8 +61,9 @@ proptest! {
         drafts: bool,
         can_cut: bool,
         stored_tokens in prop_oneof![Just(0usize), 20..60usize, Just(500usize)],
+        logits_kept in 0..4usize,
     ) {
-        let limits = Limits { slots, sequences: slots + spare, kv_tokens, batch_tokens, can_cut, row_group: 4, stored_tokens };
+        let limits = Limits { slots, sequences: slots + spare, kv_tokens, batch_tokens, can_cut, row_group: 4, stored_tokens, logits_kept };
         run(limits, drafts, &wishes);
     }
 }
@@ -96,6 +105,7 @@ proptest! {
         drafts: bool,
         can_cut in prop::bool::weighted(0.8),
         traffic in traffic(),
+        logits_kept in 0..4usize,
     ) {
         let traffic = Traffic {
             // Recurrent memory can't take rows back: such models begin anew, as `lost_at` has it.
@@ -103,7 +113,7 @@ proptest! {
             ..traffic
         };
         let kv_tokens = if can_cut { kv_tokens } else { 4_000 };
-        let limits = Limits { slots, sequences: slots + spare, kv_tokens, batch_tokens, can_cut, row_group: 4, stored_tokens: 0 };
+        let limits = Limits { slots, sequences: slots + spare, kv_tokens, batch_tokens, can_cut, row_group: 4, stored_tokens: 0, logits_kept };
         run_with(limits, drafts, &wishes, traffic);
     }
 }
@@ -124,6 +134,7 @@ fn limits() -> Limits {
         can_cut: true,
         row_group: 32,
         stored_tokens: 2000,
+        logits_kept: 4,
     }
 }
 
@@ -143,15 +154,30 @@ fn a_shared_prompt_is_evaluated_once_even_by_jobs_that_arrive_together() {
     let prompt: Vec<TokenId> = (0..300).map(|i| i % 7).collect();
     let wishes: Vec<Wish> = (0..4).map(|_| plain(prompt.clone(), 3, 0)).collect();
     let world = run(limits(), false, &wishes);
-    // The prompt once; the last token and two generated ones for each of the other three.
-    assert_eq!(world.rows_total, 300 + 2 + 3 * 3);
+    // The prompt once, and two generated tokens for each: all draw the first one from the same logits.
+    assert_eq!(world.rows_total, 300 + 4 * 2);
+    let without = Limits {
+        logits_kept: 0,
+        ..limits()
+    };
+    assert_eq!(run(without, false, &wishes).rows_total, 300 + 2 + 3 * 3);
 }
 
 #[test]
-fn a_repeated_prompt_costs_one_row() {
+fn a_repeated_prompt_costs_no_row() {
     let prompt: Vec<TokenId> = (0..200).map(|i| i % 7).collect();
-    let wishes = vec![plain(prompt.clone(), 2, 0), plain(prompt, 2, 70)];
-    assert_eq!(run(limits(), false, &wishes).rows_total, 201 + 2);
+    let wishes = vec![plain(prompt.clone(), 2, 0), plain(prompt.clone(), 2, 70)];
+    assert_eq!(run(limits(), false, &wishes).rows_total, 201 + 1);
+    // Something else in between moves it to the host's memory.
+    let between = plain(vec![1; 30], 2, 40);
+    let wishes = [wishes, vec![between]].concat();
+    assert_eq!(run(limits(), false, &wishes).rows_total, 201 + 1 + 31);
+    // Without logits the last token is evaluated again.
+    let without = Limits {
+        logits_kept: 0,
+        ..limits()
+    };
+    assert_eq!(run(without, false, &wishes).rows_total, 201 + 2 + 31);
 }
 
 #[test]
@@ -236,6 +262,7 @@ fn a_job_that_was_sent_back_waits_for_another_to_finish() {
         can_cut: true,
         row_group: 32,
         stored_tokens: 2000,
+        logits_kept: 4,
     };
     let shared: Vec<TokenId> = (0..60).map(|i| i % 7).collect();
     let other: Vec<TokenId> = (0..50).map(|i| i % 5).collect();
@@ -448,8 +475,8 @@ fn a_prefix_that_nobody_computes_with_is_moved_out_and_comes_back() {
             world.step(&wishes, budget);
             lived = lived.max(world.kv().used());
         }
-        // Its own tokens; the third begins where the first ended.
-        let expected = [201, 129, 2][key];
+        // Its own tokens; the third begins where the first ended, and draws its first token from kept logits.
+        let expected = [201, 129, 1][key];
         assert_eq!(world.rows_total - rows, expected, "job {key}");
     }
     // Beside the second job the first one's cells were free.

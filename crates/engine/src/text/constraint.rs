@@ -1,14 +1,18 @@
 //! Constraints on what a model may write: JSON, JSON schemas, grammars, forced tool calls.
 //!
 //! Owns the choice of grammar for a request and the state that follows an answer token by
-//! token. JSON and calls run on `llguidance`, GBNF on our own automaton in `gbnf`. Sampling is
-//! elsewhere: this only says which tokens are allowed.
+//! token. Calls that a model may make begin their constraint themselves (`lazy`). JSON and calls run
+//! on `llguidance`, GBNF on our own automaton in `gbnf`. Sampling is elsewhere: this only says which
+//! tokens are allowed.
 
+mod lazy;
 mod preamble;
 mod schema;
 mod tools;
 mod vocabulary;
+mod watch;
 
+use std::collections::HashSet;
 use std::sync::Arc;
 
 use llguidance::Matcher;
@@ -18,9 +22,11 @@ use crate::{Chat, Error, Format, TokenId, ToolChoice};
 use super::dialect::{CallSyntax, Dialect};
 use super::gbnf;
 use super::parse::Start;
+use lazy::Lazy;
 use preamble::{Preamble, PreambleState, Verdict};
 pub(in crate::text) use vocabulary::Trie;
 pub use vocabulary::Vocabulary;
+use watch::Watch;
 
 /// What an answer must look like; made once per request.
 #[derive(Clone)]
@@ -34,6 +40,8 @@ pub struct Constraint {
 enum Grammar {
     Guidance(Box<Matcher>),
     Gbnf(gbnf::State),
+    /// Only for calls, once they begin.
+    Lazy(Box<Lazy>),
 }
 
 impl std::fmt::Debug for Constraint {
@@ -87,6 +95,45 @@ impl Constraint {
             preamble,
             grammar: Grammar::Guidance(Box::new(matcher)),
         }))
+    }
+
+    /// The constraint for calls that an otherwise free answer to `chat` may hold: it begins behind the
+    /// marker of a call. `shown` are the control tokens that the parser sees.
+    ///
+    /// `None` where no call is possible, and where none can be enforced: the dialect has no marker or no
+    /// grammar, or a schema has none. What the model writes is then read as it comes.
+    pub(in crate::text) fn for_calls(
+        chat: &Chat,
+        dialect: Dialect,
+        start: Start,
+        vocabulary: &Vocabulary,
+        shown: &Arc<HashSet<TokenId>>,
+    ) -> Option<Self> {
+        if chat.tools.is_empty() || chat.tool_choice != ToolChoice::Auto {
+            return None;
+        }
+        let opened = match tools::opened(chat, dialect.calls, vocabulary) {
+            Ok(opened) => opened?,
+            Err(error) => {
+                tracing::debug!(%error, "tool calls are not constrained");
+                return None;
+            }
+        };
+        let grammar = match vocabulary.compile(&opened.lark) {
+            Ok(grammar) => grammar,
+            Err(reason) => {
+                tracing::debug!(reason, "tool calls are not constrained");
+                return None;
+            }
+        };
+        let watch = Watch::new(opened.markers, dialect.reasoning, start);
+        let (shown, parallel) = (Arc::clone(shown), chat.parallel_tool_calls);
+        let lazy = Lazy::new(vocabulary.clone(), shown, watch, grammar, parallel);
+        Some(Self {
+            vocabulary: vocabulary.clone(),
+            preamble: None,
+            grammar: Grammar::Lazy(Box::new(lazy)),
+        })
     }
 
     fn gbnf(source: &str, vocabulary: &Vocabulary) -> Result<Self, Error> {
@@ -185,6 +232,10 @@ impl ConstraintState {
                 }
                 allowed
             }
+            Grammar::Lazy(lazy) => {
+                lazy.mask(logits);
+                return Ok(());
+            }
         };
         if let Some(preamble) = &self.preamble {
             preamble.allow_gap(&mut allowed);
@@ -227,6 +278,10 @@ impl ConstraintState {
                 if !state.accept(index).map_err(inference)? {
                     return Err(refused());
                 }
+            }
+            Grammar::Lazy(lazy) => {
+                lazy.accept(index);
+                return Ok(());
             }
         }
         self.accepted += 1;
@@ -271,6 +326,7 @@ impl ConstraintState {
                     && (matcher.is_stopped() || matcher.is_accepting().unwrap_or(false))
             }
             Grammar::Gbnf(state) => state.is_accepting(),
+            Grammar::Lazy(lazy) => lazy.is_accepting(),
         }
     }
 
@@ -290,13 +346,14 @@ impl ConstraintState {
         match &self.grammar {
             Grammar::Guidance(matcher) => !matcher.is_error() && matcher.is_stopped(),
             Grammar::Gbnf(state) => state.is_over(),
+            Grammar::Lazy(lazy) => lazy.is_finished(),
         }
     }
 
     /// Takes the last `tokens` back, as far as the grammar itself took them.
     ///
-    /// Errors: [`Error::Inference`] beyond that (reasoning before the grammar can't be taken
-    /// back); the state is then unchanged.
+    /// Errors: [`Error::Inference`] beyond that (reasoning before the grammar and answers that are
+    /// constrained only in calls can't be taken back); the state is then unchanged.
     pub fn rollback(&mut self, tokens: usize) -> Result<(), Error> {
         if tokens == 0 {
             return Ok(());
@@ -314,7 +371,7 @@ impl ConstraintState {
             Grammar::Guidance(matcher) if tokens > 0 => {
                 matcher.rollback(tokens).map_err(inference)?;
             }
-            Grammar::Guidance(_) => {}
+            Grammar::Guidance(_) | Grammar::Lazy(_) => {}
             Grammar::Gbnf(state) => state.rollback(tokens),
         }
         self.accepted -= tokens;
@@ -331,6 +388,7 @@ fn grammar_allows(grammar: &mut Grammar, token: u32) -> Result<bool, Error> {
             Ok(matcher.validate_tokens(&[token]).map_err(inference)? == 1)
         }
         Grammar::Gbnf(state) => state.allows(token).map_err(inference),
+        Grammar::Lazy(lazy) => Ok(lazy.allows(token)),
     }
 }
 

@@ -33,7 +33,7 @@ impl Random {
 pub(crate) struct Model {
     pub(crate) vocabulary: Vocabulary,
     pub(crate) bytes: Vec<Vec<u8>>,
-    end: TokenId,
+    pub(crate) end: TokenId,
 }
 
 impl Model {
@@ -49,7 +49,7 @@ impl Model {
     }
 
     /// Tokens that a mask leaves.
-    fn allowed(&self, state: &mut ConstraintState) -> Vec<TokenId> {
+    pub(crate) fn allowed(&self, state: &mut ConstraintState) -> Vec<TokenId> {
         let mut logits = vec![0.0; self.bytes.len()];
         state.mask(&mut logits).unwrap();
         (0..)
@@ -114,7 +114,7 @@ impl Model {
     }
 
     /// A token that brings the end nearer.
-    fn closing(&self, allowed: &[TokenId], random: &mut Random) -> TokenId {
+    pub(crate) fn closing(&self, allowed: &[TokenId], random: &mut Random) -> TokenId {
         if allowed.contains(&self.end) {
             return self.end;
         }
@@ -161,7 +161,7 @@ fn json_mode_gives_objects() {
 }
 
 /// `text` as JSON; `None` if a number in it is larger than serde_json can keep.
-fn parsed(text: &str, shown: &dyn std::fmt::Display) -> Option<Value> {
+pub(crate) fn parsed(text: &str, shown: &dyn std::fmt::Display) -> Option<Value> {
     match serde_json::from_str(text) {
         Ok(value) => Some(value),
         Err(error) if error.to_string().contains("number out of range") => {
@@ -243,7 +243,7 @@ fn schemas_that_cannot_be_enforced_are_refused_with_their_field() {
     }
 }
 
-fn tools() -> Vec<Tool> {
+pub(crate) fn tools() -> Vec<Tool> {
     let tool = |name: &str, parameters: Option<Value>| Tool {
         name: name.into(),
         description: None,

@@ -4,6 +4,7 @@
 mod constraint;
 mod gbnf;
 mod hostile;
+mod lazy;
 mod parser;
 mod template;
 mod vocabulary;

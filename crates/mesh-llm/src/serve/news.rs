@@ -91,6 +91,11 @@ enum News {
         model: String,
         reason: String,
     },
+    /// All of it runs on another machine.
+    ModelWhole {
+        model: String,
+        host: String,
+    },
     ModelGone(String),
     Joined {
         mesh: MeshId,
@@ -123,6 +128,7 @@ impl News {
             Self::ModelGoesOn { model, layout } => format!("model `{model}` goes on {layout}"),
             Self::ModelFailed { model, reason } => format!("`{model}` failed: {reason}"),
             Self::ModelWaits { model, reason } => format!("`{model}` waits: {reason}"),
+            Self::ModelWhole { model, host } => format!("model `{model}` runs whole on {host}"),
             Self::ModelGone(model) => format!("`{model}` is dropped"),
             Self::Joined { mesh, name } => {
                 let short = mesh.short();
@@ -160,6 +166,9 @@ impl News {
             }
             Self::ModelWaits { model, reason } => {
                 ("model_waits", json!({ "model": model, "reason": reason }))
+            }
+            Self::ModelWhole { model, host } => {
+                ("model_elsewhere", json!({ "model": model, "host": host }))
             }
             Self::ModelGone(model) => ("model_gone", json!({ "model": model })),
             Self::Joined { mesh, name } => (
@@ -220,6 +229,12 @@ fn of_models(before: &Snapshot, now: &Snapshot, news: &mut Vec<News>) {
                 news.push(News::ModelWaits {
                     model: model.name.clone(),
                     reason: reason.clone(),
+                });
+            }
+            ModelState::Elsewhere { host } if was != Some(&model.state) => {
+                news.push(News::ModelWhole {
+                    model: model.name.clone(),
+                    host: host.clone(),
                 });
             }
             _ => {}

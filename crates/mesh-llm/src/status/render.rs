@@ -289,6 +289,7 @@ fn phase(model: &Model) -> String {
                 false => format!("waiting: {reason}"),
             }
         }
+        ModelPhase::Elsewhere => model.reason.as_deref().map(plain).unwrap_or_default(),
         ModelPhase::Dropping => "dropping".to_owned(),
         ModelPhase::Failed => {
             let reason = model.reason.as_deref().map(plain).unwrap_or_default();

@@ -291,7 +291,7 @@ async fn ask(api_url: String, question: Value, begun: impl FnOnce(&str, &str) + 
 }
 
 /// Pieces of a stream that have words; the first one opens the answer and has none.
-fn pieces(text: &str) -> usize {
+pub(crate) fn pieces(text: &str) -> usize {
     text.matches("\"content\":\"").count() - text.matches("\"content\":\"\"").count()
 }
 

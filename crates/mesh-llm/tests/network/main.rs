@@ -11,6 +11,9 @@ mod hosts;
 #[cfg(all(target_os = "linux", feature = "solo"))]
 mod lan;
 #[cfg(all(target_os = "linux", feature = "solo"))]
+#[path = "../losses/mod.rs"]
+mod losses;
+#[cfg(all(target_os = "linux", feature = "solo"))]
 mod split;
 
 use std::process::ExitCode;

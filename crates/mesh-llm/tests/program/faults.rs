@@ -8,9 +8,8 @@ use serde_json::{Value, json};
 use testkit::model::ModelSpec;
 use tokio::time::{sleep, timeout};
 
-use crate::alphabet::{
-    HOST_GB, LARGE_CONTEXT, WORKER_GB, assert_alphabet, wants_every_loss, write_large_alphabet,
-};
+use crate::alphabet::wants_every_loss;
+use crate::losses::{Loss, Phase, Said, Subject, anew, pause};
 use crate::several::{Node, question};
 
 /// Workers beyond the two that have layers. Whoever was lost is not asked again for a while, nor is who
@@ -40,21 +39,24 @@ impl Harm {
             Self::Stop => "STOP",
         }
     }
-}
 
-/// What the ring does meanwhile.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Phase {
-    Prompt,
-    Answer,
+    /// What was done to whom, for the table of losses.
+    pub(crate) fn done_to(self, whom: &str) -> String {
+        match self {
+            Self::Kill => format!("kill -9 of {whom}"),
+            Self::Stop => format!("SIGSTOP of {whom}"),
+        }
+    }
 }
 
 /// What came of a loss.
 struct Outcome {
     /// What the streams said.
-    texts: Vec<String>,
+    said: Vec<Said>,
     /// From the loss to the end of the last answer.
     took: Duration,
+    /// The longest of the streams' pauses.
+    pause: Duration,
     /// Stages on machines that had none before.
     new: usize,
     /// Stages that computed rows again when streams went on where they had been.
@@ -68,17 +70,25 @@ pub(crate) struct Ring {
     started: usize,
     worker_gb: String,
     model: String,
+    /// What all nodes are started with besides: a worker may become the host.
+    more: &'static [&'static str],
     shelf: tempfile::TempDir,
 }
 
 impl Ring {
-    pub(crate) async fn start(
-        shelf: tempfile::TempDir,
-        model: &str,
-        context: u32,
-        gb: [&str; 2],
-    ) -> Self {
-        Self::start_with(shelf, model, context, gb, &[]).await
+    /// A ring that runs this model.
+    pub(crate) async fn of(subject: Subject) -> Self {
+        let shelf = tempfile::tempdir().unwrap();
+        subject.write(shelf.path());
+        let (name, context) = (subject.name(), subject.context());
+        Self::start_with(
+            shelf,
+            name,
+            context,
+            subject.gigabytes(),
+            subject.arguments(),
+        )
+        .await
     }
 
     async fn start_with(
@@ -86,7 +96,7 @@ impl Ring {
         model: &str,
         context: u32,
         gb: [&str; 2],
-        more: &[&str],
+        more: &'static [&'static str],
     ) -> Self {
         let folder = shelf.path().display().to_string();
         let context = format!("--ctx-size={context}");
@@ -105,6 +115,7 @@ impl Ring {
             started: 0,
             worker_gb: gb[1].to_owned(),
             model: model.to_owned(),
+            more,
             shelf,
         };
         for _ in 0..2 + SPARE {
@@ -124,6 +135,7 @@ impl Ring {
             format!("--max-vram={}", self.worker_gb),
         );
         let arguments = ["--standby", "--models-dir", &folder, &node_name, &room];
+        let arguments = [&arguments[..], self.more].concat();
         let node = Node::join(&self.host.ticket(), &arguments);
         self.workers.insert(name, node);
     }
@@ -177,7 +189,7 @@ impl Ring {
         self.workers[worker].running.signal(name);
     }
 
-    pub(crate) fn question(&self, phase: Phase, tokens: u32) -> Value {
+    fn question(&self, phase: Phase, tokens: u32) -> Value {
         let mut question = question(tokens, true);
         question["model"] = self.model.as_str().into();
         question["stream_options"] = json!({ "include_usage": true });
@@ -188,26 +200,26 @@ impl Ring {
         question
     }
 
-    /// So many streams lose the worker at `place`.
+    /// So many streams with this question lose the worker at `place`.
     async fn strike(
         &mut self,
         harm: Harm,
         place: usize,
-        (phase, streams, tokens): (Phase, usize, u32),
+        (phase, streams): (Phase, usize),
+        question: &Value,
     ) -> Outcome {
         self.are_known().await;
         self.runs().await;
         let stages = self.stages().await;
         assert_eq!(stages.len(), 3, "{stages:?}");
         let (victim, second) = (stages[place].clone(), stages[1].clone());
-        let question = self.question(phase, tokens);
         let strike = || {
             // What was logged before belongs to another loss.
             drop(self.host.running.log());
             self.signal(&victim, harm.signal());
             Instant::now()
         };
-        let asking = (0..streams).map(|_| self.host.ask(&question));
+        let asking = (0..streams).map(|_| self.host.ask(question));
         let asking = futures::future::join_all(asking);
         let (answers, began) = match phase {
             Phase::Answer => {
@@ -236,9 +248,14 @@ impl Ring {
                 tokio::join!(asking, striking)
             }
         };
-        let texts = answers.into_iter().map(|answer| answer.content_of(tokens));
-        let texts = futures::future::join_all(texts).await;
+        let tokens = tokens_of(question);
+        let ends = answers.into_iter().map(|mut answer| async move {
+            answer.ends_after(tokens).await;
+            (Said::of(&answer.text), pause(began, &answer.arrivals))
+        });
+        let ends = futures::future::join_all(ends).await;
         let took = began.elapsed();
+        let (said, pauses): (Vec<Said>, Vec<Duration>) = ends.into_iter().unzip();
         self.runs().await;
         let now = self.stages().await;
         let new = now.iter().filter(|name| !stages.contains(name)).count();
@@ -251,19 +268,108 @@ impl Ring {
         self.workers.remove(&victim);
         self.hire();
         Outcome {
-            texts,
+            said,
             took,
+            pause: pauses.into_iter().max().unwrap_or_default(),
             new,
             again,
         }
     }
+
+    /// So many streams lose the worker at `place`; says what came of it.
+    async fn loses(
+        &mut self,
+        subject: Subject,
+        harm: Harm,
+        place: usize,
+        (phase, streams, letters): (Phase, usize, u32),
+    ) -> Outcome {
+        let question = subject.question(phase, letters);
+        let outcome = self.strike(harm, place, (phase, streams), &question).await;
+        assert_eq!(outcome.said.len(), streams);
+        let Outcome {
+            took, new, again, ..
+        } = &outcome;
+        eprintln!(
+            "{harm:?} at {place}, {phase:?}, {streams} streams: {took:.1?}, {new} new, {again:?} computed again",
+        );
+        subject.check(&outcome.said, letters);
+        let whole = match subject.is_exact() {
+            true => None,
+            false => Some(undisturbed(&self.host, &question).await),
+        };
+        let loss = Loss {
+            subject,
+            harm: &harm.done_to(&format!("worker {}", place + 1)),
+            phase,
+            pause: Some(outcome.pause),
+        };
+        loss.record(&outcome.said, whole.as_ref());
+        outcome
+    }
+
+    /// What the ring says when nothing is lost, beside what the whole model says on one machine: the same, where one
+    /// stream with a short prompt makes all batches the same.
+    async fn says_what_the_whole_model_says(
+        &self,
+        subject: Subject,
+        cases: &[(Phase, usize, u32)],
+    ) {
+        let path = self.shelf.path().join(format!("{}.gguf", self.model));
+        let model = format!("--model={}", path.display());
+        let alone = ["--no-mesh", "--ctx-size=8192", &model];
+        let alone = Node::start(&[&alone[..], self.more].concat());
+        for &(phase, streams, letters) in cases {
+            let question = subject.question(phase, letters);
+            let whole = undisturbed(&alone, &question).await;
+            let answers = (0..streams).map(|_| says(&self.host, &question));
+            let said = futures::future::join_all(answers).await;
+            let loss = Loss {
+                subject,
+                harm: "none, against the whole model",
+                phase,
+                pause: None,
+            };
+            loss.record(&said, Some(&whole));
+            if (phase, streams) == (Phase::Answer, 1) {
+                assert_eq!(said[0].text, whole.text, "three machines say what one says");
+            }
+        }
+    }
 }
 
-/// Every stream says what it would have said, whichever worker is lost, and when.
+/// Tokens of the answer that a question asks for.
+pub(crate) fn tokens_of(question: &Value) -> u32 {
+    let tokens = question["max_tokens"].as_u64().unwrap();
+    u32::try_from(tokens).unwrap()
+}
+
+/// What a node says.
+async fn says(node: &Node, question: &Value) -> Said {
+    let mut answer = node.ask(question).await;
+    answer.ends_after(tokens_of(question)).await;
+    Said::of(&answer.text)
+}
+
+/// What a node says when nothing happens, and nothing of it is known.
+pub(crate) async fn undisturbed(node: &Node, question: &Value) -> Said {
+    says(node, &anew(question)).await
+}
+
+/// Every stream comes to its end, and where rounding decides nothing, says what it would have said, whichever worker is
+/// lost, and when.
 async fn nothing_is_lost_by(harm: Harm) {
-    let shelf = tempfile::tempdir().unwrap();
-    write_large_alphabet(shelf.path());
-    let mut ring = Ring::start(shelf, "alphabet", LARGE_CONTEXT, [HOST_GB, WORKER_GB]).await;
+    let subject = Subject::wanted();
+    let mut ring = Ring::of(subject).await;
+    if harm == Harm::Kill && !subject.is_exact() {
+        let cases = [
+            (Phase::Answer, 1, 500),
+            (Phase::Prompt, 1, 100),
+            (Phase::Answer, 8, 200),
+            (Phase::Prompt, 8, 100),
+        ];
+        ring.says_what_the_whole_model_says(subject, &cases).await;
+    }
     let mut losses = vec![
         (0, Phase::Answer, 1, 500),
         (1, Phase::Prompt, 1, 100),
@@ -279,26 +385,26 @@ async fn nothing_is_lost_by(harm: Harm) {
         ]);
     }
     for (place, phase, streams, letters) in losses {
-        let outcome = ring.strike(harm, place, (phase, streams, letters)).await;
-        let Outcome {
-            texts,
-            took,
-            new,
-            again,
-        } = outcome;
-        eprintln!(
-            "{harm:?} at {place}, {phase:?}, {streams} streams: {took:.1?}, {new} new, {again:?} computed again",
-        );
-        assert_eq!(texts.len(), streams);
-        if harm == Harm::Kill && phase == Phase::Answer {
+        let what = (phase, streams, letters);
+        let Outcome { new, again, .. } = ring.loses(subject, harm, place, what).await;
+        if subject.is_exact() && harm == Harm::Kill && phase == Phase::Answer {
             // The host and the other worker computed nothing again, unless that one was lost as well.
             let again = again.expect("streams go on where they were");
             assert!((1..=new as u64).contains(&again), "{again} of {new}");
         }
-        for text in texts {
-            assert_alphabet(&text, letters as usize);
-        }
     }
+}
+
+/// The model that is built in, which is not always sure of what it says: streams come to their ends, and what differs
+/// is told.
+#[tokio::test]
+async fn the_starter_model_outlives_a_worker() {
+    let subject = Subject::Starter;
+    let mut ring = Ring::of(subject).await;
+    let alone = [(Phase::Answer, 1, 200)];
+    ring.says_what_the_whole_model_says(subject, &alone).await;
+    let what = (Phase::Answer, 8, 200);
+    ring.loses(subject, Harm::Kill, 1, what).await;
 }
 
 #[tokio::test]
@@ -354,12 +460,13 @@ async fn a_model_of_half_a_billion_parameters_outlives_its_workers() {
         (1, Phase::Answer, STREAMS, &undisturbed),
         (0, Phase::Prompt, 1, &prompted),
     ] {
-        let what = (phase, streams, TOKENS);
-        let Outcome { texts, took, .. } = ring.strike(Harm::Kill, place, what).await;
-        assert_eq!(texts.len(), streams);
-        let parted: Vec<usize> = texts
+        let question = ring.question(phase, TOKENS);
+        let what = (phase, streams);
+        let Outcome { said, took, .. } = ring.strike(Harm::Kill, place, what, &question).await;
+        assert_eq!(said.len(), streams);
+        let parted: Vec<usize> = said
             .iter()
-            .filter_map(|text| differ_at(text, expected))
+            .filter_map(|said| differ_at(&said.text, expected))
             .collect();
         eprintln!(
             "{phase:?}, {streams} streams: {took:.1?}; {} of {streams} differ from the undisturbed text, at {parted:?} of {} characters",

@@ -1,35 +1,36 @@
 //! A model over three machines, of which the one that hosts it is lost: streams go on through whoever
 //! hosts it next. Asked through a client, which loses nothing but time.
 
-use crate::alphabet::{
-    HOST_GB, LARGE_CONTEXT, WORKER_GB, assert_alphabet, wants_every_loss, write_large_alphabet,
-};
-use crate::faults::{Harm, Phase, Ring};
+use std::time::{Duration, Instant};
+
+use crate::alphabet::wants_every_loss;
+use crate::faults::{Harm, Ring, tokens_of, undisturbed};
+use crate::losses::{Loss, Phase, Said, Subject, pause};
 use crate::several::Node;
 
-/// So many streams lose the host; each must say what it would have said.
+/// So many streams lose the host; each must come to its end, and say what it would have said.
 async fn goes_on_without(harm: Harm, phase: Phase, streams: usize, letters: u32) {
-    let shelf = tempfile::tempdir().unwrap();
-    write_large_alphabet(shelf.path());
-    let ring = Ring::start(shelf, "alphabet", LARGE_CONTEXT, [HOST_GB, WORKER_GB]).await;
+    let subject = Subject::wanted();
+    let ring = Ring::of(subject).await;
     let ingress = Node::join(&ring.host.ticket(), &["--client"]);
-    ingress.knows("alphabet", 1).await;
-    let question = ring.question(phase, letters);
+    ingress.knows(subject.name(), 1).await;
+    let question = subject.question(phase, letters);
     let asking = (0..streams).map(|_| ingress.ask(&question));
     let asking = futures::future::join_all(asking);
-    let answers = match phase {
+    let (answers, began) = match phase {
         Phase::Answer => {
             let mut answers = asking.await;
             for answer in &mut answers {
                 answer.chunks(2).await;
             }
             ring.host.running.signal(harm.signal());
+            let began = Instant::now();
             for answer in &answers {
                 assert!(answer.host.as_ref().unwrap().starts_with("host ("));
                 let is_over = answer.text.contains("[DONE]");
                 assert!(!is_over, "it was over before the loss");
             }
-            answers
+            (answers, began)
         }
         // A worker holds the prompt up until then.
         Phase::Prompt => {
@@ -38,20 +39,40 @@ async fn goes_on_without(harm: Harm, phase: Phase, streams: usize, letters: u32)
             let striking = async {
                 ring.holds_prompt().await;
                 ring.host.running.signal(harm.signal());
+                let began = Instant::now();
                 ring.signal(&second, "CONT");
+                began
             };
-            tokio::join!(asking, striking).0
+            tokio::join!(asking, striking)
         }
     };
-    let texts = answers.into_iter().map(|answer| answer.content());
-    for text in futures::future::join_all(texts).await {
-        assert_alphabet(&text, letters as usize);
-    }
+    let tokens = tokens_of(&question);
+    let ends = answers.into_iter().map(|mut answer| async move {
+        answer.ends_after(tokens).await;
+        (Said::of(&answer.text), pause(began, &answer.arrivals))
+    });
+    let ends = futures::future::join_all(ends).await;
+    let (said, pauses): (Vec<Said>, Vec<Duration>) = ends.into_iter().unzip();
+    assert_eq!(said.len(), streams);
+    subject.check(&said, letters);
     // Somebody else hosts it now.
-    let again = ingress.ask(&ring.question(Phase::Answer, 20)).await;
+    let short = subject.question(Phase::Answer, 20);
+    let mut again = ingress.ask(&short).await;
     let host = again.host.clone().unwrap();
     assert!(host.starts_with("worker"), "{host}");
-    assert_alphabet(&again.content().await, 20);
+    again.ends_after(tokens_of(&short)).await;
+    subject.check(&[Said::of(&again.text)], 20);
+    let whole = match subject.is_exact() {
+        true => None,
+        false => Some(undisturbed(&ingress, &question).await),
+    };
+    let loss = Loss {
+        subject,
+        harm: &harm.done_to("the host"),
+        phase,
+        pause: pauses.into_iter().max(),
+    };
+    loss.record(&said, whole.as_ref());
 }
 
 /// So many streams or prompts; all numbers if every loss is wanted.

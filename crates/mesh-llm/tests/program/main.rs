@@ -12,6 +12,8 @@ mod host_faults;
 mod hub;
 mod idle;
 mod joining;
+#[path = "../losses/mod.rs"]
+mod losses;
 mod mesh;
 mod models;
 mod output;

@@ -1,7 +1,7 @@
 //! Several machines: real processes that join over real QUIC on loopback.
 
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use futures::StreamExt;
 use reqwest::{Client, StatusCode};
@@ -137,6 +137,7 @@ impl Node {
             host: host.map(|host| host.to_str().unwrap().to_owned()),
             bytes: response.bytes_stream().boxed(),
             text: String::new(),
+            arrivals: Vec::new(),
         }
     }
 }
@@ -147,6 +148,8 @@ pub(crate) struct Asked {
     pub(crate) host: Option<String>,
     bytes: futures::stream::BoxStream<'static, reqwest::Result<bytes::Bytes>>,
     pub(crate) text: String,
+    /// When each piece of it came.
+    pub(crate) arrivals: Vec<Instant>,
 }
 
 impl Asked {
@@ -157,6 +160,7 @@ impl Asked {
         {
             Some(Ok(bytes)) => {
                 self.text += &String::from_utf8_lossy(&bytes);
+                self.arrivals.push(Instant::now());
                 true
             }
             Some(Err(error)) => panic!("{error} after {}", self.text),
@@ -179,6 +183,11 @@ impl Asked {
 
     /// What an answer of exactly so many tokens says, whose question asked for the usage.
     pub(crate) async fn content_of(mut self, tokens: u32) -> String {
+        self.ends_after(tokens).await
+    }
+
+    /// Reads such an answer to its end.
+    pub(crate) async fn ends_after(&mut self, tokens: u32) -> String {
         while self.read().await {}
         let chunks = self
             .text

@@ -21,7 +21,7 @@ const FIRST_WINDOW_BYTES: u64 = 512 * 1_024;
 
 const _: () = assert!(FLOOR_BYTES <= FIRST_WINDOW_BYTES);
 
-/// Makes the controllers of all connections.
+/// Makes the controllers of all connections but those for bulk.
 #[derive(Debug)]
 pub(super) struct FlooredCubic;
 

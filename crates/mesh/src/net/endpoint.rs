@@ -1,16 +1,20 @@
-//! Owns the settings of the iroh endpoint and of its QUIC connections.
+//! Owns the settings of the iroh endpoint and of its QUIC connections, and at which ports it is bound.
 
 use std::io::ErrorKind;
-use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 use std::sync::Arc;
 use std::time::Duration;
 
-use iroh::endpoint::{BindError, BindOpts, Builder, QuicTransportConfig, VarInt, presets};
+use iroh::endpoint::{
+    BindError, BindOpts, Builder, QuicTransportConfig, QuicTransportConfigBuilder, VarInt, presets,
+};
 use iroh::{Endpoint, RelayConfig, RelayMap, RelayMode, RelayUrl, SecretKey};
 use iroh_mdns_address_lookup::MdnsAddressLookup;
+use tokio::time::sleep;
 
 use super::congestion::FlooredCubic;
 use super::{ALPN_JOIN, ALPN_PEER, MeshError, Network, Relays};
+use crate::identity::{Ports, StateDir};
 
 /// Most unread bytes of one stream. With 4 MiB connections were seen to die of "too many gaps".
 const STREAM_WINDOW_BYTES: u32 = 2 * 1_024 * 1_024;
@@ -27,16 +31,106 @@ const STREAMS_MAX: u32 = 512;
 /// Name under which members announce themselves by multicast.
 const LOCAL_SERVICE: &str = "mesh-llm";
 
+/// How often a port of the last time is tried. An endpoint that this process has just left closes its
+/// sockets in the background.
+const FREE_TRIES: u32 = 8;
+
+/// How long between two tries.
+const FREE_INTERVAL: Duration = Duration::from_millis(25);
+
 /// Opens the endpoint of a node. Accepting connections is up to the caller.
-pub(crate) async fn bind(key: SecretKey, network: &Network) -> Result<Endpoint, MeshError> {
+///
+/// Where no port is asked for it takes those that `state` remembers, so that addresses which others
+/// have written down lead here again; whichever are free instead if these are not. It then remembers
+/// the ports it has.
+pub(crate) async fn bind(
+    key: SecretKey,
+    network: &Network,
+    state: Option<&StateDir>,
+) -> Result<Endpoint, MeshError> {
+    let pinned = Ports {
+        v4: network.port,
+        v6: network.port,
+    };
+    let Some(state) = state.filter(|_| network.direct && network.port == 0) else {
+        return bind_at(key, network, pinned).await;
+    };
+    let kept = state.ports().unwrap_or_else(|error| {
+        tracing::debug!(%error, "the ports of the last time are not known");
+        None
+    });
+    let free = still_free(kept.unwrap_or_default(), network.ip).await;
+    let endpoint = match bind_at(key.clone(), network, free).await {
+        Err(error) if free != Ports::default() => {
+            tracing::debug!(%error, ?free, "the ports of the last time can't be used");
+            bind_at(key, network, Ports::default()).await?
+        }
+        bound => bound?,
+    };
+    let ports = ports_of(&endpoint);
+    if kept != Some(ports)
+        && let Err(error) = state.set_ports(ports)
+    {
+        tracing::debug!(%error, "the next start will take other ports");
+    }
+    Ok(endpoint)
+}
+
+/// Those of `kept` that can be used, if this machine has such addresses at all.
+async fn still_free(kept: Ports, ip: Option<IpAddr>) -> Ports {
+    let v4 = ip.unwrap_or(Ipv4Addr::UNSPECIFIED.into());
+    let v6 = ip.unwrap_or(Ipv6Addr::UNSPECIFIED.into());
+    Ports {
+        v4: if v4.is_ipv4() {
+            free_or_any(v4, kept.v4).await
+        } else {
+            0
+        },
+        v6: if v6.is_ipv6() {
+            free_or_any(v6, kept.v6).await
+        } else {
+            0
+        },
+    }
+}
+
+/// `port` if it can be used; 0 if not, which means any.
+async fn free_or_any(ip: IpAddr, port: u16) -> u16 {
+    if port == 0 {
+        return 0;
+    }
+    for _ in 0..FREE_TRIES {
+        match UdpSocket::bind((ip, port)).map(drop) {
+            Ok(()) => return port,
+            Err(error) if error.kind() == ErrorKind::AddrInUse => sleep(FREE_INTERVAL).await,
+            Err(_) => break,
+        }
+    }
+    tracing::debug!(%ip, port, "the UDP port of the last time is not to be had");
+    0
+}
+
+fn ports_of(endpoint: &Endpoint) -> Ports {
+    let bound = endpoint.bound_sockets();
+    let port = |is_meant: fn(&SocketAddr) -> bool| {
+        let socket = bound.iter().copied().find(is_meant);
+        socket.map_or(0, |socket| socket.port())
+    };
+    Ports {
+        v4: port(SocketAddr::is_ipv4),
+        v6: port(SocketAddr::is_ipv6),
+    }
+}
+
+async fn bind_at(key: SecretKey, network: &Network, ports: Ports) -> Result<Endpoint, MeshError> {
     if !network.direct && network.relays == Relays::None {
         return Err(MeshError::NoPath);
     }
     let builder = relays(&network.relays)?
         .secret_key(key)
         .alpns(vec![ALPN_JOIN.to_vec(), ALPN_PEER.to_vec()])
-        .transport_config(transport(network.idle));
-    let endpoint = sockets(builder, network)?
+        .transport_config(transport(network.idle).build());
+    let endpoint = sockets(builder, network, ports)?
         .bind()
         .await
         .map_err(|error| why_not_bound(&error, network.port))?;
@@ -72,32 +166,35 @@ fn relays(relays: &Relays) -> Result<Builder, MeshError> {
     })
 }
 
-fn sockets(builder: Builder, network: &Network) -> Result<Builder, MeshError> {
+fn sockets(builder: Builder, network: &Network, ports: Ports) -> Result<Builder, MeshError> {
     let failed = |error: &dyn std::fmt::Display| MeshError::Bind(error.to_string());
     if !network.direct {
         return Ok(builder.clear_ip_transports());
     }
-    match (network.ip, network.port) {
-        (None, 0) => Ok(builder),
-        (None, port) => builder
+    match network.ip {
+        None if ports == Ports::default() => Ok(builder),
+        None => builder
             .clear_ip_transports()
-            .bind_addr(SocketAddr::from((Ipv4Addr::UNSPECIFIED, port)))
+            .bind_addr(SocketAddr::from((Ipv4Addr::UNSPECIFIED, ports.v4)))
             .map_err(|error| failed(&error))?
             // Machines without IPv6 are common, and so are those where it is switched off.
             .bind_addr_with_opts(
-                SocketAddr::from((Ipv6Addr::UNSPECIFIED, port)),
+                SocketAddr::from((Ipv6Addr::UNSPECIFIED, ports.v6)),
                 BindOpts::default().set_is_required(false),
             )
             .map_err(|error| failed(&error)),
-        (Some(ip), port) => builder
-            .clear_ip_transports()
-            .bind_addr(SocketAddr::from((ip, port)))
-            .map_err(|error| failed(&error)),
+        Some(ip) => {
+            let port = if ip.is_ipv4() { ports.v4 } else { ports.v6 };
+            builder
+                .clear_ip_transports()
+                .bind_addr(SocketAddr::from((ip, port)))
+                .map_err(|error| failed(&error))
+        }
     }
 }
 
-/// QUIC settings of all connections.
-fn transport(idle: Duration) -> QuicTransportConfig {
+/// QUIC settings of all connections. Those for bulk change some.
+pub(super) fn transport(idle: Duration) -> QuicTransportConfigBuilder {
     let idle_ms = u32::try_from(idle.as_millis()).unwrap_or(u32::MAX);
     QuicTransportConfig::builder()
         .congestion_controller_factory(Arc::new(FlooredCubic))
@@ -109,7 +206,6 @@ fn transport(idle: Duration) -> QuicTransportConfig {
         .datagram_receive_buffer_size(None)
         .max_idle_timeout(Some(VarInt::from_u32(idle_ms).into()))
         .keep_alive_interval(idle / 4)
-        .build()
 }
 
 /// Members on the same network find each other's addresses without any server.
@@ -123,3 +219,6 @@ fn discover_locally(endpoint: &Endpoint) {
         (_, Err(error)) => tracing::debug!(%error, "the endpoint is closed"),
     }
 }
+
+#[cfg(test)]
+mod tests;

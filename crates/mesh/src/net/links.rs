@@ -19,13 +19,13 @@ pub struct Link {
     pub path: Path,
     /// Round trip on that way.
     pub round_trip: Duration,
-    /// Bytes sent in UDP packets, over all paths.
+    /// Bytes sent in UDP packets, over all paths, those for bulk beside it included.
     pub sent_bytes: u64,
-    /// Bytes received in UDP packets, over all paths.
+    /// Bytes received in UDP packets, over all paths, those for bulk beside it included.
     pub received_bytes: u64,
     /// How long the connection stands.
     pub age: Duration,
-    /// Application streams that are open.
+    /// Application streams that are open, those for bulk included.
     pub streams: usize,
 }
 

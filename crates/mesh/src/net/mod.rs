@@ -1,7 +1,8 @@
 //! Owns the iroh endpoint, connections and streams, and the actor that drives `proto`.
 //!
-//! Two protocols: `join` redeems a ticket; `peer` connects two members, one connection for each pair.
-//! Both sides of a `peer` connection show their membership first. Its first stream then carries the
+//! Three protocols: `join` redeems a ticket; `peer` connects two members, one connection for each pair;
+//! `bulk` is beside that one, opened by who fetches much, and ends with it. Both sides of a `peer` or
+//! `bulk` connection show their membership first. The first stream of `peer` then carries the
 //! messages of `proto`; all others belong to the application, after one byte that says what they are.
 //!
 //! What is read here has a size limit, and a deadline once it is due: first messages, messages of
@@ -15,6 +16,7 @@
 
 mod actor;
 mod address;
+mod bulk;
 mod clock;
 mod close;
 mod congestion;
@@ -25,6 +27,7 @@ mod hello;
 mod join;
 mod links;
 mod peer;
+mod scavenger;
 mod settings;
 mod stream;
 
@@ -37,7 +40,7 @@ pub use settings::{Network, Relays, Settings};
 pub use stream::{IncomingStream, RecvStream, SendStream, StreamKind, Streams};
 
 pub use actor::MemberStatus;
-pub(crate) use actor::{Actor, Command, Running, Start};
+pub(crate) use actor::{Actor, Command, OpenPeer, Running, Start};
 pub(crate) use endpoint::bind;
 pub(crate) use join::{Admission, redeem};
 pub(crate) use stream::halves;
@@ -47,6 +50,9 @@ pub const ALPN_JOIN: &[u8] = b"mesh-llm/join/1";
 
 /// Members among each other.
 pub const ALPN_PEER: &[u8] = b"mesh-llm/peer/1";
+
+/// Members that give each other much, beside their connection for all else.
+pub const ALPN_BULK: &[u8] = b"mesh-llm/bulk/1";
 
 /// The wall clock, in milliseconds since 1970; 0 if it stands before.
 pub(crate) fn unix_ms() -> u64 {

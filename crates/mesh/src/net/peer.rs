@@ -202,15 +202,22 @@ fn millis_since(start: Instant) -> u64 {
     u64::try_from(start.elapsed().as_millis()).unwrap_or(u64::MAX)
 }
 
+/// Takes the streams of a connection that carries nothing else, until it ends.
+pub(super) async fn serve_streams(acceptor: Acceptor) -> Ending {
+    let connection = acceptor.connection.clone();
+    let ending = acceptor.run().await;
+    close(&connection, ending).await
+}
+
 /// Takes streams that the peer opens.
-struct Acceptor {
-    node: NodeId,
-    role: Role,
-    connection: Connection,
-    chain: Arc<[Certificate]>,
-    streams: mpsc::Sender<IncomingStream>,
-    trust: watch::Receiver<Trust>,
-    in_use: InUse,
+pub(super) struct Acceptor {
+    pub(super) node: NodeId,
+    pub(super) role: Role,
+    pub(super) connection: Connection,
+    pub(super) chain: Arc<[Certificate]>,
+    pub(super) streams: mpsc::Sender<IncomingStream>,
+    pub(super) trust: watch::Receiver<Trust>,
+    pub(super) in_use: InUse,
 }
 
 impl Acceptor {

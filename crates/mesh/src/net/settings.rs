@@ -1,7 +1,7 @@
 //! Owns what can be chosen about a node in a mesh. Resolved elsewhere; nothing here reads files or
 //! the environment.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr};
 use std::time::Duration;
 
 use crate::Role;
@@ -47,7 +47,7 @@ impl Settings {
 pub struct Network {
     /// Which relays help where no direct path is found.
     pub relays: Relays,
-    /// The UDP port; 0 lets the system choose.
+    /// The UDP port; 0 takes that of the last time, or lets the system choose.
     pub port: u16,
     /// The only local address to use. `None` uses all.
     pub ip: Option<IpAddr>,
@@ -70,6 +70,20 @@ impl Default for Network {
             local_discovery: true,
             direct: true,
             idle: Duration::from_secs(5),
+        }
+    }
+}
+
+impl Network {
+    /// Only this machine, by IPv4: no relays and no local discovery. For tests, and for programs that
+    /// stay on one machine.
+    #[must_use]
+    pub fn loopback() -> Self {
+        Self {
+            relays: Relays::None,
+            ip: Some(IpAddr::V4(Ipv4Addr::LOCALHOST)),
+            local_discovery: false,
+            ..Self::default()
         }
     }
 }

@@ -11,7 +11,7 @@ use mesh::Mesh;
 use mesh::NodeId;
 use mesh::admission::{Membership, Refusal};
 use mesh::identity::StateDir;
-use mesh::net::{ALPN_JOIN, ALPN_PEER, MemberStatus};
+use mesh::net::{ALPN_BULK, ALPN_JOIN, ALPN_PEER, MemberStatus};
 use proptest::prelude::*;
 use proptest::strategy::ValueTree as _;
 use proptest::test_runner::{Config, TestRunner};
@@ -19,7 +19,7 @@ use proptest::test_runner::{Config, TestRunner};
 use crate::nodes::{Node, apart, ask, echo, refusal, sees, within};
 
 /// A stranger with a socket.
-async fn stranger(key: SecretKey) -> Endpoint {
+pub(crate) async fn stranger(key: SecretKey) -> Endpoint {
     stranger_with(key, QuicTransportConfig::default()).await
 }
 
@@ -36,7 +36,7 @@ async fn stranger_with(key: SecretKey, transport: QuicTransportConfig) -> Endpoi
         .unwrap()
 }
 
-async fn address(node: &Node) -> EndpointAddr {
+pub(crate) async fn address(node: &Node) -> EndpointAddr {
     let ticket = node.ticket().await;
     let (id, addresses) = ticket.terms().bootstrap[0].clone();
     let id = EndpointId::from_bytes(id.as_bytes()).unwrap();
@@ -53,14 +53,14 @@ async fn connect(endpoint: &Endpoint, to: &EndpointAddr, alpn: &[u8]) -> Connect
 }
 
 /// Waits until the node closes the connection, and says with which code.
-async fn closed_with(connection: &Connection) -> u64 {
+pub(crate) async fn closed_with(connection: &Connection) -> u64 {
     match within(connection.closed()).await {
         ConnectionError::ApplicationClosed(closed) => closed.error_code.into_inner(),
         other => panic!("should be closed by the node, but: {other}"),
     }
 }
 
-const DONE: u64 = 0;
+pub(crate) const DONE: u64 = 0;
 const MISBEHAVED: u64 = 5;
 
 /// What was logged in this process.
@@ -128,7 +128,7 @@ async fn rubbish_on_every_protocol_ends_that_connection_only() {
     let mut two = one.bring().await;
     let to = address(&one).await;
     let log = Log::start();
-    for alpn in [ALPN_JOIN, ALPN_PEER] {
+    for alpn in [ALPN_JOIN, ALPN_PEER, ALPN_BULK] {
         // A new stranger each time, so that each line is about this rubbish.
         for (rubbish, code) in [
             // A gigabyte announced.
@@ -186,7 +186,7 @@ async fn random_bytes_never_bring_a_node_down() {
 }
 
 /// A real membership, used by somebody who then does not keep to the protocol.
-async fn inside(one: &Node) -> (Endpoint, Membership) {
+pub(crate) async fn inside(one: &Node) -> (Endpoint, Membership) {
     let member = one.bring().await;
     let state = StateDir::new(member.home.path());
     let key = state.key().unwrap();
@@ -205,7 +205,17 @@ async fn enter(
     membership: &Membership,
     to: &EndpointAddr,
 ) -> (Connection, SendStream, RecvStream) {
-    let connection = connect(endpoint, to, ALPN_PEER).await;
+    enter_by(endpoint, membership, to, ALPN_PEER).await
+}
+
+/// The same on a protocol of which there are two.
+pub(crate) async fn enter_by(
+    endpoint: &Endpoint,
+    membership: &Membership,
+    to: &EndpointAddr,
+    alpn: &[u8],
+) -> (Connection, SendStream, RecvStream) {
+    let connection = connect(endpoint, to, alpn).await;
     let (mut send, mut recv) = connection.open_bi().await.unwrap();
     let mut hello = vec![0xa3];
     // {"m": membership, "i": 1, "a": {"d": [127.0.0.1:port]}}

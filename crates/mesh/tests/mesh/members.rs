@@ -1,10 +1,14 @@
 //! Creating, joining, leaving, dying and coming back.
 
+use std::net::UdpSocket;
+use std::time::Duration;
+
 use mesh::Mesh;
 use mesh::admission::Invite;
 use mesh::net::{MeshError, Path};
 use mesh::proto::Liveness;
 use mesh::{MeshId, Role};
+use tokio::time::sleep;
 
 use crate::nodes::{
     Node, apart, ask, client_settings, echo, home, sees, sees_gone, settings, until, within,
@@ -101,6 +105,33 @@ async fn the_originator_restarts_and_finds_its_mesh_again() {
     let answer = async { echo(within(streams.next()).await.unwrap()).await };
     let (said, ()) = tokio::join!(ask(&two.mesh, first, b"back"), answer);
     assert_eq!(said.unwrap(), b"back");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_ticket_from_before_a_restart_leads_to_the_node_again() {
+    let one = Node::create().await;
+    let (first, ticket) = (one.id(), one.ticket().await);
+    let mut direct = ticket.terms().bootstrap[0].1.direct().iter();
+    let address = *direct.find(|address| address.ip().is_loopback()).unwrap();
+    let Node {
+        mesh,
+        streams,
+        home,
+    } = one;
+    mesh.leave().await;
+    drop((mesh, streams));
+    // Sockets are closed in the background.
+    within(async {
+        while UdpSocket::bind(address).is_err() {
+            sleep(Duration::from_millis(10)).await;
+        }
+    })
+    .await;
+    let (again, _streams) = Mesh::create(settings(&home), None).await.unwrap();
+    assert_eq!(again.node_id(), first);
+    let two = Node::join(&ticket).await.unwrap();
+    sees(&two.mesh, first).await;
+    sees(&again, two.id()).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -1,15 +1,12 @@
 //! Owns the nodes of these tests: on loopback, without relays or multicast.
 
-use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 use std::time::Duration;
 
 use mesh::admission::{Invite, Refusal};
 use mesh::announcement::{NodeInfo, NodeState};
 use mesh::identity::StateDir;
-use mesh::net::{
-    IncomingStream, MemberStatus, MeshError, Network, Relays, Settings, StreamKind, Streams,
-};
+use mesh::net::{IncomingStream, MemberStatus, MeshError, Network, Settings, StreamKind, Streams};
 use mesh::proto::View;
 use mesh::ticket::Ticket;
 use mesh::{Mesh, NodeId, Role};
@@ -28,15 +25,6 @@ pub(crate) struct Node {
     pub(crate) home: TempDir,
 }
 
-pub(crate) fn network() -> Network {
-    Network {
-        relays: Relays::None,
-        ip: Some(IpAddr::V4(Ipv4Addr::LOCALHOST)),
-        local_discovery: false,
-        ..Network::default()
-    }
-}
-
 pub(crate) fn settings(home: &TempDir) -> Settings {
     let info = NodeInfo {
         state: NodeState::Serving,
@@ -44,7 +32,7 @@ pub(crate) fn settings(home: &TempDir) -> Settings {
         ..NodeInfo::default()
     };
     Settings {
-        network: network(),
+        network: Network::loopback(),
         ..Settings::new(Some(StateDir::new(home.path())), info)
     }
 }
@@ -52,7 +40,7 @@ pub(crate) fn settings(home: &TempDir) -> Settings {
 /// Settings of a node that keeps nothing and serves nothing.
 pub(crate) fn client_settings() -> Settings {
     Settings {
-        network: network(),
+        network: Network::loopback(),
         role: Role::Client,
         ..Settings::new(None, NodeInfo::default())
     }

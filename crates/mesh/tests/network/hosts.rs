@@ -11,7 +11,7 @@ use testkit::net::{Host, Lab, Link};
 use crate::multicast::{bare_ticket, local};
 use crate::nodes::{ECHO, Node, apart, ask, echo, home, sees, sees_gone, settings, until, within};
 
-const ROUND_TRIP_MS: u64 = 20;
+pub(crate) const ROUND_TRIP_MS: u64 = 20;
 
 /// Hosts with bad links between all of them.
 fn bad_network(hosts: usize) -> Lab {
@@ -26,7 +26,7 @@ fn told(mut settings: Settings) -> Settings {
     settings
 }
 
-async fn create(host: &Host) -> Node {
+pub(crate) async fn create(host: &Host) -> Node {
     create_with(host, told).await
 }
 
@@ -42,7 +42,7 @@ async fn create_with(host: &Host, change: fn(Settings) -> Settings) -> Node {
     }
 }
 
-async fn join(host: &Host, ticket: &Ticket) -> Node {
+pub(crate) async fn join(host: &Host, ticket: &Ticket) -> Node {
     join_with(host, ticket, told).await
 }
 
@@ -60,7 +60,7 @@ async fn join_with(host: &Host, ticket: &Ticket, change: fn(Settings) -> Setting
 }
 
 /// Waits until both know of each other that they live, and are connected.
-async fn together(one: &Node, other: &Node) {
+pub(crate) async fn together(one: &Node, other: &Node) {
     for (node, peer) in [(one, other.id()), (other, one.id())] {
         until(&node.mesh, |view| {
             view.member(peer)
@@ -175,26 +175,31 @@ pub(crate) async fn a_ticket_without_addresses_works_between_hosts() {
 }
 
 /// 4,096 values of 32 bits, as between the stages of a large model.
-const HIDDEN_STATE_BYTES: usize = 16 * 1_024;
+pub(crate) const HIDDEN_STATE_BYTES: usize = 16 * 1_024;
 
 /// Enough for a window that shrinks with each loss to be too small for a hidden state by then: 24 packets an
 /// echo, one of a hundred lost.
 const ECHOES: usize = 240;
 
-/// Sends so many bytes there and back, `ECHOES` times; the middle time of the second half.
-async fn echo_time(one: &Node, other: &mut Node, bytes: usize) -> Duration {
+/// Sends so many bytes there and back, so many times; the middle time of the second half.
+pub(crate) async fn echo_time(
+    one: &Node,
+    other: &mut Node,
+    bytes: usize,
+    count: usize,
+) -> Duration {
     let (mut send, mut receive) = within(one.mesh.open(other.id(), ECHO)).await.unwrap();
     let echoes = async {
         let (message, mut answer) = (vec![1; bytes], vec![0; bytes]);
-        let mut times = Vec::with_capacity(ECHOES);
-        for _ in 0..ECHOES {
+        let mut times = Vec::with_capacity(count);
+        for _ in 0..count {
             let began = Instant::now();
             send.write_all(&message).await.unwrap();
             receive.read_exact(&mut answer).await.unwrap();
             times.push(began.elapsed());
         }
         send.finish().unwrap();
-        let late = &mut times[ECHOES / 2..];
+        let late = &mut times[count / 2..];
         late.sort();
         late[late.len() / 2]
     };
@@ -212,8 +217,8 @@ pub(crate) async fn a_hidden_state_takes_one_flight_each_way() {
         let one = create(lab.host(0)).await;
         let mut two = join(lab.host(1), &one.ticket().await).await;
         together(&one, &two).await;
-        let few = echo_time(&one, &mut two, 64).await;
-        let state = echo_time(&one, &mut two, HIDDEN_STATE_BYTES).await;
+        let few = echo_time(&one, &mut two, 64, ECHOES).await;
+        let state = echo_time(&one, &mut two, HIDDEN_STATE_BYTES, ECHOES).await;
         let most = few + Duration::from_millis(ROUND_TRIP_MS / 4);
         assert!(
             state < most,

@@ -3,6 +3,8 @@
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 #[cfg(target_os = "linux")]
+mod bulk;
+#[cfg(target_os = "linux")]
 mod hosts;
 mod multicast;
 // Shared with the tests on loopback; not all of it is needed here.
@@ -32,6 +34,7 @@ fn main() -> ExitCode {
             hosts::a_member_that_was_cut_off_comes_back,
             hosts::a_ticket_without_addresses_works_between_hosts,
             hosts::a_hidden_state_takes_one_flight_each_way,
+            bulk::hidden_states_do_not_wait_behind_weights,
         ],
     );
     suite.run()

@@ -6,11 +6,35 @@ use std::sync::Arc;
 use mesh::announcement::SplitModel;
 
 use super::{Done, Keeper, LOADS_MAX};
+use crate::library::Volume;
 use crate::loader::{DraftPlan, Plan, Source};
 use crate::node::Shared;
 use crate::store;
 use crate::succession::{Scene, Step, members};
 use crate::{Draft, Settings, SplitModels};
+
+/// How to load a model of this disk under a name that others have for it; a context or number of slots that is
+/// 0 is this node's own.
+pub(super) fn plan_as(
+    name: &str,
+    volume: &Volume,
+    context_tokens: u32,
+    slots: u32,
+    settings: &Settings,
+) -> Plan {
+    let file = Source::File(volume.path.clone());
+    let mut plan = store::plan(name.to_owned(), file, settings);
+    if settings.draft == Draft::Auto {
+        plan.draft = DraftPlan::Auto;
+    }
+    if context_tokens > 0 {
+        plan.context_tokens = Some(context_tokens);
+    }
+    if slots > 0 {
+        plan.slots = Some(slots);
+    }
+    plan
+}
 
 impl Keeper {
     /// Looks who hosts what, and does what follows.
@@ -63,23 +87,16 @@ impl Keeper {
             return;
         }
         tracing::info!(model, "taking over a model whose host is lost");
-        let settings = Settings {
-            context_tokens: Some(split.model.context_length).filter(|tokens| *tokens > 0),
-            slots: Some(split.slots).filter(|slots| *slots > 0),
-            ..shared.settings.clone()
-        };
         // Under the name that it had, whatever the file is called here.
-        let mut plan = store::plan(model.clone(), Source::File(volume.path.clone()), &settings);
-        if settings.draft == Draft::Auto {
-            plan.draft = DraftPlan::Auto;
-        }
+        let (context_tokens, slots) = (split.model.context_length, split.slots);
+        let plan = plan_as(model, volume, context_tokens, slots, &shared.settings);
         let me = self.mesh.node_id();
         let view = self.mesh.view().borrow().clone();
         let has_others = view.alive().any(|member| {
             let is_other = member.node != me && member.role() == mesh::Role::Serve;
             is_other && member.liveness == mesh::proto::Liveness::Alive
         });
-        let free_bytes = shared.models.free_bytes(settings.memory_bytes_max);
+        let free_bytes = shared.models.free_bytes(shared.settings.memory_bytes_max);
         if has_others || volume.needed_bytes > free_bytes {
             shared.begin_split(plan, false, split.forced);
         } else {

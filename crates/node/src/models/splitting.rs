@@ -29,6 +29,8 @@ pub(crate) struct Splitting {
     facts: Option<Facts>,
     /// Workers that load, and how far they are.
     loading: BTreeMap<NodeId, LoadingStage>,
+    /// The machine that runs all of it in place of a ring, while the model waits here for that to end.
+    whole_on: Option<String>,
 }
 
 /// What others are told of a model that this node hosts.
@@ -75,6 +77,8 @@ impl Table {
                 Stage::Ready(_) if self.shutting_down => SplitStage::Coming,
                 Stage::Ready(_) => SplitStage::Ready,
                 Stage::Loading(_) => SplitStage::Coming,
+                // It answers, and this node sees to it that it goes on if that machine is lost.
+                Stage::Waiting(..) if model.whole_on().is_some() => SplitStage::Coming,
                 Stage::Waiting(..) => SplitStage::Waiting,
                 Stage::Dropping(_) | Stage::Failed(_) => return None,
             };
@@ -129,6 +133,7 @@ impl Models {
         self.change_split(id, |model| {
             if let Some(split) = &mut model.split {
                 if split.term.is_none() {
+                    split.whole_on = None;
                     model.stage = Stage::Loading(0.0);
                 }
                 split.term = Some(term);
@@ -154,6 +159,7 @@ impl Models {
             }
             let had_term = split.term.take().is_some();
             split.loading.clear();
+            split.whole_on = None;
             let Some(model) = models.get_mut(index) else {
                 return had_term;
             };
@@ -234,6 +240,39 @@ impl Models {
         model.split.as_ref()?.term
     }
 
+    /// Whether this node's owner asked for a split model, and not the mesh.
+    pub(crate) fn is_split_asked(&self, id: u64) -> bool {
+        let table = self.table.borrow();
+        let model = table.models.iter().find(|model| model.id == id);
+        let split = model.and_then(|model| model.split.as_ref());
+        split.is_some_and(|split| split.asked)
+    }
+
+    /// All of a split model runs on another machine, which people call `host`.
+    pub(crate) fn split_is_whole(&self, id: u64, host: String) {
+        self.change_split(id, |model| {
+            let Some(split) = model.split.as_mut().filter(|split| split.term.is_some()) else {
+                return false;
+            };
+            split.loading.clear();
+            model.stage = Stage::Waiting(format!("{host} runs all of it"), None);
+            split.whole_on = Some(host);
+            true
+        });
+    }
+
+    /// The machine that ran all of a split model does not, or will not: it is planned anew.
+    pub(crate) fn split_begins_anew(&self, id: u64) {
+        self.change_split(id, |model| {
+            let Some(split) = model.split.as_mut().filter(|split| split.term.is_some()) else {
+                return false;
+            };
+            split.whole_on = None;
+            model.stage = Stage::Loading(0.0);
+            true
+        });
+    }
+
     /// What a split model is.
     pub(crate) fn split_is(&self, id: u64, facts: Facts) {
         self.change_split(id, |model| {
@@ -288,6 +327,7 @@ impl Models {
         self.change_split(id, |model| {
             if let Some(split) = &mut model.split {
                 split.loading.clear();
+                split.whole_on = None;
             }
             if matches!(&model.stage, Stage::Waiting(before, _) if *before == reason) {
                 return false;
@@ -324,13 +364,25 @@ impl Models {
         });
     }
 
-    /// What a split model that runs is expected to do, and does, tokens a second.
-    pub(crate) fn split_measured(&self, id: u64, predicted: f64, measured: Option<f64>) {
+    /// What a split model that runs is expected to do, and does, tokens a second; and times to the first token after
+    /// prompts of so many tokens, as expected.
+    pub(crate) fn split_measured(
+        &self,
+        id: u64,
+        predicted: f64,
+        first_token: Vec<(u32, std::time::Duration)>,
+        measured: Option<f64>,
+    ) {
         self.change_split(id, |model| {
             let Some(layout) = &mut model.layout else {
                 return false;
             };
+            let times = layout.predicted_first_token.iter().zip(&first_token);
             let is_news = moved(layout.predicted_tokens_per_second, predicted)
+                || layout.predicted_first_token.len() != first_token.len()
+                || times
+                    .map(|((_, told), (_, now))| (told.as_secs_f64(), now.as_secs_f64()))
+                    .any(|(told, now)| moved(told, now))
                 || match (layout.measured_tokens_per_second, measured) {
                     (Some(told), Some(now)) => moved(told, now),
                     (told, now) => told != now,
@@ -338,6 +390,7 @@ impl Models {
             if is_news {
                 let layout = Arc::make_mut(layout);
                 layout.predicted_tokens_per_second = predicted;
+                layout.predicted_first_token = first_token;
                 layout.measured_tokens_per_second = measured;
             }
             is_news
@@ -365,6 +418,13 @@ impl Model {
 }
 
 impl Model {
+    /// The machine that runs all of it in place of a ring, by its name.
+    pub(super) fn whole_on(&self) -> Option<String> {
+        let split = self.split.as_ref()?;
+        let waits = matches!(self.stage, Stage::Waiting(_, None));
+        split.whole_on.clone().filter(|_| waits)
+    }
+
     /// Workers that load.
     pub(super) fn loading(&self) -> Vec<LoadingStage> {
         let split = self.split.iter();

@@ -9,6 +9,7 @@ use tokio::time::timeout;
 
 use super::{
     ALIVE_INTERVAL, CALL_READ_MAX, CALLS, CODE_BROKEN, PROMPT_MAX, QUESTION_MAX, SILENCE_MAX,
+    TAKE_UP_MAX,
 };
 use crate::wire::{self, Call, REPLY_BYTES_MAX, Reply, read_frame, write_frames};
 
@@ -49,6 +50,7 @@ pub(crate) async fn call(mesh: &Mesh, node: NodeId, call: &Call) -> Result<Repli
     let _ = send.finish();
     let patience = match call {
         Call::Generate(_) | Call::Embed(_) => PROMPT_MAX,
+        Call::TakeUp(_) => TAKE_UP_MAX,
         _ => QUESTION_MAX,
     };
     let mut replies = Replies {

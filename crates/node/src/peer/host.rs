@@ -5,14 +5,17 @@ use std::future::Future;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use engine::{Backend, EmbedRequest, Error, EventStream};
+use engine::{Backend, EmbedRequest, Error, EventStream, ModelInfo};
+use futures::future::BoxFuture;
 use futures::{FutureExt, StreamExt};
 use mesh::NodeId;
 use mesh::net::{IncomingStream, RecvStream, SendStream};
 use tokio::time::timeout;
 
 use super::{ALIVE_INTERVAL, CALL_READ_MAX, CODE_BROKEN};
-use crate::wire::{self, CALL_BYTES_MAX, Call, FrameError, Reply, read_frame_if, write_frames};
+use crate::wire::{
+    self, CALL_BYTES_MAX, Call, FrameError, Reply, TakeUp, read_frame_if, write_frames,
+};
 
 /// Calls of one peer at a time. An ingress with many users has some dozens.
 const CALLS_PER_PEER_MAX: u32 = 64;
@@ -36,6 +39,13 @@ const EVENTS_PER_WRITE: usize = 64;
 pub(crate) trait Hosting: Send + Sync + 'static {
     /// The backend, or why there is none.
     fn backend(&self, call: &Call) -> Result<Arc<dyn Backend>, Error>;
+
+    /// Brings up a model that `peer` asks for, and gives what it is once it answers, or why it will not.
+    fn take_up(
+        &self,
+        peer: NodeId,
+        wanted: TakeUp,
+    ) -> BoxFuture<'static, Result<Arc<ModelInfo>, Error>>;
 }
 
 /// Counts the calls that run.
@@ -54,7 +64,7 @@ struct InUse {
 }
 
 /// One running call.
-struct Running {
+pub(crate) struct Running {
     calls: Arc<Mutex<BTreeMap<NodeId, InUse>>>,
     peer: NodeId,
     bytes: usize,
@@ -75,7 +85,8 @@ impl Calls {
         }
     }
 
-    fn begin(&self, peer: NodeId) -> Option<Running> {
+    /// Counts one more, as long as what comes back lives; `None` if the peer has too many.
+    pub(crate) fn begin(&self, peer: NodeId) -> Option<Running> {
         let mut running = self.running.lock().unwrap_or_else(PoisonError::into_inner);
         let own = running.get(&peer).map_or(0, |own| own.calls);
         let all = running.values().map(|one| one.calls).sum::<u32>();
@@ -184,6 +195,10 @@ async fn run(
     };
     let call = wire::read_call(&frame).map_err(|error| Cut::Broken(error.to_string()))?;
     drop(frame);
+    let call = match call {
+        Call::TakeUp(wanted) => return take_up(send, host.take_up(running.peer, wanted)).await,
+        call => call,
+    };
     let backend = match host.backend(&call) {
         Ok(backend) => backend,
         Err(error) => return say(send, &[Reply::Failed(error)]).await,
@@ -215,7 +230,22 @@ async fn run(
             let text = backend.render(chat).await;
             say_result(send, text.map(Reply::Text)).await
         }
+        // Answered above: there is no backend yet.
+        Call::TakeUp(_) => Ok(()),
     }
+}
+
+/// Tells a peer once the model answers that it has asked for. Whoever hangs up has asked all the same.
+async fn take_up(
+    send: &mut Back<'_>,
+    loading: BoxFuture<'static, Result<Arc<ModelInfo>, Error>>,
+) -> Result<(), Cut> {
+    say(send, &[Reply::Accepted]).await?;
+    let reply = match waiting(send, loading).await? {
+        Ok(info) => Reply::Model(Box::new(info.as_ref().clone())),
+        Err(error) => Reply::Failed(error),
+    };
+    say(send, &[reply]).await
 }
 
 async fn say_result(send: &mut Back<'_>, result: Result<Reply, Error>) -> Result<(), Cut> {

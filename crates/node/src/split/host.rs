@@ -7,6 +7,7 @@ mod pacing;
 mod ring;
 mod rooms;
 mod stand_in;
+mod whole;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Weak};
@@ -21,6 +22,7 @@ use tokio::time::{Instant, sleep, sleep_until, timeout};
 
 use self::making::{HostPart, Made, Subject, make};
 use self::ring::RingKeeper;
+use self::whole::{Shunned, Whole};
 use super::pool::{Own, Scene, threads};
 use super::probe::probe;
 use super::trial_folder;
@@ -73,6 +75,7 @@ pub(crate) async fn keep(shared: Weak<Shared>, id: u64, plan: Plan, forced: bool
         }
     };
     note(0);
+    let mut shunned = Shunned::default();
     while let Some((membership, station)) = mesh(&shared, id).await {
         if !is_host(&shared, id) {
             // Another one is, or it is not decided yet.
@@ -84,7 +87,19 @@ pub(crate) async fn keep(shared: Weak<Shared>, id: u64, plan: Plan, forced: bool
         }
         if made.is_none() {
             station.free_parked(subject.fingerprint).await;
-            made = first(&shared, id, &subject, &membership, &plan).await;
+            let mut whole = Whole {
+                shared: &shared,
+                id,
+                subject: &subject,
+                plan: &plan,
+                forced,
+                membership: &membership,
+                shunned: &mut shunned,
+            };
+            if whole.run().await {
+                continue;
+            }
+            made = first(&whole).await;
         }
         let Some(made) = &mut made else {
             // Why is in the table; the mesh may be another by now.
@@ -144,6 +159,18 @@ fn is_host(shared: &Weak<Shared>, id: u64) -> bool {
     shared.is_some_and(|shared| shared.models.split_term(id).is_some())
 }
 
+/// Whether the model is still in the table, this node its host, and the mesh the same.
+fn is_wanted(shared: &Weak<Shared>, id: u64, membership: &Arc<Membership>) -> bool {
+    shared.upgrade().is_some_and(|shared| {
+        let present = shared.membership.borrow();
+        let same = present
+            .as_ref()
+            .is_some_and(|present| Arc::ptr_eq(present, membership));
+        let hosts = shared.models.split_term(id).is_some();
+        same && hosts && shared.models.is_split(id)
+    })
+}
+
 /// Waits for a change that may make this node the host.
 async fn turn(shared: &Weak<Shared>, id: u64) {
     let Some(mut table) = shared.upgrade().map(|shared| shared.models.watch()) else {
@@ -164,13 +191,9 @@ async fn end(made: Made) {
 }
 
 /// Makes the first plan, which decides what runs here, and loads that.
-async fn first(
-    shared: &Weak<Shared>,
-    id: u64,
-    subject: &Subject,
-    membership: &Arc<Membership>,
-    plan: &Plan,
-) -> Option<Made> {
+async fn first(whole: &Whole<'_>) -> Option<Made> {
+    let (shared, id, membership) = (whole.shared, whole.id, whole.membership);
+    let (subject, plan) = (whole.subject, whole.plan);
     // Only where a plan can be made is it worth to find out how fast everybody is.
     let present = shared.upgrade()?;
     let planned = plan_first(&present, subject, membership);
@@ -180,6 +203,10 @@ async fn first(
     let planned = match planned {
         Ok(_) if !is_awaited => {
             get_to_know(shared, subject, membership).await;
+            // Who has just come says a moment later what is on its disk.
+            if whole.target().is_some() {
+                return None;
+            }
             let present = shared.upgrade()?;
             plan_first(&present, subject, membership)
         }
@@ -227,11 +254,14 @@ fn with_all<T>(
     let memory_bytes = shared.models.free_bytes(shared.settings.memory_bytes_max);
     let fingerprint = subject.fingerprint.to_string();
     let measured = |node: NodeId, threads: u32| shared.speeds.of_model(&fingerprint, node, threads);
+    let distances = membership.distances();
+    let told = |from: NodeId, to: NodeId| distances.as_ref()?.us(from, to);
     work(&Scene {
         view: &membership.view(),
         own: own(Some(shared), me, Some(memory_bytes)),
         fingerprint: &fingerprint,
         measured: &measured,
+        told: &told,
         stage_bytes: subject.stage_bytes,
         without: &BTreeSet::new(),
         held: &BTreeMap::new(),
@@ -250,8 +280,9 @@ fn plan_first(
     })
 }
 
-/// Learns how fast the machines are: what they say of their memory, and a short run on a layer of this very
-/// model where that is possible. For so long at most; then what is known must do.
+/// Learns how fast the machines are and how far from each other: what they say of their memory, round trips that they
+/// measure, and a short run on a layer of this very model where that is possible. For so long at most; then what is
+/// known must do.
 async fn get_to_know(shared: &Weak<Shared>, subject: &Subject, membership: &Arc<Membership>) {
     let until = async |is_so: fn(&Scene<'_>) -> bool| {
         while let Some(present) = shared.upgrade() {
@@ -263,10 +294,10 @@ async fn get_to_know(shared: &Weak<Shared>, subject: &Subject, membership: &Arc<
         }
     };
     // Programs of other versions do not say, and not everybody can be reached.
-    let _ = tokio::join!(
-        timeout(TOLD_MAX, until(|scene| scene.is_known())),
-        timeout(LINKED_MAX, until(|scene| scene.is_linked())),
-    );
+    let _ = tokio::join!(timeout(TOLD_MAX, until(|scene| scene.is_known())), async {
+        let _ = timeout(LINKED_MAX, until(|scene| scene.is_linked())).await;
+        ask_distances(shared, subject, membership).await;
+    },);
     let Some(present) = shared.upgrade() else {
         return;
     };
@@ -300,6 +331,20 @@ async fn get_to_know(shared: &Weak<Shared>, subject: &Subject, membership: &Arc<
             .speeds
             .note_model(&fingerprint, node, threads(compute), speed);
     }
+}
+
+/// Has the machines that a plan is likely to use measure the round trips between them that nobody has told. Before any
+/// of them is busy with a trial, which would make them look farther.
+async fn ask_distances(shared: &Weak<Shared>, subject: &Subject, membership: &Membership) {
+    let Some(distances) = membership.distances() else {
+        return;
+    };
+    let Some(present) = shared.upgrade() else {
+        return;
+    };
+    let unlinked = with_all(&present, subject, membership, |scene| scene.unlinked());
+    drop(present);
+    distances.ask(&unlinked).await;
 }
 
 /// The same for this machine.

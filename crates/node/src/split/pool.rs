@@ -10,6 +10,8 @@ use mesh::proto::{Liveness, Member, View};
 use split::plan::nodes::BANDWIDTH_GB_S_DEFAULT;
 use split::plan::{CANDIDATES_MAX, Candidate, Pool, Speed};
 
+use super::distances::is_plausible;
+
 /// Round trip that is assumed where none is measured: a stranger somewhere on the continent.
 const ROUND_TRIP_UNKNOWN: Duration = Duration::from_millis(50);
 
@@ -25,6 +27,9 @@ const EFFICIENCY_DEFAULT: f64 = 0.75;
 /// Up to so many other members are all connected with this one before long.
 const LINKED_MAX: usize = 8;
 
+/// Machines that are asked how far they are from each other. A ring has fewer, and pairs grow with the square.
+const ASKED_MAX: usize = 8;
+
 /// This machine.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Own {
@@ -37,6 +42,9 @@ pub(super) struct Own {
 /// What was measured of a model's layers on a machine with so many threads.
 pub(super) type Measured<'a> = &'a dyn Fn(NodeId, u32) -> Option<Speed>;
 
+/// Microseconds from one machine to another, as the first said when it was asked.
+pub(super) type Told<'a> = &'a dyn Fn(NodeId, NodeId) -> Option<u32>;
+
 /// Everything that says who could take part.
 #[derive(Clone, Copy)]
 pub(super) struct Scene<'a> {
@@ -44,6 +52,7 @@ pub(super) struct Scene<'a> {
     pub(super) own: Own,
     pub(super) fingerprint: &'a str,
     pub(super) measured: Measured<'a>,
+    pub(super) told: Told<'a>,
     /// Machines to do without.
     pub(super) without: &'a BTreeSet<NodeId>,
     /// What a stage takes on each of them, whatever its layers, bytes.
@@ -99,6 +108,24 @@ impl Scene<'_> {
             .collect()
     }
 
+    /// Pairs of the machines with the most memory, and of them with this one, whose round trip nobody has told unasked.
+    pub(super) fn unlinked(&self) -> Vec<(NodeId, NodeId)> {
+        let mut members = self.members();
+        members.truncate(ASKED_MAX);
+        let mut pairs = Vec::new();
+        for (index, member) in members.iter().enumerate() {
+            if member.round_trip_us.is_none() {
+                pairs.push((self.own.node, member.node));
+            }
+            let unlinked = |other: &&&Member| {
+                announced(member, other.node).is_none() && announced(other, member.node).is_none()
+            };
+            let others = members[..index].iter().filter(unlinked);
+            pairs.extend(others.map(|other| (member.node, other.node)));
+        }
+        pairs
+    }
+
     /// Whether it is known how far each machine is from here. In a large mesh it never is: only some are connected.
     pub(super) fn is_linked(&self) -> bool {
         let members = self.members();
@@ -147,14 +174,30 @@ impl Scene<'_> {
         let mut pool = Pool::new(candidates).ok()?;
         for (index, member) in members.iter().enumerate() {
             if own.memory_bytes.is_some() {
-                pool.link(own.node, member.node, from_here(member)).ok()?;
+                pool.link(own.node, member.node, self.own_to(member)).ok()?;
             }
             for other in &members[..index] {
-                pool.link(member.node, other.node, between(member, other))
+                pool.link(member.node, other.node, self.between(member, other))
                     .ok()?;
             }
         }
         Some(pool)
+    }
+
+    fn own_to(&self, member: &Member) -> Duration {
+        let told = || (self.told)(self.own.node, member.node);
+        let us = member.round_trip_us.or_else(told);
+        us.map_or(ROUND_TRIP_UNKNOWN, round_trip)
+    }
+
+    /// What they say themselves; else as far as the farther one is from here. It may be up to twice as far or next
+    /// door.
+    fn between(&self, one: &Member, other: &Member) -> Duration {
+        let ways = [(one, other), (other, one)];
+        let announced = ways.map(|(from, to)| announced(from, to.node));
+        let told = ways.map(|(from, to)| (self.told)(from.node, to.node));
+        let guess = || self.own_to(one).max(self.own_to(other));
+        longer(announced, told).map_or_else(guess, round_trip)
     }
 }
 
@@ -212,13 +255,9 @@ fn bandwidth(compute: Option<Compute>) -> Option<f64> {
     (mb_s > 0).then(|| f64::from(mb_s) * 1e6)
 }
 
-fn from_here(member: &Member) -> Duration {
-    member.round_trip_us.map_or(ROUND_TRIP_UNKNOWN, round_trip)
-}
-
 /// A measured round trip, without what its ends add where it is long: that of a link of 80 ms, which the planner
 /// just takes, is measured as 80.1 to 81.5.
-fn round_trip(us: u32) -> Duration {
+pub(super) fn round_trip(us: u32) -> Duration {
     let us = match us {
         0..LONG_FROM_US => u64::from(us),
         _ => (u64::from(us) * (100 - ENDS_PERCENT) / 100).max(LONG_FROM_US.into()),
@@ -226,18 +265,19 @@ fn round_trip(us: u32) -> Duration {
     Duration::from_micros(us)
 }
 
-/// What one of them has measured; else as far as the farther one is from here. It may be up to twice as far or next
-/// door, and they tell before long.
-fn between(one: &Member, other: &Member) -> Duration {
-    let measured = |from: &Member, to: &Member| {
-        let trips = &from.announcement().round_trips;
-        trips
-            .iter()
-            .find(|trip| trip.is_to(to.node))
-            .map(|trip| trip.us)
-    };
-    let us = measured(one, other).or_else(|| measured(other, one));
-    us.map_or_else(|| from_here(one).max(from_here(other)), round_trip)
+/// The round trip from a member to another as it announces it, microseconds.
+fn announced(from: &Member, to: NodeId) -> Option<u32> {
+    let trips = &from.announcement().round_trips;
+    let trip = trips.iter().find(|trip| trip.is_to(to));
+    trip.map(|trip| trip.us).filter(|us| is_plausible(*us))
+}
+
+/// The round trip between two machines, of what each says of the way to the other, microseconds. An announcement comes
+/// before what was said when asked, because it is newer. Where both ends say something the longer one counts: a
+/// machine comes no nearer by what it says than the others say.
+fn longer(announced: [Option<u32>; 2], told: [Option<u32>; 2]) -> Option<u32> {
+    let says = |end: usize| announced[end].or(told[end]);
+    says(0).max(says(1))
 }
 
 #[cfg(test)]
@@ -272,6 +312,24 @@ mod tests {
         let is_near = |us| round_trip(us) <= split::plan::ROUND_TRIP_MAX;
         assert!(is_near(80_100) && is_near(81_500));
         assert!(!is_near(82_000));
+    }
+
+    #[test]
+    fn the_longer_of_what_both_ends_say_counts() {
+        let cases = [
+            ([None, None], [None, None], None),
+            ([Some(900), None], [None, None], Some(900)),
+            ([None, Some(900)], [None, None], Some(900)),
+            ([Some(900), Some(700)], [None, None], Some(900)),
+            ([None, None], [Some(40), None], Some(40)),
+            ([None, None], [Some(40), Some(50)], Some(50)),
+            // What is announced is newer than what the same machine said before.
+            ([Some(10), None], [Some(40), None], Some(10)),
+            ([Some(10), None], [Some(40), Some(20)], Some(20)),
+        ];
+        for (announced, told, wanted) in cases {
+            assert_eq!(longer(announced, told), wanted, "{announced:?} {told:?}");
+        }
     }
 
     /// GB/s that machines of some bandwidths (MB/s) are taken to decode with, if the first ones were measured.

@@ -18,7 +18,7 @@ pub(crate) const WEIGHTS: StreamKind = StreamKind(3);
 /// Models whose place is remembered; those that members ask for at a time are few.
 const HOLDINGS_MAX: usize = 16;
 
-/// Opens streams to one member.
+/// Opens streams to one member, over a connection of their own: weights must not make hidden states wait.
 pub(super) struct MemberDial {
     pub(super) mesh: Mesh,
     pub(super) node: NodeId,
@@ -29,7 +29,7 @@ impl Dial for MemberDial {
     type Send = SendStream;
 
     async fn open(&self) -> io::Result<(RecvStream, SendStream)> {
-        let opened = self.mesh.open(self.node, WEIGHTS).await;
+        let opened = self.mesh.open_bulk(self.node, WEIGHTS).await;
         let (send, recv) = opened.map_err(io::Error::other)?;
         Ok((recv, send))
     }

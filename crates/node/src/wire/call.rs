@@ -1,6 +1,7 @@
 //! What an ingress asks of a host.
 
 use engine::{Chat, EmbedInput, EmbedRequest, Request, TokenId};
+use mesh::announcement::{FINGERPRINT_BYTES_MAX, MODEL_NAME_BYTES_MAX};
 use mesh::codec;
 use serde::{Deserialize, Serialize};
 
@@ -44,6 +45,21 @@ pub(crate) enum Call {
         /// What.
         chat: Chat,
     },
+    /// Serve all of a model; answered by what it is, once it answers there.
+    TakeUp(TakeUp),
+}
+
+/// A model that a node asks another one to serve whole, from a file of its own.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct TakeUp {
+    /// Under which name.
+    pub(crate) model: String,
+    /// Identity of its content, whatever the file is called.
+    pub(crate) fingerprint: String,
+    /// Tokens that its context is to hold; 0: as many as the other node's owner wants.
+    pub(crate) context_tokens: u32,
+    /// Requests that are to run at once; 0: as many as the other node's owner wants.
+    pub(crate) slots: u32,
 }
 
 #[derive(Debug, Serialize, Deserialize)]
@@ -67,6 +83,14 @@ enum CallWire {
         model: String,
         chat: ChatWire,
     },
+    TakeUp {
+        model: String,
+        fingerprint: String,
+        #[serde(default)]
+        context_tokens: u32,
+        #[serde(default)]
+        slots: u32,
+    },
 }
 
 #[derive(Debug, Serialize, Deserialize)]
@@ -87,6 +111,7 @@ impl Call {
         match self {
             Self::Generate(request) => &request.model,
             Self::Embed(request) => &request.model,
+            Self::TakeUp(wanted) => &wanted.model,
             Self::Describe { model }
             | Self::Tokenize { model, .. }
             | Self::TokenBytes { model, .. }
@@ -130,6 +155,12 @@ pub(crate) fn call_bytes(call: &Call) -> Vec<u8> {
             model: model.clone(),
             chat: chat.into(),
         },
+        Call::TakeUp(wanted) => CallWire::TakeUp {
+            model: wanted.model.clone(),
+            fingerprint: wanted.fingerprint.clone(),
+            context_tokens: wanted.context_tokens,
+            slots: wanted.slots,
+        },
     };
     codec::encode(&wire)
 }
@@ -164,5 +195,24 @@ pub(crate) fn read_call(bytes: &[u8]) -> Result<Call, WireError> {
             model,
             chat: chat.try_into()?,
         },
+        CallWire::TakeUp {
+            model,
+            fingerprint,
+            context_tokens,
+            slots,
+        } => {
+            if model.is_empty() || model.len() > MODEL_NAME_BYTES_MAX {
+                return Err(WireError::Range("a model's name"));
+            }
+            if fingerprint.is_empty() || fingerprint.len() > FINGERPRINT_BYTES_MAX {
+                return Err(WireError::Range("a fingerprint"));
+            }
+            Call::TakeUp(TakeUp {
+                model,
+                fingerprint,
+                context_tokens,
+                slots,
+            })
+        }
     })
 }

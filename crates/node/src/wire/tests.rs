@@ -58,6 +58,24 @@ fn numbers_that_no_ingress_sends_are_refused() {
 }
 
 #[test]
+fn names_that_no_model_has_are_not_taken_up() {
+    let read = |model: &str, fingerprint: &str| {
+        read_call(&call_bytes(&Call::TakeUp(TakeUp {
+            model: model.into(),
+            fingerprint: fingerprint.into(),
+            context_tokens: u32::MAX,
+            slots: 0,
+        })))
+    };
+    assert!(read("m", "f").is_ok());
+    let long = "m".repeat(1_000);
+    for (model, fingerprint) in [("", "f"), ("m", ""), (&*long, "f"), ("m", &*long)] {
+        let read = read(model, fingerprint);
+        assert!(matches!(read, Err(WireError::Range(_))), "{read:?}");
+    }
+}
+
+#[test]
 fn an_embedding_is_no_longer_than_any_model_makes_them() {
     let read = |values| read_reply(&reply_bytes(&Reply::Vector(vec![0.5; values])));
     let longest = vec![0.5; VECTOR_VALUES_MAX];
@@ -103,6 +121,11 @@ fn samples_of_the_fuzz_targets_are_accepted() {
     assert!(calls.iter().all(|bytes| fuzzing::call(bytes)));
     assert!(replies.iter().all(|bytes| fuzzing::reply(bytes)));
     assert!(!fuzzing::call(b"") && !fuzzing::reply(b"\xff"));
+    let (asks, trips) = (fuzzing::samples("trips_ask"), fuzzing::samples("trips"));
+    assert!(!asks.is_empty() && !trips.is_empty());
+    assert!(asks.iter().all(|bytes| fuzzing::trips_ask(bytes)));
+    assert!(trips.iter().all(|bytes| fuzzing::trips(bytes)));
+    assert!(!fuzzing::trips_ask(b"") && !fuzzing::trips(b"\xff"));
 }
 
 proptest! {
@@ -110,6 +133,8 @@ proptest! {
     fn foreign_bytes_never_panic(bytes in prop::collection::vec(any::<u8>(), 0..300)) {
         let _ = fuzzing::call(&bytes);
         let _ = fuzzing::reply(&bytes);
+        let _ = fuzzing::trips_ask(&bytes);
+        let _ = fuzzing::trips(&bytes);
     }
 
     #[test]
@@ -118,9 +143,12 @@ proptest! {
         edits in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 1..4),
     ) {
         let (calls, replies) = (fuzzing::samples("call"), fuzzing::samples("reply"));
+        let (asks, trips) = (fuzzing::samples("trips_ask"), fuzzing::samples("trips"));
         for (samples, read) in [
             (calls, fuzzing::call as fn(&[u8]) -> bool),
             (replies, fuzzing::reply),
+            (asks, fuzzing::trips_ask),
+            (trips, fuzzing::trips),
         ] {
             let mut bytes = samples[which.index(samples.len())].clone();
             for (at, byte) in &edits {

@@ -2,7 +2,7 @@
 
 use mesh::admission::Invite;
 use mesh::announcement::NodeInfo;
-use mesh::net::{Network, RecvStream, Relays, SendStream, StreamKind};
+use mesh::net::{Network, RecvStream, SendStream, StreamKind};
 use mesh::{Mesh, NodeId, Role};
 use node::Node;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -16,14 +16,8 @@ const CALLS: StreamKind = StreamKind(1);
 /// A member that speaks for itself: no node around it keeps to the protocol.
 async fn member(host: &Node) -> (Mesh, NodeId) {
     let ticket = within(host.invite(Invite::default())).await.unwrap();
-    let network = Network {
-        relays: Relays::None,
-        ip: Some(std::net::Ipv4Addr::LOCALHOST.into()),
-        local_discovery: false,
-        ..Network::default()
-    };
     let settings = mesh::net::Settings {
-        network,
+        network: Network::loopback(),
         role: Role::Client,
         ..mesh::net::Settings::new(None, NodeInfo::default())
     };

@@ -9,4 +9,6 @@ mod hostile_host;
 mod routing;
 mod script;
 mod stopping;
+#[cfg(feature = "solo")]
+mod whole;
 mod world;

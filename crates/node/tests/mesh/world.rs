@@ -1,6 +1,5 @@
 //! Nodes of these tests, and what to wait for.
 
-use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -8,7 +7,7 @@ use engine::{Backend, Error, Event, EventStream, Input, Request};
 use futures::StreamExt;
 use mesh::Role;
 use mesh::admission::Invite;
-use mesh::net::{Network, Relays};
+use mesh::net::Network;
 use mesh::ticket::Ticket;
 use node::{MeshSettings, Node, Settings, Snapshot};
 use tokio::time::timeout;
@@ -32,12 +31,7 @@ pub(crate) fn settings(name: &str) -> (tempfile::TempDir, Settings) {
     let settings = Settings {
         mesh: MeshSettings {
             home: Some(home.path().to_path_buf()),
-            network: Network {
-                relays: Relays::None,
-                ip: Some(IpAddr::V4(Ipv4Addr::LOCALHOST)),
-                local_discovery: false,
-                ..Network::default()
-            },
+            network: Network::loopback(),
             node_name: name.into(),
             ..MeshSettings::default()
         },

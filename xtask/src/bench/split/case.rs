@@ -55,6 +55,8 @@ pub(super) struct Round {
     pub(super) whole_tps: f64,
     /// What the plan expected of one stream.
     pub(super) predicted_tps: f64,
+    /// What it expected until the first token that follows a new prompt; `None`: it does not say for such a length.
+    pub(super) predicted_prefill_ms: Option<f64>,
     pub(super) ours: Side,
     pub(super) rpc: Option<Side>,
 }
@@ -165,6 +167,7 @@ impl Bench<'_> {
         drop(theirs);
         let (load_s, load_bytes) = (ring.load_s, ring.load_bytes);
         let predicted_tps = ring.predicted_tps;
+        let predicted_prefill_ms = ring.predicted_first_token_ms(self.sizes.prompt);
         ring.end();
         let repeating_tps = match self.loops {
             Some(loops) => Some(self.repeating(loops, round)?),
@@ -174,6 +177,7 @@ impl Bench<'_> {
             shares: ring::text(&shares),
             whole_tps: one.2,
             predicted_tps,
+            predicted_prefill_ms,
             ours: Side {
                 load_s,
                 load_bytes,
@@ -369,6 +373,7 @@ mod tests {
             shares: String::new(),
             whole_tps: 50.0,
             predicted_tps: 1.0,
+            predicted_prefill_ms: None,
             ours: side(ours),
             rpc: Some(side(rpc)),
         };

@@ -69,6 +69,8 @@ pub(super) struct Ring<'m> {
     /// In the order of the layers; the host's is the last.
     pub(super) shares: Vec<Share>,
     pub(super) predicted_tps: f64,
+    /// Lengths of prompts, tokens, and the milliseconds that the plan expects until the first token of the answer.
+    predicted_first_token_ms: Vec<(usize, f64)>,
 }
 
 impl Node {
@@ -187,7 +189,15 @@ impl<'m> Ring<'m> {
             predicted_tps: split["predicted_tokens_per_second"]
                 .as_f64()
                 .unwrap_or(f64::NAN),
+            predicted_first_token_ms: first_tokens(split).unwrap_or_default(),
         })
+    }
+
+    /// Milliseconds that the plan expected from a prompt of so many tokens to the first token; `None`: it does not say.
+    pub(super) fn predicted_first_token_ms(&self, prompt_tokens: usize) -> Option<f64> {
+        let mut told = self.predicted_first_token_ms.iter();
+        let told = told.find(|(tokens, _)| *tokens == prompt_tokens);
+        told.map(|(_, ms)| *ms)
     }
 
     /// Where to ask on the host's machine.
@@ -263,6 +273,19 @@ fn shares(split: &Value) -> Option<Vec<Share>> {
     split["stages"].as_array()?.iter().map(share).collect()
 }
 
+/// Lengths of prompts, and milliseconds to the first token.
+fn first_tokens(split: &Value) -> Option<Vec<(usize, f64)>> {
+    let one = |told: &Value| {
+        let tokens = usize::try_from(told["prompt_tokens"].as_u64()?).ok()?;
+        Some((tokens, told["ms"].as_f64()?))
+    };
+    split["predicted_first_token"]
+        .as_array()?
+        .iter()
+        .map(one)
+        .collect()
+}
+
 /// As people write it: `8 + 8 + 8`.
 pub(super) fn text(shares: &[Share]) -> String {
     let layers: Vec<String> = shares.iter().map(|s| s.layers.to_string()).collect();
@@ -290,5 +313,17 @@ mod tests {
         assert_eq!(text(&shares), "8 + 16");
         assert_eq!(shares[0].name, "worker2");
         assert_eq!(super::shares(&serde_json::json!({})), None);
+    }
+
+    #[test]
+    fn reads_what_is_expected_of_prompts() {
+        let split = serde_json::json!({ "predicted_first_token": [
+            { "prompt_tokens": 512, "ms": 1500.5 },
+            { "prompt_tokens": 4096, "ms": 12000.0 },
+        ]});
+        let expected = vec![(512, 1500.5), (4096, 12_000.0)];
+        assert_eq!(first_tokens(&split), Some(expected));
+        // An older one does not say.
+        assert_eq!(first_tokens(&serde_json::json!({})), None);
     }
 }

@@ -174,9 +174,10 @@ impl Run {
             return;
         }
         text.push_str(
-            "\nOurs / RPC (ratio). The last two columns are ours alone: a token's time beyond computing and hops; predicted / measured.\n\n\
-             | round trip, workers | layers | one stream, tok/s | 4 streams, tok/s | first token of a prompt, ms | repeating text, tok/s | beyond, ms | prediction |\n\
-             |---|---|---:|---:|---:|---:|---:|---:|\n",
+            "\nOurs / RPC (ratio). The last three columns are ours alone: a token's time beyond computing and hops; predicted / measured \
+             of one stream, and of a prompt's first token (ratio).\n\n\
+             | round trip, workers | layers | one stream, tok/s | 4 streams, tok/s | first token of a prompt, ms | repeating text, tok/s | beyond, ms | prediction, tok/s | prediction, first token, ms |\n\
+             |---|---|---:|---:|---:|---:|---:|---:|---:|\n",
         );
         for case in &self.cases {
             let beyond = case
@@ -185,7 +186,7 @@ impl Run {
             let repeating = case.median(|round| round.ours.repeating_tps);
             let _ = writeln!(
                 text,
-                "| {} | {} | {} | {} | {} | {} | {beyond} | {} / {} |",
+                "| {} | {} | {} | {} | {} | {} | {beyond} | {} / {} | {} |",
                 name(case),
                 case.rounds.last().map_or("", |round| &round.shares),
                 pair(case, |side| side.one_tps),
@@ -194,6 +195,7 @@ impl Run {
                 shown(repeating),
                 shown(case.median(|round| Some(round.predicted_tps))),
                 shown(case.median(|round| Some(round.ours.one_tps))),
+                first_token(case),
             );
         }
         let whole = self.cases.iter().flat_map(|case| &case.rounds);
@@ -263,6 +265,19 @@ fn pair(case: &Case, value: fn(&Side) -> f64) -> String {
     }
 }
 
+/// Milliseconds to a prompt's first token, predicted and measured, and the median of the rounds' ratios.
+fn first_token(case: &Case) -> String {
+    let predicted = case.median(|round| round.predicted_prefill_ms);
+    let ratio = case.median(|round| Some(round.predicted_prefill_ms? / round.ours.prefill_ms));
+    let measured = shown(case.median(|round| Some(round.ours.prefill_ms)));
+    match (predicted, ratio) {
+        (Some(predicted), Some(ratio)) => {
+            format!("{} / {measured} ({ratio:.2})", number(predicted))
+        }
+        _ => String::new(),
+    }
+}
+
 fn shown(value: Option<f64>) -> String {
     value.map_or_else(String::new, number)
 }
@@ -284,6 +299,7 @@ mod tests {
             shares: "8 + 8 + 8".into(),
             whole_tps: 50.0,
             predicted_tps: 19.0,
+            predicted_prefill_ms: Some(90.0),
             ours: side(20.0),
             rpc: Some(side(16.0)),
         };
@@ -316,6 +332,14 @@ mod tests {
     fn a_case_that_never_ran_meets_nothing() {
         let verdicts = judge_case(&Case::new(0, 1));
         assert!(verdicts.iter().all(|verdict| verdict.met.is_none()));
+    }
+
+    #[test]
+    fn shows_the_prediction_of_a_first_token() {
+        let mut told = case(5, 1);
+        assert_eq!(first_token(&told), "90.0 / 100 (0.90)");
+        told.rounds[0].predicted_prefill_ms = None;
+        assert_eq!(first_token(&told), "");
     }
 
     #[test]

@@ -47,6 +47,9 @@ pub struct Split {
     pub stages: Vec<SplitStage>,
     /// What the plan expects of one stream, tokens per second.
     pub predicted_tokens_per_second: f64,
+    /// What the plan expects of prompts, where nothing else runs.
+    #[serde(default)]
+    pub predicted_first_token: Vec<SplitFirstToken>,
     /// What one stream got of late without speculation, tokens per second; null until that was seen.
     #[serde(default)]
     #[schema(required)]
@@ -56,6 +59,15 @@ pub struct Split {
     pub waiting: Option<String>,
     /// All of it in one line.
     pub summary: String,
+}
+
+/// How long the first token of an answer takes.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct SplitFirstToken {
+    /// Length of the prompt, tokens.
+    pub prompt_tokens: u32,
+    /// Time from the prompt to the first token, milliseconds.
+    pub ms: f64,
 }
 
 /// One machine's share of a model.
@@ -99,9 +111,15 @@ impl From<&node::Layout> for Split {
             first_layer: stage.first_layer,
             last_layer: stage.last_layer,
         });
+        let first_token = layout.predicted_first_token.iter();
+        let first_token = first_token.map(|(prompt_tokens, time)| SplitFirstToken {
+            prompt_tokens: *prompt_tokens,
+            ms: time.as_secs_f64() * 1e3,
+        });
         Self {
             stages: stages.collect(),
             predicted_tokens_per_second: layout.predicted_tokens_per_second,
+            predicted_first_token: first_token.collect(),
             measured_tokens_per_second: layout.measured_tokens_per_second,
             waiting: layout.waiting.clone(),
             summary: layout.to_string(),

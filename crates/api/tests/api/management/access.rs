@@ -1,11 +1,10 @@
 //! The same rules as at the inference API, and who may be put out of a mesh.
 
-use std::net::{IpAddr, Ipv4Addr};
 use std::time::Duration;
 
 use api::management::Config;
 use mesh::admission::Invite;
-use mesh::net::{Network, Relays};
+use mesh::net::Network;
 use node::{MeshSettings, Node, Settings};
 use reqwest::header::{ACCESS_CONTROL_REQUEST_METHOD, HOST, ORIGIN};
 use reqwest::{Method, StatusCode};
@@ -125,12 +124,7 @@ async fn member() -> (Server, TempDir) {
     let settings = Settings {
         mesh: MeshSettings {
             home: Some(home.path().to_path_buf()),
-            network: Network {
-                relays: Relays::None,
-                ip: Some(IpAddr::V4(Ipv4Addr::LOCALHOST)),
-                local_discovery: false,
-                ..Network::default()
-            },
+            network: Network::loopback(),
             ..MeshSettings::default()
         },
         ..Settings::default()

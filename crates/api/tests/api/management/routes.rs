@@ -263,6 +263,41 @@ async fn the_description_names_every_route() {
     crate::status::check_references(&description, &description);
 }
 
+/// What stands in front of every route can refuse its requests, and so can reading a body.
+#[tokio::test]
+async fn the_description_tells_how_requests_are_refused() {
+    let server = server().await;
+    let (_, description) = json(server.get("/api/openapi.json").send().await.unwrap()).await;
+    for (path, methods) in description["paths"].as_object().unwrap() {
+        for (method, route) in methods.as_object().unwrap() {
+            let mut expected = vec!["401", "403"];
+            if method != "get" {
+                expected.push("503");
+            }
+            if !route["requestBody"].is_null() {
+                expected.extend(["400", "408", "413", "415"]);
+            }
+            for status in expected {
+                let content = &route["responses"][status]["content"]["application/json"];
+                let body = &content["schema"]["$ref"];
+                assert_eq!(
+                    body, "#/components/schemas/ErrorBody",
+                    "{method} {path}: {status}"
+                );
+            }
+        }
+    }
+    let paths = &description["paths"];
+    let reasons = &paths["/api/join"]["post"]["responses"]["403"]["description"];
+    let reasons = reasons.as_str().unwrap();
+    assert!(reasons.contains("ticket") && reasons.contains("origin"));
+    // The chat route has the same reasons by itself.
+    let reason = &paths["/api/chat"]["post"]["responses"]["408"]["description"];
+    assert_eq!(reason, "The body did not arrive in time");
+    let state = &paths["/api/status"]["get"]["responses"];
+    assert!(state["503"].is_null(), "a node that stops tells its state");
+}
+
 /// A node that stops can still be looked at.
 #[tokio::test]
 async fn a_stopping_node_takes_no_orders_but_tells_its_state() {

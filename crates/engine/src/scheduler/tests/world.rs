@@ -122,7 +122,7 @@ impl Kv {
     }
 }
 
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(super) struct Wish {
     pub(super) prompt: Vec<TokenId>,
     pub(super) count: usize,
@@ -192,6 +192,8 @@ pub(super) struct World {
     pub(super) limits: Limits,
     pub(super) drafts: bool,
     pub(super) outputs: BTreeMap<JobKey, Vec<TokenId>>,
+    /// What the kept logits give.
+    pub(super) kept: BTreeMap<RecallId, TokenId>,
     pub(super) rows_total: usize,
     /// Most steps that were in flight.
     pub(super) flights_most: usize,
@@ -212,6 +214,7 @@ impl World {
             limits,
             drafts,
             outputs: BTreeMap::new(),
+            kept: BTreeMap::new(),
             rows_total: 0,
             flights_most: 0,
         }
@@ -255,8 +258,16 @@ impl World {
                 stored <= self.limits.stored_tokens,
                 "{stored} tokens are stored"
             );
+            for (key, id) in &step.recalled {
+                assert!(step.rows.iter().all(|row| row.key != *key));
+                let first = self.kept[id];
+                self.take(*key, vec![first], &wishes[*key as usize]);
+            }
             if step.rows.is_empty() {
-                break;
+                if step.recalled.is_empty() {
+                    break;
+                }
+                continue;
             }
             let outputs = |step: &Step| -> Vec<JobKey> {
                 let outputs = step.rows.iter().filter(|r| r.output);
@@ -319,6 +330,11 @@ impl World {
             self.rows_total += step.rows.len();
             self.scheduler.commit(&step);
             for (key, drawn) in drawn {
+                if let Some(Keep { id, gone }) = self.scheduler.keep_logits(key) {
+                    self.kept.retain(|id, _| Some(*id) != gone);
+                    assert!(self.kept.insert(id, drawn[0]).is_none(), "kept twice");
+                    assert!(self.kept.len() <= self.limits.logits_kept);
+                }
                 self.take(key, drawn, &wishes[key as usize]);
             }
             return true;

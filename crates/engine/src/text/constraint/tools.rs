@@ -1,4 +1,6 @@
-//! Grammars (in llguidance's Lark) for JSON answers and for forced tool calls.
+//! Grammars (in llguidance's Lark) for JSON answers and for tool calls, forced or begun by the model.
+
+mod opened;
 
 use serde_json::{Value, json};
 
@@ -7,10 +9,11 @@ use crate::{Chat, Error, Format, Tool, ToolChoice};
 use super::super::dialect::{CallSyntax, Dialect, HERMES};
 use super::schema::{self, Strictness};
 use super::{Vocabulary, forces_calls};
+pub(super) use opened::opened;
 
-/// Calls in one forced answer: enough for any program, an end for a model that can't stop.
+/// Calls in one forced answer or list: enough for any program, an end for a model that can't stop.
 const CALLS_MAX: usize = 16;
-/// Tools that a forced choice may choose from.
+/// Tools that a grammar may choose from.
 const TOOLS_MAX: usize = 512;
 
 /// Where a schema in the request stands, for errors.
@@ -213,7 +216,6 @@ fn call_rules(
     };
     let new = || Sequence::new(vocabulary);
     let hermes = open.first() == Some(&"<tool_call>");
-    let key = if bare { "parameters" } else { "arguments" };
     // Before and after each call, before and after them all, between two.
     let (before, after) = if hermes {
         (
@@ -240,19 +242,8 @@ fn call_rules(
         }
     };
     let (before, after) = (before.end(), after.end());
-    let mut rules = String::new();
-    let mut names = Vec::new();
-    for (index, callable) in calls.iter().enumerate() {
-        let name = Value::from(callable.tool.name.as_str());
-        let head = new()
-            .text(&format!("{{\"name\": {name}, \"{key}\": "))
-            .raw(&format!("%json {}", callable.schema))
-            .text("}")
-            .end();
-        rules.push_str(&format!("call_{index}: {head}\n"));
-        names.push(format!("call_{index}"));
-    }
-    rules.push_str(&format!("call: {before}({}) {after}\n", names.join(" | ")));
+    let (mut rules, one) = objects(calls, bare, vocabulary);
+    rules.push_str(&format!("call: {before}({one}) {after}\n"));
     let more = if parallel {
         format!("({} call){{0,{}}}", literal(between), CALLS_MAX - 1)
     } else {
@@ -264,6 +255,27 @@ fn call_rules(
         last.end()
     ));
     rules
+}
+
+/// Rules `call_N` for the calls' objects and `arguments_N` for what is in them, and the choice among the
+/// objects.
+fn objects(calls: &[Callable<'_>], bare: bool, vocabulary: &Vocabulary) -> (String, String) {
+    let key = if bare { "parameters" } else { "arguments" };
+    let mut rules = String::new();
+    let mut names = Vec::new();
+    for (index, callable) in calls.iter().enumerate() {
+        let name = Value::from(callable.tool.name.as_str());
+        let object = Sequence::new(vocabulary)
+            .text(&format!("{{\"name\": {name}, \"{key}\": "))
+            .raw(&format!("arguments_{index}"))
+            .text("}")
+            .end();
+        let schema = &callable.schema;
+        rules.push_str(&format!("arguments_{index}: %json {schema}\n"));
+        rules.push_str(&format!("call_{index}: {object}\n"));
+        names.push(format!("call_{index}"));
+    }
+    (rules, names.join(" | "))
 }
 
 fn harmony(

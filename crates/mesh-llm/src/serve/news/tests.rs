@@ -78,6 +78,19 @@ fn models_are_told_when_they_come_fail_and_go() {
 }
 
 #[test]
+fn people_see_on_which_machine_a_model_runs_whole() {
+    let on = |host: &str| {
+        let host = host.to_owned();
+        snapshot(&[("big", ModelState::Elsewhere { host })], None)
+    };
+    let expected = ["model `big` runs whole on attic"];
+    assert_eq!(told(&snapshot(&[], None), &on("attic")), expected);
+    assert_eq!(told(&on("attic"), &on("attic")), [""; 0]);
+    let expected = ["model `big` runs whole on cellar"];
+    assert_eq!(told(&on("attic"), &on("cellar")), expected);
+}
+
+#[test]
 fn people_see_where_a_split_model_runs_pauses_and_goes_on() {
     let stage = |number: u8, name: &str, first_layer, last_layer| LayoutStage {
         node: NodeId::from_bytes([number; 32]),
@@ -88,6 +101,7 @@ fn people_see_where_a_split_model_runs_pauses_and_goes_on() {
     let layout = |worker: &str, waiting: Option<&str>| Layout {
         stages: vec![stage(1, worker, 0, 11), stage(2, "me", 12, 23)],
         predicted_tokens_per_second: 17.0,
+        predicted_first_token: Vec::new(),
         measured_tokens_per_second: None,
         waiting: waiting.map(str::to_owned),
     };

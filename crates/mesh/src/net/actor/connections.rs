@@ -3,17 +3,19 @@
 
 use std::sync::Arc;
 
-use iroh::endpoint::{Connection, Incoming};
+use iroh::endpoint::{Connection, Incoming, RecvStream, SendStream};
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Duration, Instant, timeout};
 
+use super::super::bulk::BulkSettings;
 use super::super::close::CloseCode;
 use super::super::hello::{self, Candidate};
 use super::super::links::{Link, bytes_of, path_of};
 use super::super::peer::{Ending, OUTBOX_MAX, PeerConnection, serve};
 use super::super::stream::{InUse, IncomingStream};
 use super::super::wire::{Hello, Rejection};
-use super::super::{ALPN_JOIN, address, join, unix_ms};
+use super::super::{ALPN_BULK, ALPN_JOIN, address, join, unix_ms};
+use super::bulk::{self, Bulk};
 use super::handshakes::Origin;
 use super::input::Registered;
 use super::{Actor, CROWDED, Event, Input, MemberStatus, Place, Refusal, Trust};
@@ -44,24 +46,27 @@ pub(super) struct Peer {
     pub(super) in_use: InUse,
     /// `proto` does not need it, since then nothing else did.
     pub(super) unused_since_ms: Option<u64>,
+    /// Connections beside this one, which end with it.
+    pub(super) bulk: Bulk,
 }
 
 impl Peer {
     /// Open halves of application streams.
     pub(super) fn halves(&self) -> usize {
-        Arc::strong_count(&self.in_use).saturating_sub(IN_USE_BASE)
+        Arc::strong_count(&self.in_use).saturating_sub(IN_USE_BASE) + self.bulk.halves()
     }
 
     fn link(&self, node: NodeId) -> Link {
         let (path, round_trip) = path_of(&self.connection);
         let (sent_bytes, received_bytes) = bytes_of(&self.connection);
+        let (bulk_sent_bytes, bulk_received_bytes) = self.bulk.bytes();
         Link {
             node,
             role: self.role,
             path,
             round_trip,
-            sent_bytes,
-            received_bytes,
+            sent_bytes: sent_bytes + bulk_sent_bytes,
+            received_bytes: received_bytes + bulk_received_bytes,
             age: self.since.elapsed(),
             streams: self.halves().div_ceil(2),
         }
@@ -75,6 +80,7 @@ pub(super) struct Context {
     pub(super) trust: tokio::sync::watch::Receiver<Trust>,
     pub(super) inputs: mpsc::Sender<Input>,
     pub(super) streams: mpsc::Sender<IncomingStream>,
+    pub(super) bulk: BulkSettings,
 }
 
 impl Context {
@@ -101,6 +107,7 @@ impl Actor {
             trust: self.trust.subscribe(),
             inputs: self.inputs_sender.clone(),
             streams: self.streams.clone(),
+            bulk: self.bulk.clone(),
         }
     }
 
@@ -155,6 +162,7 @@ impl Actor {
             since: Instant::now(),
             in_use,
             unused_since_ms: None,
+            bulk: Bulk::default(),
         };
         self.chains.insert(node, candidate.chain);
         self.learn_addresses(node, candidate.addresses);
@@ -174,8 +182,8 @@ impl Actor {
         self.tell_round_trips(Some(node));
     }
 
-    fn decide_incoming(&self, candidate: &Candidate) -> Result<(), Refusal> {
-        let node = candidate.node;
+    /// Whether anybody is let in now, and this node in particular.
+    pub(super) fn check_door(&self, node: NodeId) -> Result<(), Refusal> {
         if self.left {
             return Err(Refusal::Leaving);
         }
@@ -185,6 +193,12 @@ impl Actor {
         if self.penalties.holds(node, self.now_ms()) {
             return Err(Refusal::TooOften);
         }
+        Ok(())
+    }
+
+    fn decide_incoming(&self, candidate: &Candidate) -> Result<(), Refusal> {
+        let node = candidate.node;
+        self.check_door(node)?;
         let preferred_mine = self.me < node;
         if let Some(old) = self.peers.get(&node) {
             let crossed = old.dialled
@@ -266,6 +280,7 @@ impl Actor {
         let found = self.peers.remove(&node);
         if let Some(peer) = &found {
             code.close(&peer.connection, reason);
+            peer.bulk.close(code, reason);
         }
         found.is_some()
     }
@@ -315,7 +330,8 @@ impl Actor {
 
 /// The acceptor's side of a connection's beginning: a peer that is let in and has to be served.
 async fn begin(incoming: Incoming, context: Context, mut place: Place) -> Option<PeerConnection> {
-    let connection = match place.hold(timeout(HANDSHAKE_MAX, incoming)).await {
+    let shaking = timeout(HANDSHAKE_MAX, context.bulk.accept(incoming));
+    let connection = match place.hold(shaking).await {
         Some(Ok(Ok(connection))) => connection,
         Some(Ok(Err(error))) => {
             tracing::debug!(%error, "a connection did not come to stand");
@@ -328,7 +344,52 @@ async fn begin(incoming: Incoming, context: Context, mut place: Place) -> Option
         join::answer(connection, place, context.trust, context.inputs).await;
         return None;
     }
+    if connection.alpn() == ALPN_BULK {
+        bulk::receive(connection, context, place).await;
+        return None;
+    }
     receive(connection, context, place).await
+}
+
+/// What a peer has shown, and the stream that it did so on; `None` if it is gone or did not say it.
+pub(super) async fn hear(
+    connection: &Connection,
+    context: &Context,
+    place: &mut Place,
+) -> Option<(Result<Candidate, Rejection>, SendStream, RecvStream)> {
+    let node = address::node_of(connection.remote_id());
+    let trust = context.trust.borrow().clone();
+    match place.hold(hello::receive(connection, &trust)).await {
+        Some(Ok(received)) => Some(received),
+        Some(Err(error)) => {
+            context.turned_away(node, error.to_string());
+            None
+        }
+        None => {
+            CloseCode::Done.close(connection, CROWDED);
+            context.turned_away(node, CROWDED.into());
+            None
+        }
+    }
+}
+
+/// Says why a peer is not let in.
+pub(super) async fn turn_away(
+    connection: &Connection,
+    context: &Context,
+    place: &mut Place,
+    send: &mut SendStream,
+    rejection: &Rejection,
+) {
+    let reason = &rejection.refusal;
+    if *reason != Refusal::Duplicate {
+        let node = address::node_of(connection.remote_id());
+        context.turned_away(node, reason.to_string());
+    }
+    let refused = hello::refuse(connection, send, rejection);
+    if place.hold(refused).await.is_none() {
+        CloseCode::Done.close(connection, CROWDED);
+    }
 }
 
 /// Hears who a peer is, and lets it in or says why not.
@@ -338,19 +399,7 @@ async fn receive(
     mut place: Place,
 ) -> Option<PeerConnection> {
     let node = address::node_of(connection.remote_id());
-    let trust = context.trust.borrow().clone();
-    let (checked, mut send, recv) = match place.hold(hello::receive(&connection, &trust)).await {
-        Some(Ok(received)) => received,
-        Some(Err(error)) => {
-            context.turned_away(node, error.to_string());
-            return None;
-        }
-        None => {
-            CloseCode::Done.close(&connection, CROWDED);
-            context.turned_away(node, CROWDED.into());
-            return None;
-        }
-    };
+    let (checked, mut send, recv) = hear(&connection, &context, &mut place).await?;
     let registered = match checked {
         Ok(candidate) => {
             let (role, chain) = (candidate.role, candidate.chain.clone());
@@ -364,14 +413,7 @@ async fn receive(
     let (role, chain, registered) = match registered {
         Ok(registered) => registered,
         Err(rejection) => {
-            let reason = &rejection.refusal;
-            if *reason != Refusal::Duplicate {
-                context.turned_away(node, reason.to_string());
-            }
-            let refused = hello::refuse(&connection, &mut send, &rejection);
-            if place.hold(refused).await.is_none() {
-                CloseCode::Done.close(&connection, CROWDED);
-            }
+            turn_away(&connection, &context, &mut place, &mut send, &rejection).await;
             return None;
         }
     };
@@ -424,7 +466,7 @@ pub(super) fn peer_connection(
     role: Role,
     chain: Arc<[Certificate]>,
     connection: Connection,
-    (send, recv): (iroh::endpoint::SendStream, iroh::endpoint::RecvStream),
+    (send, recv): (SendStream, RecvStream),
     registered: Registered,
 ) -> PeerConnection {
     PeerConnection {

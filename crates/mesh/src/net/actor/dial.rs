@@ -20,7 +20,7 @@ use crate::{Addresses, NodeId};
 const DIALS_MAX: usize = 64;
 
 /// Most streams that wait for one dial.
-const WAITERS_MAX: usize = 256;
+pub(super) const WAITERS_MAX: usize = 256;
 
 /// How long a dial that lost against the other side's waits for that one, in milliseconds.
 const THEIRS_MS_MAX: u64 = 3_000;
@@ -48,7 +48,7 @@ impl Dial {
 }
 
 /// The same error for each who waits for a dial.
-fn copy(error: &MeshError) -> MeshError {
+pub(super) fn copy(error: &MeshError) -> MeshError {
     match error {
         MeshError::Refused(refusal) => MeshError::Refused(refusal.clone()),
         MeshError::Peer { node, reason } => MeshError::Peer {
@@ -106,7 +106,7 @@ impl Actor {
         let _ = reply.send(answer);
     }
 
-    fn announced_addresses(&self, node: NodeId) -> Addresses {
+    pub(super) fn announced_addresses(&self, node: NodeId) -> Addresses {
         self.view
             .borrow()
             .member(node)
@@ -114,11 +114,16 @@ impl Actor {
             .unwrap_or_default()
     }
 
-    fn start_dial(&mut self, node: NodeId, announced: &Addresses) {
+    /// What to dial, by what was announced and what is noted here; `None` for a node whose id is no key.
+    pub(super) fn target(&self, node: NodeId, announced: &Addresses) -> Option<EndpointAddr> {
         let noted = self.addresses.get(&node).cloned().unwrap_or_default();
         let direct = announced.direct().iter().chain(noted.direct()).copied();
         let relay = announced.relay().or(noted.relay()).map(String::from);
-        let Some(target) = address::endpoint_addr(node, &Addresses::new(direct, relay)) else {
+        address::endpoint_addr(node, &Addresses::new(direct, relay))
+    }
+
+    fn start_dial(&mut self, node: NodeId, announced: &Addresses) {
+        let Some(target) = self.target(node, announced) else {
             self.events.push_back(Event::DialFailed { node });
             return;
         };
@@ -165,7 +170,13 @@ impl Actor {
             return;
         }
         tracing::debug!(peer = %node.short(), %error, "a dial failed");
-        let error = match error {
+        let error = self.dial_error(node, error);
+        self.fail_dial(node, &error);
+    }
+
+    /// What a failed dial is to the application. Remembers a refusal.
+    pub(super) fn dial_error(&mut self, node: NodeId, error: HelloError) -> MeshError {
+        match error {
             HelloError::RefusedByPeer(Rejection { refusal, proof }) => {
                 self.note_refused(node, &refusal, proof);
                 MeshError::Refused(refusal)
@@ -174,8 +185,7 @@ impl Actor {
                 node,
                 reason: error.to_string(),
             },
-        };
-        self.fail_dial(node, &error);
+        }
     }
 
     /// Gives up dials that lost against one of the other side which then did not come.

@@ -91,6 +91,17 @@ impl Actor {
                 serial,
                 ending,
             } => self.closed(node, serial, &ending),
+            Input::BulkDialled {
+                node,
+                dial,
+                outcome,
+            } => self.bulk_dialled(node, dial, outcome),
+            Input::RegisterBulk { candidate, reply } => self.register_bulk(candidate, reply),
+            Input::BulkClosed {
+                node,
+                serial,
+                ending,
+            } => self.bulk_closed(node, serial, &ending),
             Input::TurnedAway { node, what, reason } => self.turned_away(node, what, &reason),
         }
     }
@@ -99,6 +110,7 @@ impl Actor {
         // A send fails only if nobody waits for the answer.
         match command {
             Command::Open { node, reply } => self.open(node, reply),
+            Command::OpenBulk { node, reply } => self.open_bulk(node, reply),
             Command::Announce(info) => self.announce(*info),
             Command::Invite { invite, reply } => {
                 let _ = reply.send(self.invite(invite).await);

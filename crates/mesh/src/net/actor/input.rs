@@ -55,6 +55,23 @@ pub(crate) enum Input {
         serial: u64,
         ending: Ending,
     },
+    /// A dial for bulk is over.
+    BulkDialled {
+        node: NodeId,
+        dial: u64,
+        outcome: Result<Candidate, HelloError>,
+    },
+    /// A peer has shown its membership on a connection for bulk that it opened.
+    RegisterBulk {
+        candidate: Candidate,
+        reply: oneshot::Sender<Result<BulkRegistered, Refusal>>,
+    },
+    /// A connection for bulk ended.
+    BulkClosed {
+        node: NodeId,
+        serial: u64,
+        ending: Ending,
+    },
     /// Somebody was not let in. `what` says to what, as a sentence about this node.
     TurnedAway {
         node: NodeId,
@@ -71,6 +88,13 @@ pub(crate) struct Registered {
     pub(crate) in_use: InUse,
 }
 
+/// A connection for bulk was taken up.
+#[derive(Debug)]
+pub(crate) struct BulkRegistered {
+    pub(crate) serial: u64,
+    pub(crate) in_use: InUse,
+}
+
 /// A connection on which the application may open streams.
 #[derive(Debug)]
 pub(crate) struct OpenPeer {
@@ -82,6 +106,11 @@ pub(crate) struct OpenPeer {
 pub(crate) enum Command {
     /// A connection to this member, dialled if need be.
     Open {
+        node: NodeId,
+        reply: oneshot::Sender<Result<OpenPeer, MeshError>>,
+    },
+    /// A connection for bulk to a member that is connected, dialled if need be.
+    OpenBulk {
         node: NodeId,
         reply: oneshot::Sender<Result<OpenPeer, MeshError>>,
     },

@@ -3,6 +3,7 @@
 
 mod authority;
 mod bookkeeper;
+mod bulk;
 mod connections;
 mod dial;
 mod effects;
@@ -30,6 +31,7 @@ pub(crate) use self::handshakes::{CROWDED, Place};
 pub(crate) use self::input::{Command, Input, OpenPeer};
 use self::penalties::Penalties;
 use self::rates::{Complaints, Joins};
+use super::bulk::BulkSettings;
 use super::clock::Clock;
 use super::stream::IncomingStream;
 use super::{MeshError, Settings, unix_ms};
@@ -119,6 +121,7 @@ pub(crate) struct Actor {
     joins: Joins,
     complaints: Complaints,
     handshakes: Handshakes,
+    bulk: BulkSettings,
     /// What this node says of itself, with its addresses.
     info: NodeInfo,
     own_addresses: Addresses,
@@ -159,6 +162,7 @@ impl Actor {
                 chains.clone(),
             )),
         );
+        let bulk = BulkSettings::new(&start.endpoint, start.settings.network.idle);
         let (view, view_receiver) = watch::channel(proto.view());
         let (status, status_receiver) = watch::channel(MemberStatus::Member);
         let actor = Self {
@@ -187,6 +191,7 @@ impl Actor {
             joins: Joins::new(),
             complaints: Complaints::new(),
             handshakes: Handshakes::default(),
+            bulk,
             kept_bootstrap: Vec::new(),
             kept_at_ms: 0,
             tasks: JoinSet::new(),

@@ -30,6 +30,7 @@ impl Actor {
             let info = self.info.clone();
             self.event(Event::LocalChanged(info));
         }
+        self.close_unused_bulk();
         self.close_unused();
         if self.upkeeps < ROUND_TRIP_FIRST {
             self.tell_round_trips(None);

@@ -1,25 +1,17 @@
 //! The check of each stream alone, as if nobody had closed the connection of an expelled member.
 
-use std::net::{IpAddr, Ipv4Addr};
-
 use iroh::Endpoint;
 
 use super::*;
 use crate::admission::samples::{Person, key, node};
 use crate::admission::{Revocation, Target};
-use crate::net::{ALPN_PEER, Network, Relays, Streams, bind};
+use crate::net::{ALPN_PEER, Network, Streams, bind};
 
 /// Ends a test that hangs.
 const HANG: Duration = Duration::from_secs(60);
 
 async fn endpoint(number: u8) -> Endpoint {
-    let network = Network {
-        relays: Relays::None,
-        ip: Some(IpAddr::V4(Ipv4Addr::LOCALHOST)),
-        local_discovery: false,
-        ..Network::default()
-    };
-    bind(key(number), &network).await.unwrap()
+    bind(key(number), &Network::loopback(), None).await.unwrap()
 }
 
 /// A connection from the second node to the first: its two ends.

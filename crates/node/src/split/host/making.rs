@@ -11,7 +11,8 @@ use gguf::{Fingerprint, LayerMap, Model, SliceRole};
 use mesh::NodeId;
 use mesh::proto::View;
 use split::layers::Loading;
-use split::plan::{self, ModelShape, Parts, Refusal, Request, WindowCache, settled};
+use split::plan::render::PROMPT_TOKENS;
+use split::plan::{self, ModelShape, Parts, Pool, Refusal, Request, WindowCache, settled};
 use split::ring::Seat;
 use split::spec::RingId;
 use split::weights::Phase;
@@ -82,6 +83,8 @@ pub(super) struct Share {
     pub(super) held: BTreeMap<NodeId, u64>,
     /// Expected seconds of a token.
     pub(super) token_s: f64,
+    /// Expected times from prompts of so many tokens to the first token of the answer.
+    pub(super) first_token: Vec<(u32, Duration)>,
     /// Expected time of a row of a prompt, where it takes longest.
     pub(super) prefill_row: Duration,
 }
@@ -163,6 +166,12 @@ impl Subject {
         last.ok_or_else(|| "the plan is empty".to_owned())
     }
 
+    /// The machine of `machines` on which the plan puts all of the model; `None`: it fits on none.
+    pub(super) fn whole_on(&self, machines: &Pool<NodeId>) -> Option<NodeId> {
+        let plan = plan::make(&self.shape, machines, &self.request(None, false)).ok()?;
+        plan.is_whole().then_some(plan.host)
+    }
+
     /// Shares the layers before `start` out over members.
     pub(super) fn share(&self, scene: &Scene<'_>, start: u32) -> Result<Share, String> {
         let pinned = self.shape.pinned(start);
@@ -180,14 +189,16 @@ impl Subject {
         };
         let workers = plan.stages.iter().take(plan.stages.len() - 1);
         let prefill = plan.stages.iter().map(|stage| stage.prefill_row_time);
+        let seats: Vec<Seat> = workers
+            .clone()
+            .map(|stage| Seat {
+                node: stage.id,
+                layers: stage.layers.clone(),
+            })
+            .collect();
         Ok(Share {
-            seats: workers
-                .clone()
-                .map(|stage| Seat {
-                    node: stage.id,
-                    layers: stage.layers.clone(),
-                })
-                .collect(),
+            first_token: self.first_token(scene, &seats, start),
+            seats,
             held: workers
                 .map(|stage| (stage.id, stage.needed_bytes))
                 .collect(),
@@ -222,6 +233,33 @@ impl Subject {
     pub(super) fn token_s(&self, scene: &Scene<'_>, seats: &[Seat], start: u32) -> Option<f64> {
         let plan = self.settled(scene, seats, start)?;
         Some(plan.token_time.as_secs_f64())
+    }
+
+    /// Times from prompts of so many tokens to the first token of the answer where the layers lie so; empty as with
+    /// [`token_s`](Self::token_s). The layers here count as what they are: the one that stands for them has weights
+    /// beyond measure, and it is weights that bound how fast prompts are evaluated.
+    pub(super) fn first_token(
+        &self,
+        scene: &Scene<'_>,
+        seats: &[Seat],
+        start: u32,
+    ) -> Vec<(u32, Duration)> {
+        let host = scene.own.node;
+        let plan = || {
+            let machines = self.pinned_scene(scene, start)?.pool()?;
+            let workers = seats.iter().map(|seat| (seat.node, seat.layers.clone()));
+            let here = (host, start..self.shape.layer_count());
+            let stages: Vec<_> = workers.chain([here]).collect();
+            settled(
+                &self.shape,
+                &machines,
+                &self.request(Some(host), true),
+                &stages,
+            )
+        };
+        let times =
+            plan().map(|plan| PROMPT_TOKENS.map(|tokens| (tokens, plan.first_token_time(tokens))));
+        times.map(Vec::from).unwrap_or_default()
     }
 
     /// What to expect where the layers lie so.
@@ -294,6 +332,7 @@ impl Subject {
         Layout {
             stages: workers.chain([here]).collect(),
             predicted_tokens_per_second: 1.0 / share.token_s.max(1e-9),
+            predicted_first_token: share.first_token.clone(),
             measured_tokens_per_second: None,
             waiting: None,
         }
@@ -301,7 +340,7 @@ impl Subject {
 }
 
 /// What people call a machine.
-fn name_of(view: &View, node: NodeId) -> String {
+pub(super) fn name_of(view: &View, node: NodeId) -> String {
     let member = view.member(node);
     let name = member.map(|member| member.announcement().info.name.clone());
     name.filter(|name| !name.is_empty())

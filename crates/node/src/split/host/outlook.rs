@@ -45,6 +45,8 @@ pub(super) struct Work {
     /// The lives of members.
     pub(super) lives: BTreeMap<NodeId, u64>,
     pub(super) looks: u64,
+    /// Asks machines how far they are from each other.
+    pub(super) asking: Option<AbortOnDropHandle<()>>,
 }
 
 impl Drop for Work {
@@ -107,14 +109,18 @@ impl RingKeeper<'_> {
         };
         self.learn(pacing);
         let none = BTreeSet::new();
-        let token_s = self.with_scene(&none, &share.held, false, |scene| {
-            self.subject.token_s(scene, &share.seats, self.made.start)
+        let (token_s, first_token) = self.with_scene(&none, &share.held, false, |scene| {
+            let (seats, start) = (&share.seats, self.made.start);
+            (
+                self.subject.token_s(scene, seats, start),
+                self.subject.first_token(scene, seats, start),
+            )
         });
         let Some(token_s) = token_s.filter(|token_s| *token_s > 0.0) else {
             return Vec::new();
         };
         let measured = pacing.measured();
-        self.note(|models, id| models.split_measured(id, 1.0 / token_s, measured));
+        self.note(|models, id| models.split_measured(id, 1.0 / token_s, first_token, measured));
         if !recovery.may_move(now) {
             work.advantage.reset();
             return Vec::new();
@@ -179,6 +185,8 @@ impl RingKeeper<'_> {
             let speeds = &shared.as_ref()?.speeds;
             speeds.of_model(&fingerprint, node, threads)
         };
+        let distances = self.membership.distances();
+        let told = |from: NodeId, to: NodeId| distances.as_ref()?.us(from, to);
         let now = Instant::now();
         let most_bytes = |node: NodeId| self.made.rooms.most_bytes(node, now);
         work(&Scene {
@@ -186,12 +194,30 @@ impl RingKeeper<'_> {
             own: own(shared.as_deref(), self.me(), None),
             fingerprint: &fingerprint,
             measured: &measured,
+            told: &told,
             stage_bytes: self.subject.stage_bytes,
             without,
             held,
             beside,
             most_bytes: &most_bytes,
         })
+    }
+
+    /// Has machines measure round trips that nobody has told, for the plans to come; one round at a time.
+    pub(super) fn ask_distances(&self, work: &mut Work) {
+        let is_asking = |task: &AbortOnDropHandle<()>| !task.is_finished();
+        let Some(distances) = self.membership.distances() else {
+            return;
+        };
+        if work.asking.as_ref().is_some_and(is_asking) {
+            return;
+        }
+        let running = work.pacing.as_ref().and_then(|(e, _)| work.shares.get(e));
+        let held = running.map(|share| share.held.clone()).unwrap_or_default();
+        let none = BTreeSet::new();
+        let unlinked = self.with_scene(&none, &held, false, |scene| scene.unlinked());
+        let ask = async move { distances.ask(&unlinked).await };
+        work.asking = Some(AbortOnDropHandle::new(tokio::spawn(ask)));
     }
 
     /// Makes a plan. That of a move leaves the ring that runs its memory if it can, and must lead to something

@@ -18,7 +18,7 @@ use super::super::stages::Word;
 use super::making::{Made, Subject};
 use super::outlook::Work;
 use super::pacing::Pacing;
-use super::until;
+use super::{is_wanted, until};
 use crate::membership::Membership;
 use crate::node::Shared;
 
@@ -105,6 +105,7 @@ impl RingKeeper<'_> {
                     work.looks += 1;
                     if work.looks.is_multiple_of(SAVE_LOOKS) {
                         self.save().await;
+                        self.ask_distances(&mut work);
                     }
                 }
             }
@@ -120,14 +121,7 @@ impl RingKeeper<'_> {
 
     /// Whether the model is still in the table, this node its host, and the mesh the same.
     fn is_wanted(&self) -> bool {
-        self.shared.upgrade().is_some_and(|shared| {
-            let present = shared.membership.borrow();
-            let same = present
-                .as_ref()
-                .is_some_and(|present| Arc::ptr_eq(present, &self.membership));
-            let hosts = shared.models.split_term(self.id).is_some();
-            same && hosts && shared.models.is_split(self.id)
-        })
+        is_wanted(&self.shared, self.id, &self.membership)
     }
 
     fn heard(&mut self, news: News, work: &mut Work) -> Option<Event<NodeId>> {

@@ -51,6 +51,7 @@ impl Subject {
                 .settled(scene, &share.seats, start)
                 .filter(|_| is_near)?;
             share.expect(&plan);
+            share.first_token = self.first_token(scene, &share.seats, start);
             share.held.remove(&lost);
             share.held.insert(one.id, needed_bytes);
             Some(share)

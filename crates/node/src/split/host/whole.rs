@@ -1,0 +1,353 @@
+//! A model that fits whole on another machine that has its file: that one is asked to serve it, as the plan says,
+//! and requests go there like any others. This node looks on, and splits the model if that machine will not, or does not
+//! any more.
+//!
+//! Machines that lack the file are not asked: layers can be fetched from members, whole models can't yet. When the
+//! model is dropped here, or this node leaves, the other machine goes on serving it as anything that a node takes up for
+//! the mesh; it is dropped there.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, Weak};
+use std::time::Duration;
+
+use mesh::NodeId;
+use mesh::proto::{Liveness, Member, View};
+use tokio::time::{Instant, sleep, timeout};
+
+use super::super::pool::Scene;
+use super::making::{Subject, name_of};
+use super::{is_wanted, with_all};
+use crate::loader::Plan;
+use crate::membership::Membership;
+use crate::models::Models;
+use crate::node::Shared;
+use crate::peer;
+use crate::wire::{Call, Reply, TakeUp};
+
+/// A machine that has refused a model, or lost it, is not asked for all of it again for so long. It may still run
+/// layers.
+const SHUNNED_FOR: Duration = Duration::from_secs(60);
+
+/// How long the mesh may take to tell that a machine serves what it says it does.
+const TOLD_MAX: Duration = Duration::from_secs(10);
+
+/// A machine that somebody hears nothing from is given up after so long. Within that time the mesh has looked for it.
+const SILENT_MAX: Duration = Duration::from_secs(4);
+
+/// Longest time between two looks at it.
+const LOOK_INTERVAL: Duration = Duration::from_secs(1);
+
+/// Machines that are not to be asked for all of a model, and until when. As many as a mesh has members.
+#[derive(Debug, Default)]
+pub(super) struct Shunned(BTreeMap<NodeId, Instant>);
+
+impl Shunned {
+    fn note(&mut self, node: NodeId, now: Instant) {
+        self.0.retain(|_, until| now < *until);
+        self.0.insert(node, now + SHUNNED_FOR);
+    }
+
+    fn nodes(&self, now: Instant) -> BTreeSet<NodeId> {
+        let shunned = self.0.iter().filter(|(_, until)| now < **until);
+        shunned.map(|(node, _)| *node).collect()
+    }
+}
+
+/// How a machine looks that is to serve the model.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Sight {
+    Serves,
+    /// It lives, and says nothing of the model.
+    Idle,
+    Silent,
+    Gone,
+}
+
+impl Sight {
+    fn of(member: Option<&Member>, subject: (&str, &str)) -> Self {
+        match member.map(|member| (member, member.liveness)) {
+            None | Some((_, Liveness::Dead | Liveness::Left)) => Self::Gone,
+            Some((_, Liveness::Suspect)) => Self::Silent,
+            Some((member, Liveness::Alive)) => match serves(member, subject) {
+                true => Self::Serves,
+                false => Self::Idle,
+            },
+        }
+    }
+}
+
+/// Whether a machine answers for the model of this name and fingerprint, with all of it.
+fn serves(member: &Member, (name, fingerprint): (&str, &str)) -> bool {
+    let info = &member.announcement().info;
+    let mut serving = info.serving.iter().map(|served| &served.model);
+    let mut splits = info.splits.iter().map(|split| &split.model);
+    serving.any(|model| model.name == name && model.fingerprint == fingerprint)
+        && !splits.any(|model| model.fingerprint == fingerprint)
+}
+
+/// Follows whether a machine serves the model still. Pure.
+#[derive(Debug)]
+struct Vigil {
+    since: Instant,
+    is_told: bool,
+    silent_since: Option<Instant>,
+}
+
+impl Vigil {
+    fn new(now: Instant) -> Self {
+        Self {
+            since: now,
+            is_told: false,
+            silent_since: None,
+        }
+    }
+
+    /// Why it is to be given up, if it is.
+    fn observe(&mut self, sight: Sight, now: Instant) -> Option<&'static str> {
+        if sight != Sight::Silent {
+            self.silent_since = None;
+        }
+        match sight {
+            Sight::Serves => {
+                self.is_told = true;
+                None
+            }
+            Sight::Idle if self.is_told || now >= self.since + TOLD_MAX => {
+                Some("it does not serve the model any more")
+            }
+            Sight::Idle => None,
+            Sight::Silent => {
+                let since = *self.silent_since.get_or_insert(now);
+                (now >= since + SILENT_MAX).then_some("it says nothing any more")
+            }
+            Sight::Gone => Some("it is gone"),
+        }
+    }
+}
+
+/// A machine that is to run all of the model.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Target {
+    node: NodeId,
+    /// Whether it does so already.
+    serves: bool,
+}
+
+/// Why another machine does not run the model.
+enum Ended {
+    /// Nobody wants it here any more.
+    Unwanted,
+    /// That machine will not, or does not any more.
+    Lost(String),
+}
+
+/// What is needed to have a model run, while nothing of it runs here.
+pub(super) struct Whole<'a> {
+    pub(super) shared: &'a Weak<Shared>,
+    pub(super) id: u64,
+    pub(super) subject: &'a Subject,
+    pub(super) plan: &'a Plan,
+    /// It is split wherever it fits.
+    pub(super) forced: bool,
+    pub(super) membership: &'a Arc<Membership>,
+    pub(super) shunned: &'a mut Shunned,
+}
+
+impl Subject {
+    /// The other machine with the model's file that has room for all of it; the fastest of several.
+    fn whole(&self, scene: &Scene<'_>, shunned: &BTreeSet<NodeId>) -> Option<NodeId> {
+        let lacks = |member: &&Member| {
+            let mut local = member.announcement().info.local.iter();
+            !local.any(|model| model.fingerprint == scene.fingerprint)
+        };
+        let lacking = scene.view.alive().filter(lacks).map(|member| member.node);
+        let without: BTreeSet<NodeId> = shunned.iter().copied().chain(lacking).collect();
+        let mut own = scene.own;
+        own.memory_bytes = None;
+        let elsewhere = Scene {
+            own,
+            without: &without,
+            // A whole model has no stage's buffers; the planner counts its own.
+            stage_bytes: 0,
+            ..*scene
+        };
+        self.whole_on(&elsewhere.pool()?)
+    }
+}
+
+impl Whole<'_> {
+    /// The machine that is to run all of the model by the plan; one that does so already comes first. Only for what
+    /// this node's owner asked for: what a node takes over from a lost host has layers on workers, and what it takes up
+    /// for the mesh would have been taken up there.
+    pub(super) fn target(&self) -> Option<Target> {
+        let shared = self.shared.upgrade()?;
+        if self.forced || !shared.models.is_split_asked(self.id) {
+            return None;
+        }
+        let shunned = self.shunned.nodes(Instant::now());
+        let fingerprint = self.subject.fingerprint.to_string();
+        let view = self.membership.view();
+        let subject = (self.subject.name.as_str(), fingerprint.as_str());
+        let mut others = view.alive().filter(|member| {
+            let is_other = member.node != view.me && !shunned.contains(&member.node);
+            is_other && Sight::of(Some(*member), subject) == Sight::Serves
+        });
+        if let Some(member) = others.next() {
+            return Some(Target {
+                node: member.node,
+                serves: true,
+            });
+        }
+        let node = with_all(&shared, self.subject, self.membership, |scene| {
+            self.subject.whole(scene, &shunned)
+        });
+        node.map(|node| Target {
+            node,
+            serves: false,
+        })
+    }
+
+    /// Has another machine run all of the model, as long as the plan says so and one does. True: nobody wants it here
+    /// any more; false: it is to be split.
+    pub(super) async fn run(&mut self) -> bool {
+        // Each machine is asked once in a while.
+        while let Some(target) = self.target() {
+            let view = self.membership.view();
+            let name = name_of(&view, target.node);
+            let name: String = name.chars().filter(|c| !c.is_control()).collect();
+            match self.on(target, &name).await {
+                Ended::Unwanted => return true,
+                Ended::Lost(reason) => {
+                    let model = &self.subject.name;
+                    tracing::warn!(model, node = name, reason, "a model does not run whole");
+                    self.shunned.note(target.node, Instant::now());
+                    self.note(Models::split_begins_anew);
+                }
+            }
+        }
+        false
+    }
+
+    /// Has this machine run it, until it does not any more.
+    async fn on(&self, target: Target, name: &str) -> Ended {
+        if !target.serves {
+            self.note(|models, id| models.split_waits(id, format!("{name} loads all of it")));
+            tokio::select! {
+                asked = self.ask(target.node) => {
+                    if let Err(reason) = asked {
+                        return Ended::Lost(reason);
+                    }
+                }
+                () = self.unwanted() => return Ended::Unwanted,
+            }
+        }
+        let model = &self.subject.name;
+        tracing::info!(model, node = name, "a model runs whole on another machine");
+        self.note(|models, id| models.split_is_whole(id, name.to_owned()));
+        let fingerprint = self.subject.fingerprint.to_string();
+        let subject = (model.as_str(), fingerprint.as_str());
+        let mut views = self.membership.mesh().view();
+        let mut vigil = Vigil::new(Instant::now());
+        while is_wanted(self.shared, self.id, self.membership) {
+            let view: Arc<View> = Arc::clone(&views.borrow_and_update());
+            let sight = Sight::of(view.member(target.node), subject);
+            if let Some(reason) = vigil.observe(sight, Instant::now()) {
+                return Ended::Lost(reason.to_owned());
+            }
+            // News come at any time, and the model may be dropped without any.
+            if let Ok(Err(_)) = timeout(LOOK_INTERVAL, views.changed()).await {
+                // The mesh is about to be left.
+                sleep(LOOK_INTERVAL).await;
+            }
+        }
+        Ended::Unwanted
+    }
+
+    /// Asks a machine to load the model, and waits until it answers there.
+    async fn ask(&self, node: NodeId) -> Result<(), String> {
+        let facts = self.subject.facts(self.forced, 0);
+        let model = self.subject.name.clone();
+        let call = Call::TakeUp(TakeUp {
+            model: model.clone(),
+            fingerprint: facts.fingerprint.clone(),
+            context_tokens: facts.context_tokens,
+            slots: self.plan.slots.unwrap_or(0),
+        });
+        let replies = peer::call(self.membership.mesh(), node, &call).await;
+        let mut replies = replies.map_err(|error| error.to_string())?;
+        match replies.next().await {
+            Ok(Reply::Model(info))
+                if info.name == model && info.fingerprint == facts.fingerprint =>
+            {
+                Ok(())
+            }
+            Ok(_) => Err("it serves another model".to_owned()),
+            Err(error) => Err(error.to_string()),
+        }
+    }
+
+    /// Waits until nobody wants the model here any more.
+    async fn unwanted(&self) {
+        while is_wanted(self.shared, self.id, self.membership) {
+            sleep(LOOK_INTERVAL).await;
+        }
+    }
+
+    fn note(&self, note: impl FnOnce(&Models, u64)) {
+        if let Some(shared) = self.shared.upgrade() {
+            note(&shared.models, self.id);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(seconds: u64, start: Instant) -> Instant {
+        start + Duration::from_secs(seconds)
+    }
+
+    /// Looks at these seconds; gives the second at which the machine is given up.
+    fn given_up(sights: &[(u64, Sight)]) -> Option<u64> {
+        let start = Instant::now();
+        let mut vigil = Vigil::new(start);
+        let mut sights = sights.iter();
+        let ended = sights.find(|(second, sight)| {
+            let reason = vigil.observe(*sight, at(*second, start));
+            reason.is_some()
+        });
+        ended.map(|(second, _)| *second)
+    }
+
+    #[test]
+    fn a_machine_is_given_up_when_it_is_gone_silent_or_has_dropped_the_model() {
+        use Sight::{Gone, Idle, Serves, Silent};
+        assert_eq!(given_up(&[(0, Serves), (1, Serves), (900, Serves)]), None);
+        assert_eq!(given_up(&[(0, Serves), (1, Gone)]), Some(1));
+        assert_eq!(given_up(&[(0, Serves), (1, Idle)]), Some(1));
+        // The mesh takes a moment to tell.
+        assert_eq!(given_up(&[(0, Idle), (9, Idle), (9, Serves)]), None);
+        assert_eq!(given_up(&[(0, Idle), (9, Idle), (10, Idle)]), Some(10));
+        // A word that is contradicted is no reason.
+        let doubted = [(0, Serves), (1, Silent), (4, Silent), (4, Serves)];
+        assert_eq!(given_up(&doubted), None);
+        let again = [(0, Silent), (3, Silent), (3, Serves), (4, Silent)];
+        assert_eq!(given_up(&again), None);
+        assert_eq!(given_up(&[(1, Silent), (4, Silent), (5, Silent)]), Some(5));
+    }
+
+    #[test]
+    fn who_refuses_is_not_asked_for_a_while() {
+        let (mut shunned, start) = (Shunned::default(), Instant::now());
+        let node = |number| NodeId::from_bytes([number; 32]);
+        let (one, other) = (node(1), node(2));
+        assert!(shunned.nodes(start).is_empty());
+        shunned.note(one, start);
+        shunned.note(other, at(30, start));
+        assert_eq!(shunned.nodes(at(59, start)), BTreeSet::from([one, other]));
+        assert_eq!(shunned.nodes(at(60, start)), BTreeSet::from([other]));
+        shunned.note(one, at(90, start));
+        assert_eq!(shunned.0.len(), 1, "what is over is forgotten");
+    }
+}

@@ -1,0 +1,195 @@
+//! Models that do not fit where they are asked for, and do on another machine. The engine is the real one.
+
+use std::sync::{Arc, Mutex};
+
+use engine::{Backend, Error};
+use mesh::admission::Invite;
+use node::{
+    Loader, ModelSource, ModelState, Node, Plan, Progress, Settings, Snapshot, SplitModels,
+};
+
+use crate::world::{knows, request, rest, settings, until, within};
+
+/// With this context the model takes more than a small machine has, and much less on two.
+const CONTEXT_TOKENS: u32 = 65_536;
+
+/// Memory of a small machine, bytes.
+const SMALL_BYTES: u64 = 644_245_094;
+
+/// Tokens of an answer.
+const TOKENS: u32 = 24;
+
+const STARTER: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../assets/starter.gguf");
+
+/// A node with its files.
+struct Machine {
+    node: Node,
+    _folders: [tempfile::TempDir; 2],
+}
+
+impl Machine {
+    /// A standby node with the model in a file of this name, if any.
+    async fn start(
+        name: &str,
+        file: Option<&str>,
+        loader: Option<Arc<dyn Loader>>,
+        change: impl FnOnce(&mut Settings),
+    ) -> Self {
+        let (home, mut settings) = settings(name);
+        let disk = tempfile::tempdir().unwrap();
+        if let Some(file) = file {
+            std::fs::copy(STARTER, disk.path().join(file)).unwrap();
+        }
+        settings.mesh.standby = true;
+        settings.models_dirs = vec![disk.path().to_path_buf()];
+        settings.context_tokens = Some(CONTEXT_TOKENS);
+        settings.split = SplitModels::IfNeeded;
+        change(&mut settings);
+        let node = match loader {
+            Some(loader) => Node::start_with(settings, loader).await,
+            None => Node::start(settings).await,
+        };
+        Self {
+            node: node.unwrap(),
+            _folders: [home, disk],
+        }
+    }
+
+    /// A node with room, and perhaps the file.
+    async fn roomy(name: &str, file: Option<&str>) -> Self {
+        Self::start(name, file, None, |_| {}).await
+    }
+
+    /// A node without room for the model that it is to serve, in a mesh of its own.
+    async fn small(name: &str) -> Self {
+        let small = Self::start(name, Some("six.gguf"), None, |settings| {
+            settings.models = vec![ModelSource::Named("six".into())];
+            settings.memory_bytes_max = Some(SMALL_BYTES);
+        });
+        let small = small.await;
+        within(small.node.open_mesh(None)).await.unwrap();
+        small
+    }
+
+    async fn join(&self, other: &Self) {
+        let ticket = within(other.node.invite(Invite::default())).await.unwrap();
+        within(self.node.join(&ticket)).await.unwrap();
+    }
+
+    /// What the model says here, and where it runs if not here.
+    async fn asks(&self) -> (String, Option<String>) {
+        let mut asked = request("six");
+        asked.sampling.temperature = 0.0;
+        asked.limits.max_tokens = Some(TOKENS);
+        asked.limits.ignore_eos = true;
+        let mut answer = within(self.node.answer(asked)).await.unwrap();
+        let (text, end) = rest(&mut answer.events).await;
+        assert_eq!(end, Ok(()));
+        (text, answer.host.map(|host| host.name))
+    }
+}
+
+/// What the model says on a machine that has room for it.
+async fn said() -> String {
+    let alone = Machine::start("alone", Some("six.gguf"), None, |settings| {
+        settings.models = vec![ModelSource::Named("six".into())];
+    });
+    let alone = alone.await;
+    within(alone.node.ready()).await.unwrap();
+    let (text, host) = alone.asks().await;
+    assert_eq!((text.is_empty(), host), (false, None));
+    text
+}
+
+fn is_elsewhere(snapshot: &Snapshot, name: &str) -> bool {
+    let host = name.to_owned();
+    let mut models = snapshot.models.iter();
+    models.any(|model| model.state == ModelState::Elsewhere { host: host.clone() })
+}
+
+/// Names of the machines that the model's layers are on, once it answers here.
+fn ring(snapshot: &Snapshot) -> Vec<String> {
+    let Some(model) = snapshot.models.first() else {
+        return Vec::new();
+    };
+    let layout = model.layout.iter();
+    layout
+        .filter(|layout| model.state == ModelState::Ready && layout.waiting.is_none())
+        .flat_map(|layout| layout.stages.iter().map(|stage| stage.name.clone()))
+        .collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_model_runs_whole_where_it_fits_and_in_a_ring_once_that_machine_is_lost() {
+    let expected = said().await;
+    let a = Machine::small("a").await;
+    // The file has another name there.
+    let b = Machine::roomy("b", Some("other.gguf")).await;
+    b.join(&a).await;
+    until(&a.node, |snapshot| is_elsewhere(snapshot, "b")).await;
+    assert!(a.node.snapshot().is_ready());
+    knows(&a.node, "six", 1).await;
+    assert_eq!(a.asks().await, (expected.clone(), Some("b".into())));
+    let snapshot = b.node.snapshot();
+    let there = &snapshot.models[0];
+    assert_eq!(there.name, "six");
+    assert_eq!(there.state, ModelState::Ready);
+    assert_eq!(there.layout, None);
+    // One that lacks the file lends layers only.
+    let c = Machine::roomy("c", None).await;
+    c.join(&a).await;
+    drop(b);
+    until(&a.node, |snapshot| ring(snapshot) == ["c", "a"]).await;
+    assert_eq!(a.asks().await, (expected, None));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_model_stays_where_it_is_when_who_asked_for_it_drops_it_or_is_started_again() {
+    let b = Machine::roomy("b", Some("six.gguf")).await;
+    let a = Machine::small("a").await;
+    b.join(&a).await;
+    until(&a.node, |snapshot| is_elsewhere(snapshot, "b")).await;
+    within(a.node.drop_model("six")).await.unwrap();
+    assert!(a.node.snapshot().models.is_empty());
+    knows(&a.node, "six", 1).await;
+    assert_eq!(a.asks().await.1, Some("b".into()));
+    // It is found there again.
+    let six = ModelSource::Named("six".into());
+    let again = within(a.node.load_model(six)).await;
+    assert_eq!(again, Ok("six".into()));
+    until(&a.node, |snapshot| is_elsewhere(snapshot, "b")).await;
+    // The owner of the other machine has the last word.
+    within(b.node.drop_model("six")).await.unwrap();
+    until(&a.node, |snapshot| ring(snapshot) == ["b", "a"]).await;
+}
+
+/// Says of every model that it takes more than there is, and notes which it was asked about.
+#[derive(Default)]
+struct Full {
+    asked: Mutex<Vec<String>>,
+}
+
+impl Loader for Full {
+    fn memory_needed(&self, plan: &Plan) -> Result<u64, Error> {
+        self.asked.lock().unwrap().push(plan.name.clone());
+        Ok(u64::MAX)
+    }
+
+    fn load(&self, _: Plan, _: Progress) -> Result<Arc<dyn Backend>, Error> {
+        Err(Error::Load("there is no room".into()))
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_model_is_split_when_the_machine_that_could_run_it_refuses() {
+    let expected = said().await;
+    let full = Arc::new(Full::default());
+    let loader = Arc::clone(&full) as Arc<dyn Loader>;
+    let b = Machine::start("b", Some("other.gguf"), Some(loader), |_| {}).await;
+    let a = Machine::small("a").await;
+    b.join(&a).await;
+    until(&a.node, |snapshot| ring(snapshot) == ["b", "a"]).await;
+    // It was asked under the name that the model has for whoever asks.
+    assert!(full.asked.lock().unwrap().contains(&"six".to_owned()));
+    assert_eq!(a.asks().await, (expected, None));
+}
