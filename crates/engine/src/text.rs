@@ -45,7 +45,7 @@ pub struct Prepared {
     /// the text or the tokens.
     pub prompt: Option<String>,
     /// Parts of the prompt, bytes, that are text even if they spell a special token: the caller
-    /// wrote them. See [`Prompt::parts`].
+    /// wrote them. See [`Prompt::parts`] and [`ChatFormat::tokens`].
     pub literals: Vec<Range<usize>>,
     /// Whether tokenising `prompt` must add the model's BOS: `false` if it starts with it.
     pub add_special: bool,
@@ -84,10 +84,12 @@ impl ChatFormat {
         if !template.knows_tools() && dialect.calls != dialect::CallSyntax::Harmony {
             dialect = dialect.with_hermes_calls();
         }
-        let markers = dialect.markers().into_iter();
-        let shown = markers.filter_map(|marker| vocabulary.special_token(marker));
+        let markers = dialect.markers();
+        let shown = markers
+            .iter()
+            .filter_map(|marker| vocabulary.special_token(marker));
         let shown = Arc::new(shown.collect::<HashSet<_>>());
-        let literals = Arc::new(Literals::new(vocabulary.special_texts()));
+        let literals = Arc::new(Literals::new(vocabulary.special_texts(), markers));
         Ok(Self {
             template,
             dialect,
@@ -138,6 +140,29 @@ impl ChatFormat {
             Input::Chat(chat) => self.prepare_chat(chat, &request.format),
             Input::Text(_) | Input::Tokens(_) => self.prepare_plain(&request.format),
         }
+    }
+
+    /// The tokens of the prompt in `prepared`, without the BOS that [`Prepared::add_special`] asks
+    /// for. `tokenize` is given text, and whether the special tokens that it spells are taken for
+    /// such.
+    ///
+    /// A prompt without literals is tokenised as a whole. Of another one all that is between the
+    /// control tokens around a literal is tokenised as text, and gives no control token.
+    ///
+    /// Errors: those of `tokenize`.
+    pub fn tokens<E>(
+        &self,
+        prepared: &Prepared,
+        tokenize: impl Fn(&str, bool) -> Result<Vec<TokenId>, E>,
+    ) -> Result<Vec<TokenId>, E> {
+        let is_control = |token: TokenId| {
+            let index = u32::try_from(token).unwrap_or(u32::MAX);
+            let text = std::str::from_utf8(self.vocabulary.bytes(index));
+            text.is_ok_and(|text| self.literals.is_spelling(text))
+        };
+        let text = prepared.prompt.as_deref().unwrap_or_default();
+        self.literals
+            .tokens(text, &prepared.literals, &is_control, &tokenize)
     }
 
     /// Parser and constraint for a completion of plain text or tokens.

@@ -18,7 +18,7 @@ mod measure {
     use mesh::Mesh;
     use mesh::admission::Invite;
     use mesh::announcement::NodeInfo;
-    use mesh::net::{Network, RecvStream, Settings, StreamKind, Streams};
+    use mesh::net::{Network, RecvStream, Relays, Settings, StreamKind, Streams};
     use tempfile::TempDir;
     use testkit::net::{Lab, Link};
     use tokio::task::JoinSet;
@@ -82,10 +82,11 @@ mod measure {
     }
 
     fn settings(home: &TempDir) -> Settings {
+        // All addresses of the host, and nothing that reaches beyond the lab.
         let network = Network {
-            // Each host of the lab has addresses of its own.
-            ip: None,
-            ..Network::loopback()
+            relays: Relays::None,
+            local_discovery: false,
+            ..Network::default()
         };
         let state = mesh::identity::StateDir::new(home.path());
         Settings {

@@ -58,6 +58,11 @@ impl std::fmt::Debug for Shared {
 }
 
 impl Mesh {
+    /// Where so many connections are being opened, no further one is begun for a stream to a member. Those that the
+    /// mesh opens by itself count too, up to [`DIALS_MAX`](crate::proto::DIALS_MAX). One that nobody answers takes
+    /// eight seconds, also when nobody waits for it any more.
+    pub const DIALS_MAX: usize = net::DIALS_MAX;
+
     /// Opens this node's own mesh: the one called `name`, or the one without a name. The same mesh
     /// at each start with the same key and name; others come back to it by themselves.
     ///
@@ -283,7 +288,8 @@ impl Mesh {
     /// Opens a stream to a member, over the connection to it, which is made if there is none.
     ///
     /// # Errors
-    /// If the member cannot be reached within eight seconds, or does not let this node in.
+    /// If the member cannot be reached within eight seconds, does not let this node in, or has no room for
+    /// another stream within ten seconds more.
     pub async fn open(
         &self,
         node: NodeId,
@@ -298,7 +304,7 @@ impl Mesh {
     /// links. Membership is checked and ends as there.
     ///
     /// # Errors
-    /// As [`open`](Self::open); the time counts twice.
+    /// As [`open`](Self::open), with eight seconds for each of the two connections.
     pub async fn open_bulk(
         &self,
         node: NodeId,

@@ -82,12 +82,12 @@ pub enum DraftPlan {
 
 /// The loader of a build without an engine: refuses everything.
 #[cfg(not(feature = "solo"))]
-pub(crate) fn default_loader() -> Option<Arc<dyn Loader>> {
+pub(crate) fn default_loader(_: &crate::Settings) -> Option<Arc<dyn Loader>> {
     None
 }
 
 /// llama.cpp in this process.
 #[cfg(feature = "solo")]
-pub(crate) fn default_loader() -> Option<Arc<dyn Loader>> {
-    Some(Arc::new(crate::solo::InProcess))
+pub(crate) fn default_loader(settings: &crate::Settings) -> Option<Arc<dyn Loader>> {
+    Some(Arc::new(crate::solo::InProcess::new(settings)))
 }

@@ -24,12 +24,12 @@ use tokio::time::{MissedTickBehavior, interval, sleep, timeout};
 use tokio_util::task::AbortOnDropHandle;
 
 use self::announce::info;
-use self::taking::{ASKS_MAX, Ask};
+use self::taking::{ASKS_MAX, Ask, Taken};
 #[cfg(feature = "solo")]
 use crate::Machine;
 use crate::ModelSource;
 use crate::library::{Library, Volume};
-use crate::models::blocking;
+use crate::models::{Dropped, blocking};
 use crate::node::Shared;
 use crate::peer::{self, CALLS, Hosting};
 use crate::promotion::{Promoter, Reason};
@@ -50,7 +50,8 @@ const EARLY_LOOKS: u64 = 3;
 /// Every so many looks the models on disk are looked through.
 const LIBRARY_LOOKS: u64 = 60;
 
-/// Models that are loaded because the mesh lacks them, or a member asks for that; one at a time is decided on.
+/// Models that are loaded because the mesh lacks them; one at a time is decided on. What members ask for counts apart,
+/// so that it is in no lost host's way.
 const LOADS_MAX: usize = 4;
 
 /// How long stages of others may take to end: the step that runs, and freeing memory.
@@ -69,7 +70,7 @@ pub(crate) struct Membership {
     mesh: Mesh,
     view: watch::Receiver<Arc<View>>,
     links: watch::Receiver<Vec<Link>>,
-    dropped: mpsc::Sender<String>,
+    dropped: mpsc::Sender<Dropped>,
     #[cfg(feature = "solo")]
     part: Option<Part>,
     _task: AbortOnDropHandle<()>,
@@ -81,10 +82,12 @@ struct Keeper {
     mesh: Mesh,
     streams: Streams,
     links: watch::Sender<Vec<Link>>,
-    dropped: mpsc::Receiver<String>,
+    dropped: mpsc::Receiver<Dropped>,
     /// What peers ask this node to serve.
     asked: mpsc::Receiver<Ask>,
     asks: mpsc::Sender<Ask>,
+    /// What it has taken up for them.
+    taken: Taken,
     promoter: Promoter,
     successor: Successor,
     library: Vec<Volume>,
@@ -102,6 +105,7 @@ struct Keeper {
 struct Host {
     shared: Weak<Shared>,
     asks: mpsc::Sender<Ask>,
+    view: watch::Receiver<Arc<View>>,
 }
 
 impl Hosting for Host {
@@ -115,7 +119,7 @@ impl Hosting for Host {
         peer: NodeId,
         wanted: TakeUp,
     ) -> BoxFuture<'static, Result<Arc<ModelInfo>, Error>> {
-        taking::ask(self.asks.clone(), peer, wanted).boxed()
+        taking::ask(self.asks.clone(), self.view.clone(), peer, wanted).boxed()
     }
 }
 
@@ -127,6 +131,8 @@ enum Done {
     Measured,
     Library(Library, Vec<Volume>),
     Load,
+    /// A member asked for a model of this fingerprint, and it could not be loaded.
+    NotTaken(String),
 }
 
 /// Why the keeper ends.
@@ -157,6 +163,7 @@ impl Membership {
             dropped: dropped_receiver,
             asked,
             asks,
+            taken: Taken::default(),
             promoter: Promoter::default(),
             successor: Successor::default(),
             library: Vec::new(),
@@ -259,9 +266,9 @@ impl Membership {
     }
 
     /// The owner dropped a model: it is not taken up again soon.
-    pub(crate) fn note_dropped(&self, model: &str) {
-        if self.dropped.try_send(model.to_owned()).is_err() {
-            tracing::debug!(model, "too many models were dropped at once");
+    pub(crate) fn note_dropped(&self, dropped: Dropped) {
+        if self.dropped.try_send(dropped).is_err() {
+            tracing::debug!("too many models were dropped at once");
         }
     }
 }
@@ -303,6 +310,7 @@ impl Keeper {
                         let host = Host {
                             shared: self.shared.clone(),
                             asks: self.asks.clone(),
+                            view: self.mesh.view(),
                         };
                         self.tasks.spawn(async move {
                             peer::answer(stream, host, calls).await;
@@ -310,11 +318,11 @@ impl Keeper {
                         });
                     }
                     #[cfg(feature = "solo")]
-                    Some(stream) if Part::is_mine(stream.kind) && self.part.is_some() => {
+                    Some(stream) if Part::is_mine(stream.kind, stream.is_bulk) && self.part.is_some() => {
                         self.stage(stream);
                     }
                     Some(mut stream) => {
-                        tracing::debug!(peer = stream.peer.short(), kind = stream.kind.0, "a stream of an unknown kind");
+                        tracing::debug!(peer = stream.peer.short(), kind = stream.kind.0, "a stream that nobody here takes");
                         stream.send.abort(CODE_UNKNOWN_KIND);
                         stream.recv.abort(CODE_UNKNOWN_KIND);
                     }
@@ -356,12 +364,7 @@ impl Keeper {
                         return End::Gone;
                     }
                 }
-                Some(model) = self.dropped.recv() => {
-                    if let Some(shared) = self.shared.upgrade() {
-                        self.promoter.dropped(&model, shared.ingress.now_ms());
-                        self.successor.dropped(&model, shared.ingress.now_ms());
-                    }
-                }
+                Some(dropped) = self.dropped.recv() => self.note_dropped(dropped),
                 Some(ask) = self.asked.recv() => self.asked_for(ask),
                 _ = early_looks.tick(), if self.looks < EARLY_LOOKS => {
                     let Some(shared) = self.shared.upgrade() else { return End::Gone };
@@ -469,6 +472,7 @@ impl Keeper {
                 return is_news;
             }
             Ok(Done::Load) => self.loads = self.loads.saturating_sub(1),
+            Ok(Done::NotTaken(fingerprint)) => self.note_not_taken(fingerprint),
             Ok(Done::Call) => {}
             #[cfg(feature = "solo")]
             Ok(Done::Measured) => return true,

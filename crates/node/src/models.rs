@@ -3,19 +3,21 @@
 //! One task loads them one after the other, since two at a time would only share the disk's speed,
 //! and waits for the running answers of those that are dropped.
 
+mod jobs;
 mod outcome;
 mod purpose;
 mod splitting;
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use engine::{Backend, Load};
 use futures::future::join_all;
 use tokio::sync::{mpsc, watch};
-use tokio::task::JoinSet;
 use tokio_util::task::AbortOnDropHandle;
 
+use self::jobs::{Job, work};
+pub(crate) use self::outcome::{Dropped, Outcome};
 pub(crate) use self::purpose::{Purpose, is_auto, is_called};
 pub(crate) use self::splitting::{Facts, Hosting, Splitting};
 use crate::layout::Layout;
@@ -26,9 +28,6 @@ use crate::{DropError, ModelSource, ModelState, ModelStatus, Settings, StartErro
 /// Progress is published in steps of this share, so that a fast loader does not wake every
 /// watcher thousands of times.
 const PROGRESS_STEP: f32 = 0.01;
-
-/// Running answers of a model that is dropped may go on for so long.
-const DRAIN_MAX: Duration = Duration::from_secs(600);
 
 /// Models that wait to be loaded or to end.
 const JOBS_MAX: usize = 64;
@@ -54,6 +53,8 @@ struct Model {
     layout: Option<Arc<Layout>>,
     /// Of one that is to.
     split: Option<Splitting>,
+    /// It goes when it can't be loaded: other members want it, and the owner is told of no failure of theirs.
+    is_for_others: bool,
 }
 
 enum Stage {
@@ -63,11 +64,6 @@ enum Stage {
     Ready(Arc<dyn Backend>),
     Dropping(Arc<dyn Backend>),
     Failed(StartError),
-}
-
-enum Job {
-    Load { id: u64, plan: Box<Plan> },
-    End { id: u64, backend: Arc<dyn Backend> },
 }
 
 /// The models of a node.
@@ -89,7 +85,7 @@ impl Models {
         let plans = blocking("planning", move || plan(&settings, planner.as_ref())).await??;
         let models = Self::empty(Some(loader));
         for (plan, needed_bytes) in plans.whole {
-            models.begin(plan, needed_bytes).await?;
+            models.begin(plan, needed_bytes, false).await?;
         }
         let table = &models.table;
         table.send_modify(|table| table.first_later_id = table.next_id);
@@ -112,6 +108,7 @@ impl Models {
                 stage: Stage::Ready(backend),
                 layout: None,
                 split: None,
+                is_for_others: false,
             })
             .collect();
         let table = Table {
@@ -167,15 +164,19 @@ impl Models {
     ) -> Result<String, StartError> {
         let own = settings.clone();
         let plan = blocking("planning", move || plan_one(&source, &own)).await??;
-        self.load_planned(plan, settings).await
+        let name = plan.name.clone();
+        self.load_planned(plan, settings, false).await?;
+        Ok(name)
     }
 
-    /// Begins to load a model of which everything is decided; gives its name.
+    /// Begins to load a model of which everything is decided. `is_for_others`: other members want it, so nothing is left
+    /// of it in the table if that fails.
     pub(crate) async fn load_planned(
         &self,
         plan: Plan,
         settings: &Settings,
-    ) -> Result<String, StartError> {
+        is_for_others: bool,
+    ) -> Result<(), StartError> {
         let planner = self.loader.clone().ok_or(StartError::NoEngine)?;
         let (plan, needed_bytes) = blocking("planning", move || {
             let needed_bytes = crate::plan::needed(&plan, planner.as_ref())?;
@@ -183,16 +184,19 @@ impl Models {
         })
         .await??;
         if self.table.borrow().is_taken(&plan.name) {
-            return Ok(plan.name);
+            return Ok(());
         }
         let free_bytes = self.free_bytes(settings.memory_bytes_max);
         crate::plan::check_fits(&[(plan.name.clone(), needed_bytes)], free_bytes)?;
-        let name = plan.name.clone();
-        self.begin(plan, needed_bytes).await?;
-        Ok(name)
+        self.begin(plan, needed_bytes, is_for_others).await
     }
 
-    async fn begin(&self, plan: Plan, needed_bytes: u64) -> Result<(), StartError> {
+    async fn begin(
+        &self,
+        plan: Plan,
+        needed_bytes: u64,
+        is_for_others: bool,
+    ) -> Result<(), StartError> {
         let permit = self
             .jobs
             .reserve()
@@ -215,6 +219,7 @@ impl Models {
                 stage: Stage::Loading(0.0),
                 layout: None,
                 split: None,
+                is_for_others,
             });
             table.next_id += 1;
         });
@@ -227,8 +232,8 @@ impl Models {
         Ok(())
     }
 
-    /// Takes no new requests for a model and lets it go once the running ones have ended.
-    pub(crate) async fn drop_model(&self, model: &str) -> Result<(), DropError> {
+    /// Takes no new requests for a model and lets it go once the running ones have ended. Gives which one it is.
+    pub(crate) async fn drop_model(&self, model: &str) -> Result<Dropped, DropError> {
         let not_served = || DropError::NotServed {
             model: model.to_owned(),
             hint: self.table.borrow().served_hint(),
@@ -237,13 +242,13 @@ impl Models {
             return Err(not_served());
         };
         let mut ending = None;
-        let mut found = false;
+        let mut dropped = None;
         self.table.send_modify(|table| {
             let Some(index) = table.position(model) else {
                 return;
             };
-            found = true;
             let entry = &mut table.models[index];
+            dropped = Some(entry.dropped());
             match &entry.stage {
                 Stage::Ready(backend) => {
                     ending = Some((entry.id, Arc::clone(backend)));
@@ -264,7 +269,7 @@ impl Models {
         if let Some((id, backend)) = ending {
             permit.send(Job::End { id, backend });
         }
-        if found { Ok(()) } else { Err(not_served()) }
+        dropped.ok_or_else(not_served)
     }
 
     /// Waits until every model that was asked for at the start is loaded. Later ones may fail as they
@@ -493,85 +498,6 @@ impl Model {
             loading: self.loading(),
         }
     }
-}
-
-/// Loads and ends models until nobody can ask for it any more.
-async fn work(
-    mut jobs: mpsc::Receiver<Job>,
-    table: watch::Sender<Table>,
-    loader: Option<Arc<dyn Loader>>,
-) {
-    let mut ending = JoinSet::new();
-    loop {
-        let job = tokio::select! {
-            job = jobs.recv() => job,
-            Some(_) = ending.join_next() => continue,
-        };
-        match job {
-            Some(Job::Load { id, plan }) => {
-                if let Some(loader) = &loader {
-                    load(id, *plan, &table, Arc::clone(loader)).await;
-                }
-            }
-            Some(Job::End { id, backend }) => {
-                let table = table.clone();
-                ending.spawn(async move {
-                    backend.shutdown(Instant::now() + DRAIN_MAX).await;
-                    drop(backend);
-                    table.send_modify(|table| table.models.retain(|model| model.id != id));
-                });
-            }
-            None => return,
-        }
-    }
-}
-
-async fn load(id: u64, plan: Plan, table: &watch::Sender<Table>, loader: Arc<dyn Loader>) {
-    if !table.borrow().models.iter().any(|model| model.id == id) {
-        return;
-    }
-    let name = plan.name.clone();
-    let progress = publish_progress(table.clone(), id);
-    let loaded = blocking(&name, move || loader.load(plan, progress)).await;
-    let mut unwanted = None;
-    let stage = match loaded {
-        Ok(Ok(backend)) => {
-            unwanted = Some(Arc::clone(&backend));
-            Stage::Ready(backend)
-        }
-        Ok(Err(error)) => Stage::Failed(StartError::Load {
-            model: name.clone(),
-            reason: error.to_string(),
-        }),
-        Err(error) => Stage::Failed(error),
-    };
-    if let Stage::Failed(error) = &stage {
-        tracing::error!(model = name, %error, "a model could not be loaded");
-    }
-    let mut wanted = false;
-    table.send_modify(|table| wanted = table.set(id, stage));
-    if let Some(backend) = unwanted.filter(|_| !wanted) {
-        backend.shutdown(Instant::now()).await;
-    }
-}
-
-fn publish_progress(table: watch::Sender<Table>, id: u64) -> Box<dyn FnMut(f32) + Send> {
-    let mut published = 0.0;
-    Box::new(move |progress| {
-        let progress = progress.clamp(0.0, 1.0);
-        if progress < published + PROGRESS_STEP {
-            return;
-        }
-        published = progress;
-        table.send_modify(|table| {
-            let model = table.models.iter_mut().find(|model| model.id == id);
-            if let Some(model) = model
-                && matches!(model.stage, Stage::Loading(_))
-            {
-                model.stage = Stage::Loading(progress);
-            }
-        });
-    })
 }
 
 /// Runs `work` where blocking is allowed. A panic in it becomes an error of `what`; the program

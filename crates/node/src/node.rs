@@ -74,7 +74,7 @@ impl Node {
     /// # Errors
     /// When a model can't be found or read, or they don't fit; then nothing is loaded.
     pub async fn start(settings: Settings) -> Result<Self, StartError> {
-        match default_loader() {
+        match default_loader(&settings) {
             Some(loader) => Self::start_with(settings, loader).await,
             None if settings.models.is_empty() => {
                 Ok(Self::with(settings, Models::empty(None), Vec::new()))

@@ -30,8 +30,9 @@ const PROMPT_MAX: Duration = Duration::from_secs(3_600);
 /// The same for questions that need no model's time.
 const QUESTION_MAX: Duration = Duration::from_secs(60);
 
-/// The same for a model that a host loads because it was asked to: from a slow disk.
-const TAKE_UP_MAX: Duration = Duration::from_secs(600);
+/// The same for a model that a host loads because it was asked to: a terabyte from a hard disk takes three hours. Its
+/// signs of life say that it loads still; one whose load does not get on ends the call by itself.
+const TAKE_UP_MAX: Duration = Duration::from_secs(4 * 3_600);
 
 /// How long a call may take to arrive: 24 MiB over 20 Mbit/s.
 const CALL_READ_MAX: Duration = Duration::from_secs(10);

@@ -144,20 +144,25 @@ pub(crate) struct Promoter {
     served_ms: BTreeMap<String, u64>,
     hot_since_ms: BTreeMap<String, u64>,
     dropped_ms: BTreeMap<String, u64>,
+    /// The same by their content, as far as that was known: others may call it by any name.
+    dropped_content_ms: BTreeMap<String, u64>,
     /// Models that this node took up lately, and when.
     taken_ms: BTreeMap<String, u64>,
 }
 
 impl Promoter {
-    /// The owner of this node dropped a model.
-    pub(crate) fn dropped(&mut self, model: &str, now_ms: u64) {
+    /// The owner of this node dropped a model, with this fingerprint if that is known.
+    pub(crate) fn dropped(&mut self, model: &str, fingerprint: Option<String>, now_ms: u64) {
         self.dropped_ms.insert(model.to_owned(), now_ms);
+        if let Some(fingerprint) = fingerprint {
+            self.dropped_content_ms.insert(fingerprint, now_ms);
+        }
         self.assigned = true;
     }
 
-    /// Whether the owner of this node dropped a model not long ago.
-    pub(crate) fn was_dropped(&self, model: &str, now_ms: u64) -> bool {
-        let at = self.dropped_ms.get(model);
+    /// Whether the owner of this node dropped a model of this content not long ago, whatever it was called.
+    pub(crate) fn was_dropped(&self, fingerprint: &str, now_ms: u64) -> bool {
+        let at = self.dropped_content_ms.get(fingerprint);
         at.is_some_and(|at| now_ms < at.saturating_add(DROPPED_MS))
     }
 
@@ -190,6 +195,8 @@ impl Promoter {
     pub(crate) fn observe(&mut self, scene: &Scene) {
         let now_ms = scene.now_ms;
         self.dropped_ms.retain(|_, at| now_ms < *at + DROPPED_MS);
+        self.dropped_content_ms
+            .retain(|_, at| now_ms < *at + DROPPED_MS);
         self.taken_ms.retain(|_, at| now_ms < *at + REST_MS);
         let servers = servers(scene);
         for model in servers.keys() {

@@ -68,7 +68,7 @@ impl std::fmt::Debug for Hub {
 /// Which models run on several machines.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum SplitModels {
-    /// None: what does not fit is refused.
+    /// None: what does not fit is refused, and so are models that other members ask this node to run whole.
     #[default]
     Never,
     /// Those that do not fit here.

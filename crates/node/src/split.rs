@@ -51,6 +51,9 @@ const CODE_BROKEN: u32 = 1;
 /// Most bytes of slices that are kept; those that were used longest ago go first.
 const CACHE_BYTES_MAX: u64 = 256 << 30;
 
+/// Meshes are private: nothing publishes one yet.
+const MESH_IS_PUBLISHED: bool = false;
+
 /// This node's part in rings of a mesh: stages, weights for those of others, and how far machines are.
 #[derive(Clone)]
 pub(crate) struct Part {
@@ -85,8 +88,7 @@ impl Part {
             source: Arc::clone(&slices) as Arc<dyn LayerSource>,
             budget_bytes: shared.models.free_bytes(shared.settings.memory_bytes_max),
         };
-        // Meshes are private: nothing publishes one yet.
-        let gives = shares_weights(false, Some(!shared.settings.keeps_weights));
+        let gives = shares_weights(MESH_IS_PUBLISHED, Some(!shared.settings.keeps_weights));
         let transport = Arc::new(MeshStreams::new(mesh.clone()));
         Some(Self {
             station: Station::new(mesh.node_id(), transport, Some(offer)),
@@ -105,8 +107,6 @@ impl Part {
             return self.distances.answer(stream).await;
         }
         let peer = stream.peer;
-        // Fails only on a stream that has ended already.
-        let _ = stream.send.set_priority(WEIGHTS_PRIORITY);
         let answered = self
             .weights
             .answer(&peer, &mut stream.recv, &mut stream.send)
@@ -118,14 +118,16 @@ impl Part {
         }
     }
 
-    /// Whether a stream belongs here.
-    pub(crate) fn is_mine(kind: StreamKind) -> bool {
-        [STAGES, WEIGHTS, DISTANCES].contains(&kind)
+    /// Whether a stream belongs here. Weights give way to all else over a connection for bulk alone: there and
+    /// nowhere else they are asked for.
+    pub(crate) fn is_mine(kind: StreamKind, is_bulk: bool) -> bool {
+        match kind {
+            WEIGHTS => is_bulk,
+            STAGES | DISTANCES => !is_bulk,
+            _ => false,
+        }
     }
 }
-
-/// Weights wait for everything else that goes to the same member.
-const WEIGHTS_PRIORITY: i32 = -1;
 
 /// Where layers are cut out for a trial.
 fn trial_folder(settings: &Settings) -> PathBuf {
@@ -167,4 +169,22 @@ fn slices_folder(settings: &Settings) -> PathBuf {
     let own = settings.mesh.home.clone();
     let folder = settings.cache_dir.clone().or(own);
     folder.unwrap_or_else(std::env::temp_dir).join("slices")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn weights_and_all_else_have_connections_of_their_own() {
+        for (kind, mine, mine_in_bulk) in [
+            (STAGES, true, false),
+            (WEIGHTS, false, true),
+            (DISTANCES, true, false),
+            (crate::peer::CALLS, false, false),
+        ] {
+            let is_mine = [Part::is_mine(kind, false), Part::is_mine(kind, true)];
+            assert_eq!(is_mine, [mine, mine_in_bulk], "{kind:?}");
+        }
+    }
 }

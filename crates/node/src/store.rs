@@ -51,13 +51,13 @@ pub struct Details {
 /// reads; bounded by the bounds of [`Search`].
 #[must_use]
 pub fn list(settings: &Settings) -> Vec<LocalModel> {
-    list_with(settings, default_loader().as_deref())
+    list_with(settings, default_loader(settings).as_deref())
 }
 
 /// Describes a model that is part of the program.
 #[must_use]
 pub fn describe_embedded(name: &str, bytes: &'static [u8], settings: &Settings) -> LocalModel {
-    let loader = default_loader();
+    let loader = default_loader(settings);
     let free_bytes = loader
         .as_deref()
         .map_or_else(available_bytes, Loader::memory_available);

@@ -12,14 +12,14 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 
 use mesh::NodeId;
 use mesh::Role;
-use mesh::announcement::{NodeInfo, SplitModel, SplitStage};
+use mesh::announcement::{Model, NodeInfo, SplitModel, SplitStage};
 use mesh::proto::{Liveness, View};
 
 use crate::models::{Hosting, is_called};
 
 /// A host that somebody hears nothing from is lost after so long, ms. Within that time the mesh has
 /// looked for it by all its ways and heard its objection, if it is alive.
-const SILENT_MS: u64 = 3_500;
+pub(crate) const SILENT_MS: u64 = 3_500;
 
 /// How much longer each heir waits than the one before it, ms: longer than a claim takes to get around.
 const TURN_MS: u64 = 3_000;
@@ -338,9 +338,17 @@ fn strength(node: NodeId, split: &SplitModel) -> (SplitStage, u32, NodeId) {
     (split.stage, split.term, node)
 }
 
+/// Models of this content that a node answers for.
+pub(crate) fn served<'a>(
+    info: &'a NodeInfo,
+    fingerprint: &'a str,
+) -> impl Iterator<Item = &'a Model> {
+    let models = info.serving.iter().map(|served| &served.model);
+    models.filter(move |model| model.fingerprint == fingerprint)
+}
+
 fn serves(member: &Member<'_>, fingerprint: &str) -> bool {
-    let mut serving = member.info.serving.iter();
-    serving.any(|served| served.model.fingerprint == fingerprint)
+    served(member.info, fingerprint).next().is_some()
 }
 
 /// Whether somebody who is not silent answers for the model.

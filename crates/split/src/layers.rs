@@ -115,10 +115,11 @@ pub trait LayerSource: Send + Sync + 'static {
         progress: &mut dyn FnMut(Loading) -> bool,
     ) -> Result<Box<dyn Layers>, String>;
 
-    /// How fast this machine computes a model, if it knows or can find out within moments. `is_busy`: stages
-    /// compute here, which must not be disturbed.
-    fn pace(&self, model: Fingerprint, is_busy: bool) -> Option<Pace> {
-        let _ = (model, is_busy);
+    /// How fast this machine computes a model, if it knows or can find out within some minutes. `host` has the model.
+    /// `is_free` is asked whether it may be found out, before something is fetched or run and now and then meanwhile:
+    /// stages that compute here must not be disturbed.
+    fn pace(&self, host: NodeId, model: Fingerprint, is_free: &dyn Fn() -> bool) -> Option<Pace> {
+        let _ = (host, model, is_free);
         None
     }
 }

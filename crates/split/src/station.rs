@@ -103,7 +103,7 @@ impl Station {
                 let Some(worker) = &self.worker else {
                     return;
                 };
-                let Some(pace) = worker.pace(model).await else {
+                let Some(pace) = worker.pace(peer, model).await else {
                     return;
                 };
                 // Who asks may have lost patience.
@@ -131,7 +131,8 @@ impl Station {
         raise(&self.host, plan, progress).await
     }
 
-    /// Asks a member how fast it computes a model. `None`: it does not know, or is too busy to find out.
+    /// Asks a member how fast it computes a model. `None`: it does not know, and can't find out or is too busy to.
+    /// A member that first fetches a layer takes up to some minutes; who stops waiting does not stop it.
     pub async fn pace_of(&self, peer: NodeId, model: Fingerprint) -> Option<Pace> {
         dock::pace(self.host.transport.as_ref(), peer, model).await
     }

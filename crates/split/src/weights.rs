@@ -57,6 +57,7 @@ pub use manifest::{Hash, Manifest, ManifestError};
 pub use obtain::{ObtainError, Suppliers, obtain};
 pub use place::HubPlace;
 pub use progress::{Phase, Progress, SourceProgress};
+pub(crate) use serve::StopOnDrop;
 pub use serve::{Grant, Keeper, ServeError, Server, shares_weights};
 pub use source::{Fault, Fetching, LocalSource, Sink, Source, Tier};
 pub use wire::Garbled;

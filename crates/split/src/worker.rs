@@ -12,12 +12,14 @@ mod session;
 mod stage;
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use gguf::Fingerprint;
 use mesh::NodeId;
 use tokio::sync::{Mutex, mpsc, oneshot};
-use tokio::time::timeout;
+use tokio::task::{JoinHandle, spawn_blocking};
+use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -28,6 +30,7 @@ use crate::lease::Ask;
 use crate::spec::{RingId, StageSpec};
 use crate::trail::TrailRoom;
 use crate::transport::{Duplex, Transport};
+use crate::weights::StopOnDrop;
 use crate::wire::Pace;
 use body::Body;
 pub use flow::FRAMES_HELD_MAX;
@@ -49,6 +52,9 @@ pub(crate) const ALIVE_INTERVAL: Duration = Duration::from_secs(1);
 
 /// How long a host that wants to know how fast this machine is waits for its turn.
 const PACE_WAIT_MAX: Duration = Duration::from_secs(15);
+
+/// Pause between two looks whether a machine that measures itself is still free to.
+const FREE_LOOK_INTERVAL: Duration = Duration::from_millis(200);
 
 /// What a worker needs of its machine.
 #[derive(Clone)]
@@ -116,16 +122,43 @@ impl Worker {
         session::run(self, host, stream).await;
     }
 
-    /// How fast this machine computes a model; one that is asked for after the other.
-    pub(crate) async fn pace(&self, model: Fingerprint) -> Option<Pace> {
-        let _turn = timeout(PACE_WAIT_MAX, self.measures.lock()).await.ok()?;
-        if self.machine.leaving.is_cancelled() {
-            return None;
+    /// How fast this machine computes a model that `host` has. What is known is told at once, the rest is found out, one
+    /// model after the other.
+    pub(crate) async fn pace(&self, host: NodeId, model: Fingerprint) -> Option<Pace> {
+        let is_busy = Arc::new(AtomicBool::new(true));
+        let known = self.find_out(host, model, is_busy).await.ok().flatten();
+        if known.is_some() {
+            return known;
         }
-        let is_busy = self.usage().await.rings > 0;
+        let _turn = timeout(PACE_WAIT_MAX, self.measures.lock()).await.ok()?;
+        // Nothing is fetched any more when this future is dropped.
+        let stop = StopOnDrop::default();
+        stop.0.store(self.is_busy().await, Ordering::Relaxed);
+        let mut found = self.find_out(host, model, Arc::clone(&stop.0));
+        loop {
+            tokio::select! {
+                pace = &mut found => return pace.ok().flatten(),
+                () = sleep(FREE_LOOK_INTERVAL) => {
+                    stop.0.store(self.is_busy().await, Ordering::Relaxed);
+                }
+            }
+        }
+    }
+
+    fn find_out(
+        &self,
+        host: NodeId,
+        model: Fingerprint,
+        is_busy: Arc<AtomicBool>,
+    ) -> JoinHandle<Option<Pace>> {
         let source = Arc::clone(&self.machine.source);
-        let pace = tokio::task::spawn_blocking(move || source.pace(model, is_busy));
-        pace.await.ok().flatten()
+        spawn_blocking(move || source.pace(host, model, &|| !is_busy.load(Ordering::Relaxed)))
+    }
+
+    /// Whether stages of others are here, or no more may come.
+    async fn is_busy(&self) -> bool {
+        let Machine { stop, leaving, .. } = &self.machine;
+        stop.is_cancelled() || leaving.is_cancelled() || self.usage().await.rings > 0
     }
 
     /// Changes how much memory is given.

@@ -3,6 +3,7 @@
 use std::collections::btree_map::Entry;
 
 use utoipa::openapi::RefOr;
+use utoipa::openapi::path::{Operation, PathItem};
 use utoipa::openapi::response::Response;
 use utoipa::{IntoResponses, Modify, OpenApi};
 
@@ -61,16 +62,15 @@ enum BodyRefusals {
     MediaType(ErrorBody),
 }
 
-/// Tells of every route how what stands in front of it refuses requests. In one place, so that a new
-/// route can't lack it.
+/// Tells of every route how what stands in front of it refuses requests. In one place and for all methods, so that a
+/// new route can't lack it.
 struct Refused;
 
 impl Modify for Refused {
     fn modify(&self, openapi: &mut utoipa::openapi::OpenApi) {
         for (path, item) in &mut openapi.paths.paths {
             let stays = MANAGEMENT.while_stopping.contains(&path.as_str());
-            let operations = [&mut item.get, &mut item.post, &mut item.delete];
-            for operation in operations.into_iter().flatten() {
+            for operation in operations(item) {
                 let mut refusals = Refusals::responses();
                 if stays {
                     refusals.remove("503");
@@ -91,6 +91,23 @@ impl Modify for Refused {
     }
 }
 
+/// The operations of a path by all methods.
+fn operations(item: &mut PathItem) -> impl Iterator<Item = &mut Operation> {
+    let by_method = [
+        &mut item.get,
+        &mut item.put,
+        &mut item.post,
+        &mut item.delete,
+        &mut item.options,
+        &mut item.head,
+        &mut item.patch,
+        &mut item.trace,
+        &mut item.query,
+    ];
+    let others = item.additional_operations.values_mut();
+    by_method.into_iter().flatten().chain(others)
+}
+
 /// One status may have reasons of the route and of what stands in front of it.
 fn add_reason(response: &mut RefOr<Response>, refusal: &RefOr<Response>) {
     if let (RefOr::T(response), RefOr::T(refusal)) = (response, refusal)
@@ -104,4 +121,34 @@ fn add_reason(response: &mut RefOr<Response>, refusal: &RefOr<Response>) {
 #[must_use]
 pub fn openapi() -> utoipa::openapi::OpenApi {
     Description::openapi()
+}
+
+#[cfg(test)]
+mod tests {
+    use utoipa::openapi::HttpMethod;
+
+    use super::*;
+
+    #[test]
+    fn routes_of_all_methods_tell_how_they_refuse() {
+        for method in [
+            HttpMethod::Get,
+            HttpMethod::Post,
+            HttpMethod::Put,
+            HttpMethod::Delete,
+            HttpMethod::Options,
+            HttpMethod::Head,
+            HttpMethod::Patch,
+            HttpMethod::Trace,
+        ] {
+            let item = PathItem::new(method, Operation::default());
+            let mut openapi = utoipa::openapi::OpenApi::default();
+            openapi.paths.paths.insert("/api/new".to_owned(), item);
+            Refused.modify(&mut openapi);
+            let item = openapi.paths.paths.get_mut("/api/new").unwrap();
+            let operation = operations(item).next().unwrap();
+            let statuses: Vec<&String> = operation.responses.responses.keys().collect();
+            assert_eq!(statuses, ["401", "403", "503"]);
+        }
+    }
 }

@@ -11,15 +11,17 @@ pub fn gpus() -> Vec<String> {
         .collect()
 }
 
-/// Memory that is free on all GPUs together, bytes; `None` if one of them does not tell. GPUs that use the
-/// machine's main memory have none of their own.
+/// Memory that is free on all GPUs together, or on the one of this name, bytes; `None` if one of them does not
+/// tell. GPUs that use the machine's main memory have none of their own. Asks drivers, which may take long.
 #[must_use]
-pub fn gpu_bytes_free() -> Option<u64> {
-    free_on(&llama::devices())
+pub fn gpu_bytes_free(name: Option<&str>) -> Option<u64> {
+    free_on(&llama::devices(), name)
 }
 
-fn free_on(devices: &[Device]) -> Option<u64> {
-    let mut gpus = devices.iter().filter(|d| d.kind == DeviceKind::Gpu);
+fn free_on(devices: &[Device], name: Option<&str>) -> Option<u64> {
+    let is_meant = |device: &&Device| name.is_none_or(|name| device.name == name);
+    let gpus = devices.iter().filter(|d| d.kind == DeviceKind::Gpu);
+    let mut gpus = gpus.filter(is_meant);
     gpus.try_fold(0_u64, |sum, gpu| {
         let is_known = gpu.total_bytes > 0;
         is_known.then(|| sum.saturating_add(gpu.free_bytes))
@@ -52,15 +54,17 @@ mod tests {
             total_bytes,
         };
         let cpu = device(DeviceKind::Cpu, 90, 100);
-        assert_eq!(free_on(std::slice::from_ref(&cpu)), Some(0));
+        assert_eq!(free_on(std::slice::from_ref(&cpu), None), Some(0));
         let gpu = device(DeviceKind::Gpu, 7, 8);
         let shared = device(DeviceKind::IntegratedGpu, 9, 16);
         let mut devices = vec![cpu, gpu.clone(), shared, gpu];
-        assert_eq!(free_on(&devices), Some(14));
+        assert_eq!(free_on(&devices, None), Some(14));
+        devices[1].name = "CUDA0".into();
+        assert_eq!(free_on(&devices, Some("CUDA0")), Some(7));
         devices.push(device(DeviceKind::Gpu, u64::MAX, u64::MAX));
-        assert_eq!(free_on(&devices), Some(u64::MAX));
+        assert_eq!(free_on(&devices, None), Some(u64::MAX));
         devices.push(device(DeviceKind::Gpu, 0, 0));
-        assert_eq!(free_on(&devices), None);
+        assert_eq!(free_on(&devices, None), None);
     }
 
     #[test]

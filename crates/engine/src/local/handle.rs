@@ -21,7 +21,7 @@ use super::launch::{self, Evaluator};
 use super::load::{Header, LoadOptions, Room, load_weights};
 use super::sampler::{self, TokenSampler};
 use super::shared::Shared;
-use super::tokens::{chat_format, end_tokens, shown_tokens, token_texts};
+use super::tokens::{chat_format, chat_tokens, end_tokens, shown_tokens, token_texts};
 use crate::assembler::Assembler;
 use crate::scheduler::Scheduler;
 use crate::stage::{EmbeddingTable, Stages};
@@ -318,12 +318,7 @@ impl Inner {
             Input::Chat(_) => {
                 let text = prepared.prompt.as_deref().unwrap_or_default();
                 self.refuse_huge(text)?;
-                let add_bos = prepared.add_special && vocabulary.adds_bos();
-                let mut tokens = vocabulary.tokenize(text, false, true).map_err(text_error)?;
-                if let Some(bos) = vocabulary.bos().filter(|_| add_bos) {
-                    tokens.insert(0, bos);
-                }
-                tokens
+                chat_tokens(vocabulary, &self.format, &prepared).map_err(text_error)?
             }
             Input::Text(text) => {
                 self.refuse_huge(text)?;

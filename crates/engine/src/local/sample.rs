@@ -24,8 +24,14 @@ impl DecodeLoop {
         }
     }
 
-    /// Draws the first token of a job whose prompt came before.
-    pub(super) fn sample_recalled(&mut self, key: JobKey, id: RecallId) {
+    /// Draws the first tokens of jobs whose prompts came before.
+    pub(super) fn sample_recalled(&mut self, recalled: Vec<(JobKey, RecallId)>) {
+        for (key, id) in recalled {
+            self.sample_kept(key, id);
+        }
+    }
+
+    fn sample_kept(&mut self, key: JobKey, id: RecallId) {
         let Some((request, choice)) = self.state.choices.get_mut(&key) else {
             return;
         };
@@ -71,7 +77,7 @@ impl DecodeLoop {
                 None => Err(Error::Inference("llama.cpp gave no logits".into())),
                 Some(logits) => {
                     if let Some(Keep { id, gone }) = self.scheduler.keep_logits(key) {
-                        self.state.logits.retain(|id, _| Some(*id) != gone);
+                        self.state.logits.retain(|id, _| !gone.contains(id));
                         self.state.logits.insert(id, logits.to_vec());
                     }
                     choice.step(

@@ -66,20 +66,20 @@ impl DecodeLoop {
         let pipe = self.pace.pipe(self.forward.pipe());
         let budget = self.pace.budget(&pipe, &self.scheduler, traffic);
         self.draft(pipe, budget.jobs);
-        let step = self.scheduler.plan(budget);
+        let mut step = self.scheduler.plan(budget);
         if !self.apply_all(&step.ops) {
             return Sent::Failed;
         }
         self.announce(&step);
-        for (key, id) in &step.recalled {
-            self.sample_recalled(*key, *id);
-        }
+        let recalled = std::mem::take(&mut step.recalled);
         if step.rows.is_empty() {
-            return if step.recalled.is_empty() {
+            let sent = if recalled.is_empty() {
                 Sent::Nothing
             } else {
                 Sent::Failed
             };
+            self.sample_recalled(recalled);
+            return sent;
         }
         let mut batch = self.state.batches.pop().unwrap_or_default();
         batch.clear();
@@ -97,6 +97,8 @@ impl DecodeLoop {
             beside_prompts: traffic.has_prompts(),
             releases: self.scheduler.releases(),
         };
+        // Behind the rows: who ends by it may have some among them.
+        let draw = |this: &mut Self| this.sample_recalled(recalled);
         match submitted {
             Ok(()) => {
                 if let Some(before) = self.state.flights.back_mut() {
@@ -107,9 +109,11 @@ impl DecodeLoop {
                     flights.for_each(|other| other.beside_prompts = true);
                 }
                 self.state.flights.push_back(flight);
+                draw(self);
                 Sent::Yes
             }
             Err(error) => {
+                draw(self);
                 self.failed(&flight, error);
                 Sent::Failed
             }

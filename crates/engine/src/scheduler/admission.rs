@@ -77,7 +77,8 @@ impl Scheduler {
                 .running
                 .iter()
                 .any(|j| j.key == leader && j.confirmed < tokens && j.leads() && !j.is_stalled());
-            if waits {
+            // Whoever does not read has no room for a token, which it may get at once.
+            if waits || self.running[index].is_stalled() {
                 continue;
             }
             // The job is out of the list while its prefix is settled, so that it can't match itself.

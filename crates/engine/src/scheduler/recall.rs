@@ -17,13 +17,16 @@ struct Entry {
     used_at: u64,
 }
 
+/// Tokens of all prompts together, which are kept beside the logits: a megabyte.
+const TOKENS_MAX: usize = 1 << 18;
+
 /// The logits of a prompt's last token are to be kept.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Keep {
     /// Under this id.
     pub id: RecallId,
     /// Those are not needed any more.
-    pub gone: Option<RecallId>,
+    pub gone: Vec<RecallId>,
 }
 
 /// Of which prompts the logits are kept.
@@ -45,20 +48,19 @@ impl Recall {
 
     /// Decides about a prompt whose logits are there. `None`: they are kept already, or none are.
     fn put(&mut self, tokens: &[TokenId], now: u64) -> Option<Keep> {
-        if self.entries_max == 0 {
+        if self.entries_max == 0 || tokens.len() > TOKENS_MAX {
             return None;
         }
         if let Some(entry) = self.entries.iter_mut().find(|e| e.tokens == tokens) {
             entry.used_at = now;
             return None;
         }
-        let is_full = self.entries.len() >= self.entries_max;
-        let oldest = self.entries.iter().enumerate();
-        let oldest = oldest.min_by_key(|(_, entry)| entry.used_at);
-        let gone = oldest
-            .filter(|_| is_full)
-            .map(|(index, _)| index)
-            .map(|index| self.entries.swap_remove(index).id);
+        let mut gone = Vec::new();
+        while self.entries.len() >= self.entries_max || self.len() + tokens.len() > TOKENS_MAX {
+            let oldest = self.entries.iter().enumerate();
+            let (index, _) = oldest.min_by_key(|(_, entry)| entry.used_at)?;
+            gone.push(self.entries.swap_remove(index).id);
+        }
         let id = self.next;
         self.next += 1;
         self.entries.push(Entry {
@@ -67,6 +69,11 @@ impl Recall {
             used_at: now,
         });
         Some(Keep { id, gone })
+    }
+
+    /// Tokens of all prompts.
+    fn len(&self) -> usize {
+        self.entries.iter().map(|entry| entry.tokens.len()).sum()
     }
 
     fn find(&self, tokens: &[TokenId]) -> Option<&Entry> {
@@ -127,15 +134,25 @@ mod tests {
     #[test]
     fn the_logits_used_longest_ago_go_first() {
         let mut recall = Recall::new(2);
-        let keep = |id, gone| Some(Keep { id, gone });
-        assert_eq!(recall.put(&[1], 1), keep(0, None));
-        assert_eq!(recall.put(&[2], 2), keep(1, None));
+        let keep = |id, gone: &[RecallId]| {
+            Some(Keep {
+                id,
+                gone: gone.to_vec(),
+            })
+        };
+        assert_eq!(recall.put(&[1], 1), keep(0, &[]));
+        assert_eq!(recall.put(&[2], 2), keep(1, &[]));
         assert_eq!(recall.put(&[1], 3), None);
-        assert_eq!(recall.put(&[3], 4), keep(2, Some(1)));
+        assert_eq!(recall.put(&[3], 4), keep(2, &[1]));
         assert_eq!(recall.touch(&[1], 5), Some(0));
-        assert_eq!(recall.put(&[4], 6), keep(3, Some(2)));
+        assert_eq!(recall.put(&[4], 6), keep(3, &[2]));
         assert_eq!(recall.touch(&[3], 7), None);
         assert!(recall.find(&[1, 2]).is_none());
         assert_eq!(Recall::new(0).put(&[1], 1), None);
+        // However few there are, their tokens are bounded.
+        let long = vec![5; TOKENS_MAX - 1];
+        assert_eq!(recall.put(&long, 8), keep(4, &[0]));
+        assert_eq!(recall.put(&[6, 6], 9), keep(5, &[3, 4]));
+        assert_eq!(recall.put(&vec![7; TOKENS_MAX + 1], 10), None);
     }
 }

@@ -1,8 +1,10 @@
 //! What a caller writes stays text, even where it spells a control token such as `<|im_end|>`.
 //!
 //! Owns finding such places. They are marked before a template is rendered, as a template may
-//! move and rewrite what it is given, and found again in the prompt. Tokenising them as text is
-//! the tokenizer's part.
+//! move and rewrite what it is given, and found again in the prompt. How they become tokens is in
+//! `tokens`.
+
+mod tokens;
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -18,8 +20,17 @@ const CLOSE: char = '\u{fdd1}';
 pub(super) struct Literals {
     /// By first byte; longest first.
     spellings: BTreeMap<u8, Vec<Box<str>>>,
-    /// Most bytes of one.
-    bytes_max: usize,
+    /// Those of the model's calls and reasoning, and perhaps texts that are no control tokens.
+    markers: Vec<&'static str>,
+}
+
+/// Who wrote a text.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Author {
+    /// Users, tools and programs: all of it is text.
+    Caller,
+    /// The model, in an earlier answer: the markers of its calls and reasoning keep their meaning.
+    Model,
 }
 
 /// A prompt, and where in it stands text that spells control tokens, bytes, in order.
@@ -32,13 +43,19 @@ pub struct Prompt {
 }
 
 impl Literals {
-    pub(super) fn new<'a>(spellings: impl Iterator<Item = &'a [u8]>) -> Self {
-        let mut literals = Self::default();
+    /// `markers` mean something in the model's own answers.
+    pub(super) fn new<'a>(
+        spellings: impl Iterator<Item = &'a [u8]>,
+        markers: Vec<&'static str>,
+    ) -> Self {
+        let mut literals = Self {
+            spellings: BTreeMap::new(),
+            markers,
+        };
         for spelling in spellings.filter_map(|bytes| std::str::from_utf8(bytes).ok()) {
             if let Some(first) = spelling.bytes().next() {
                 let same = literals.spellings.entry(first).or_default();
                 same.push(spelling.into());
-                literals.bytes_max = literals.bytes_max.max(spelling.len());
             }
         }
         for same in literals.spellings.values_mut() {
@@ -48,7 +65,7 @@ impl Literals {
     }
 
     /// `text` with its control tokens' spellings marked.
-    pub(super) fn mark<'a>(&self, text: &'a str) -> Cow<'a, str> {
+    pub(super) fn mark<'a>(&self, text: &'a str, author: Author) -> Cow<'a, str> {
         let text: Cow<'a, str> = if text.contains([OPEN, CLOSE]) {
             text.replace([OPEN, CLOSE], "").into()
         } else {
@@ -58,11 +75,16 @@ impl Literals {
         let mut copied = 0;
         let mut at = 0;
         while let Some(found) = self.next(&text, at) {
+            at = found.end;
+            let spelling = &text[found.clone()];
+            if author == Author::Model && self.markers.contains(&spelling) {
+                continue;
+            }
             marked.push_str(&text[copied..found.start]);
             marked.push(OPEN);
-            marked.push_str(&text[found.clone()]);
+            marked.push_str(spelling);
             marked.push(CLOSE);
-            (copied, at) = (found.end, found.end);
+            copied = found.end;
         }
         if copied == 0 {
             return text;
@@ -110,8 +132,11 @@ impl Literals {
         prompt
     }
 
-    fn is_spelling(&self, text: &str) -> bool {
-        text.len() <= self.bytes_max && self.next(text, 0) == Some(0..text.len())
+    /// Whether `text` is the spelling of a control token.
+    pub(super) fn is_spelling(&self, text: &str) -> bool {
+        let first = text.bytes().next();
+        let same = first.and_then(|first| self.spellings.get(&first));
+        same.is_some_and(|same| same.iter().any(|spelling| **spelling == *text))
     }
 }
 
@@ -123,28 +148,33 @@ pub(super) fn is_mark(char: char) -> bool {
 impl Prompt {
     /// The text in parts: those to be tokenised with control tokens (`true`), and those without.
     pub fn parts(&self) -> impl Iterator<Item = (&str, bool)> {
-        let ends = self.literals.iter().map(|range| range.end);
-        let starts = std::iter::once(0).chain(ends);
-        let last = std::iter::once(self.text.len()..self.text.len());
-        let all = starts.zip(self.literals.iter().cloned().chain(last));
-        all.flat_map(|(start, literal)| {
-            let outside = self.text.get(start..literal.start).unwrap_or_default();
-            let inside = self.text.get(literal).unwrap_or_default();
-            [(outside, true), (inside, false)]
-        })
-        .filter(|(text, _)| !text.is_empty())
+        parts(&self.text, &self.literals)
     }
+}
+
+/// `text` in parts: outside of `cuts` (`true`) and within them.
+fn parts<'a>(text: &'a str, cuts: &'a [Range<usize>]) -> impl Iterator<Item = (&'a str, bool)> {
+    let starts = std::iter::once(0).chain(cuts.iter().map(|cut| cut.end));
+    let last = std::iter::once(text.len()..text.len());
+    let all = starts.zip(cuts.iter().cloned().chain(last));
+    all.flat_map(move |(start, cut)| {
+        let outside = text.get(start..cut.start).unwrap_or_default();
+        let inside = text.get(cut).unwrap_or_default();
+        [(outside, true), (inside, false)]
+    })
+    .filter(|(text, _)| !text.is_empty())
 }
 
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
 
-    use super::{Literals, Prompt};
+    use super::{Author, Literals, Prompt};
 
     fn literals() -> Literals {
         let spellings = ["<|im_end|>", "<s>", "<|im_start|>", "[INST]", "ü!", ""];
-        Literals::new(spellings.iter().map(|text| text.as_bytes()))
+        let spellings = spellings.iter().map(|text| text.as_bytes());
+        Literals::new(spellings, vec!["[INST]", "<think>"])
     }
 
     fn parts(prompt: &Prompt) -> Vec<(&str, bool)> {
@@ -155,7 +185,7 @@ mod tests {
     fn spellings_are_marked_and_found_again() {
         let check = |text: &str, expected: &[(&str, bool)]| {
             let literals = literals();
-            let prompt = literals.unmark(&literals.mark(text));
+            let prompt = literals.unmark(&literals.mark(text, Author::Caller));
             assert_eq!(parts(&prompt), expected, "{text}");
         };
         check("", &[]);
@@ -180,6 +210,17 @@ mod tests {
         check("<\u{fdd0}s\u{fdd1}>", &[("<s>", false)]);
     }
 
+    #[test]
+    fn markers_in_the_models_own_answers_are_no_literals() {
+        let literals = literals();
+        let text = "<think>[INST]<s>[INST]";
+        let prompt = literals.unmark(&literals.mark(text, Author::Model));
+        let expected = [("<think>[INST]", true), ("<s>", false), ("[INST]", true)];
+        assert_eq!(parts(&prompt), expected);
+        let prompt = literals.unmark(&literals.mark(text, Author::Caller));
+        assert_eq!(parts(&prompt)[1], ("[INST]", false));
+    }
+
     /// A template that cuts or changes what it was given leaves no half marks behind.
     #[test]
     fn broken_pairs_are_no_literals() {
@@ -202,13 +243,14 @@ mod tests {
         ) {
             let text = pieces.concat();
             let literals = literals();
-            let prompt = literals.unmark(&literals.mark(&text));
+            let prompt = literals.unmark(&literals.mark(&text, Author::Caller));
             prop_assert_eq!(&prompt.text, &text);
             let joined: String = prompt.parts().map(|(text, _)| text).collect();
             prop_assert_eq!(joined, text);
             for (text, parses) in prompt.parts() {
                 // What is tokenised with control tokens holds none of the caller's.
-                prop_assert!(!parses || matches!(literals.mark(text), std::borrow::Cow::Borrowed(_)));
+                let marked = literals.mark(text, Author::Caller);
+                prop_assert!(!parses || matches!(marked, std::borrow::Cow::Borrowed(_)));
             }
         }
     }

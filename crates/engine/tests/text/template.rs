@@ -1,6 +1,6 @@
 //! Chat templates that use what templates in the wild use, and templates that mean harm.
 
-use engine::text::{ChatFormat, ChatTemplate, Prompt};
+use engine::text::{ChatFormat, ChatTemplate, Prompt, Vocabulary};
 use engine::{Chat, Error, Input, Message, Request, Tool, ToolCall, ToolChoice};
 use proptest::prelude::*;
 use serde_json::json;
@@ -523,6 +523,52 @@ fn control_tokens_that_a_caller_writes_are_text() {
     assert_eq!(literals, 2);
     open.messages[1].content = plain(evil);
     assert_eq!(own(&open), (continued, 0));
+}
+
+/// What has a meaning in a model's answers keeps it there, and so has what is said of tools for a
+/// template that knows none; from others it is text.
+#[test]
+fn markers_are_literals_only_in_what_callers_write() {
+    let alternating = "{% for m in messages %}[{{ m.role }}]{{ m.content }}{% endfor %}";
+    let literals = |template: &str, chat: &Chat| -> Vec<String> {
+        let format = ChatFormat::new(Some(template), "", "<|im_end|>", vocabulary(700)).unwrap();
+        let request = Request::new("m", Input::Chat(chat.clone()));
+        let prepared = format.prepare(&request).unwrap();
+        let text = prepared.prompt.unwrap();
+        assert_eq!(text, format.render(chat).unwrap());
+        let literals = prepared.literals.into_iter();
+        literals.map(|literal| text[literal].to_owned()).collect()
+    };
+    let marker = "<tool_call>";
+    let mut answer = calling("weather", "{\"city\": \"<tool_call><|im_end|>\"}");
+    answer.content = format!("{marker}{{}}</tool_call>");
+    let mut chat = chat(&[
+        Message::user(marker),
+        answer,
+        Message::tool("call_1", "</tool_call>"),
+    ]);
+    chat.tools.push(weather());
+    for template in [STARTER, alternating] {
+        let expected = [marker, "<|im_end|>", "</tool_call>"];
+        assert_eq!(literals(template, &chat), expected, "{template}");
+    }
+    chat.tools[0].description = Some(marker.into());
+    assert_eq!(literals(alternating, &chat).len(), 4);
+}
+
+/// Control tokens that a model's file lists as text, as llama.cpp does some of OpenAI's.
+#[test]
+fn tokens_in_the_form_of_control_tokens_are_such() {
+    let mut tokens = crate::vocabulary::token_bytes(700);
+    tokens.push(b"<|listed|>".to_vec());
+    let tokens = Vocabulary::new(tokens, Vec::new(), vec![0]);
+    let format = ChatFormat::new(Some(STARTER), "", "", tokens).unwrap();
+    let chat = chat(&[Message::user("a<|listed|><|unlisted|><think>")]);
+    let prepared = format.prepare(&Request::new("m", Input::Chat(chat)));
+    let prepared = prepared.unwrap();
+    assert_eq!(prepared.literals.len(), 1);
+    let literal = prepared.literals[0].clone();
+    assert_eq!(&prepared.prompt.unwrap()[literal], "<|listed|>");
 }
 
 /// What the first conversation does not show, a later one meets.

@@ -129,7 +129,7 @@ pub(crate) struct MeshFlags {
     /// bytes, for slow links, and text that may differ [default: f32].
     #[arg(long, value_name = "FORMAT", value_enum, hide_possible_values = true)]
     pub(crate) split_precision: Option<SplitPrecision>,
-    /// Run no model on several machines: what does not fit here is refused.
+    /// Run no model on several machines, and none that others ask this one for: what does not fit here is refused.
     #[arg(
         long,
         num_args = 0,

@@ -67,6 +67,8 @@ struct Outcome {
 pub(crate) struct Ring {
     pub(crate) host: Node,
     workers: BTreeMap<String, Node>,
+    /// Workers that it begins each loss with.
+    wanted: usize,
     started: usize,
     worker_gb: String,
     model: String,
@@ -78,6 +80,11 @@ pub(crate) struct Ring {
 impl Ring {
     /// A ring that runs this model.
     pub(crate) async fn of(subject: Subject) -> Self {
+        Self::with_spare(subject, SPARE).await
+    }
+
+    /// The same with so many workers beyond the two that have layers.
+    async fn with_spare(subject: Subject, spare: usize) -> Self {
         let shelf = tempfile::tempdir().unwrap();
         subject.write(shelf.path());
         let (name, context) = (subject.name(), subject.context());
@@ -85,7 +92,7 @@ impl Ring {
             shelf,
             name,
             context,
-            subject.gigabytes(),
+            (subject.gigabytes(), spare),
             subject.arguments(),
         )
         .await
@@ -95,7 +102,7 @@ impl Ring {
         shelf: tempfile::TempDir,
         model: &str,
         context: u32,
-        gb: [&str; 2],
+        (gb, spare): ([&str; 2], usize),
         more: &'static [&'static str],
     ) -> Self {
         let folder = shelf.path().display().to_string();
@@ -112,21 +119,26 @@ impl Ring {
         let mut ring = Self {
             host,
             workers: BTreeMap::new(),
+            wanted: 2 + spare,
             started: 0,
             worker_gb: gb[1].to_owned(),
             model: model.to_owned(),
             more,
             shelf,
         };
-        for _ in 0..2 + SPARE {
-            ring.hire();
-        }
+        ring.hire();
         ring.runs().await;
         ring
     }
 
-    /// A further worker.
+    /// As many workers as are wanted.
     fn hire(&mut self) {
+        while self.workers.len() < self.wanted {
+            self.hire_one();
+        }
+    }
+
+    fn hire_one(&mut self) {
         let name = format!("worker{}", self.started);
         self.started += 1;
         let folder = self.shelf.path().display().to_string();
@@ -208,6 +220,8 @@ impl Ring {
         (phase, streams): (Phase, usize),
         question: &Value,
     ) -> Outcome {
+        // Who was lost is told apart from whoever comes in its place, which is trusted at once.
+        self.hire();
         self.are_known().await;
         self.runs().await;
         let stages = self.stages().await;
@@ -248,25 +262,26 @@ impl Ring {
                 tokio::join!(asking, striking)
             }
         };
-        let tokens = tokens_of(question);
         let ends = answers.into_iter().map(|mut answer| async move {
-            answer.ends_after(tokens).await;
+            answer.read_on().await;
             (Said::of(&answer.text), pause(began, &answer.arrivals))
         });
         let ends = futures::future::join_all(ends).await;
         let took = began.elapsed();
         let (said, pauses): (Vec<Said>, Vec<Duration>) = ends.into_iter().unzip();
-        self.runs().await;
-        let now = self.stages().await;
+        let mut now = Vec::new();
+        // Else who called this is to tell what was lost.
+        if said.iter().all(Said::has_ended) {
+            self.runs().await;
+            now = self.stages().await;
+        }
         let new = now.iter().filter(|name| !stages.contains(name)).count();
         let log = self.host.running.log();
         let again = log.iter().find_map(|(message, fields)| {
             let goes_on = message.starts_with("a ring goes on where");
             (goes_on && fields["rows"].as_u64() > Some(0)).then(|| fields["stages"].as_u64())?
         });
-        // It is told apart from the one that comes in its place, which is trusted at once.
         self.workers.remove(&victim);
-        self.hire();
         Outcome {
             said,
             took,
@@ -293,19 +308,30 @@ impl Ring {
         eprintln!(
             "{harm:?} at {place}, {phase:?}, {streams} streams: {took:.1?}, {new} new, {again:?} computed again",
         );
-        subject.check(&outcome.said, letters);
-        let whole = match subject.is_exact() {
-            true => None,
-            false => Some(undisturbed(&self.host, &question).await),
-        };
+        let mut whole = None;
+        if !subject.is_exact() && outcome.said.iter().all(Said::has_ended) {
+            whole = Some(undisturbed(&self.host, &question).await);
+        }
         let loss = Loss {
             subject,
             harm: &harm.done_to(&format!("worker {}", place + 1)),
             phase,
+            letters,
             pause: Some(outcome.pause),
         };
         loss.record(&outcome.said, whole.as_ref());
+        subject.check(&outcome.said, letters);
         outcome
+    }
+
+    /// Whether the ring has lost somebody since the last call. On a busy machine anybody may be taken for lost, and rows
+    /// that are computed again then go in batches of other shapes.
+    fn was_disturbed(&self) -> bool {
+        let log = self.host.running.log();
+        let is_loss = |message: &str| {
+            message == "a ring is lost" || message.starts_with("a ring goes on where")
+        };
+        log.iter().any(|(message, _)| is_loss(message))
     }
 
     /// What the ring says when nothing is lost, beside what the whole model says on one machine: the same, where one
@@ -322,16 +348,19 @@ impl Ring {
         for &(phase, streams, letters) in cases {
             let question = subject.question(phase, letters);
             let whole = undisturbed(&alone, &question).await;
+            // What came before does not count.
+            self.was_disturbed();
             let answers = (0..streams).map(|_| says(&self.host, &question));
             let said = futures::future::join_all(answers).await;
             let loss = Loss {
                 subject,
                 harm: "none, against the whole model",
                 phase,
+                letters,
                 pause: None,
             };
             loss.record(&said, Some(&whole));
-            if (phase, streams) == (Phase::Answer, 1) {
+            if (phase, streams) == (Phase::Answer, 1) && !self.was_disturbed() {
                 assert_eq!(said[0].text, whole.text, "three machines say what one says");
             }
         }
@@ -396,15 +425,15 @@ async fn nothing_is_lost_by(harm: Harm) {
 }
 
 /// The model that is built in, which is not always sure of what it says: streams come to their ends, and what differs
-/// is told.
+/// is told. `./dev losses starter` does all the rest.
 #[tokio::test]
 async fn the_starter_model_outlives_a_worker() {
     let subject = Subject::Starter;
-    let mut ring = Ring::of(subject).await;
-    let alone = [(Phase::Answer, 1, 200)];
-    ring.says_what_the_whole_model_says(subject, &alone).await;
-    let what = (Phase::Answer, 8, 200);
-    ring.loses(subject, Harm::Kill, 1, what).await;
+    // For the loss, and for one that is only taken for lost.
+    let mut ring = Ring::with_spare(subject, 2).await;
+    let what = (Phase::Answer, 2, 100);
+    let Outcome { new, .. } = ring.loses(subject, Harm::Kill, 1, what).await;
+    assert!(new > 0, "the loss came when all was said");
 }
 
 #[tokio::test]
@@ -446,15 +475,20 @@ async fn a_model_of_half_a_billion_parameters_outlives_its_workers() {
     // What is drafted depends on how long steps take, and changes their shapes.
     let alone = Node::start(&[&model, "--no-mesh", "--no-draft", "--ctx-size=8192"]);
     let gb = ["0.2", "1.97"];
-    let mut ring = Ring::start_with(shelf, "half", CONTEXT, gb, &["--no-draft"]).await;
+    let more = &["--no-draft"];
+    let mut ring = Ring::start_with(shelf, "half", CONTEXT, (gb, SPARE), more).await;
     let says = async |node: &Node, phase| {
         let answer = node.ask(&ring.question(phase, TOKENS)).await;
         answer.content_of(TOKENS).await
     };
     let whole = says(&alone, Phase::Answer).await;
     drop(alone);
+    // What came before does not count.
+    ring.was_disturbed();
     let undisturbed = says(&ring.host, Phase::Answer).await;
-    assert_eq!(undisturbed, whole, "three machines say what one says");
+    if !ring.was_disturbed() {
+        assert_eq!(undisturbed, whole, "three machines say what one says");
+    }
     let prompted = says(&ring.host, Phase::Prompt).await;
     for (place, phase, streams, expected) in [
         (1, Phase::Answer, STREAMS, &undisturbed),
@@ -464,6 +498,9 @@ async fn a_model_of_half_a_billion_parameters_outlives_its_workers() {
         let what = (phase, streams);
         let Outcome { said, took, .. } = ring.strike(Harm::Kill, place, what, &question).await;
         assert_eq!(said.len(), streams);
+        for said in &said {
+            said.assert_ends_after(TOKENS);
+        }
         let parted: Vec<usize> = said
             .iter()
             .filter_map(|said| differ_at(&said.text, expected))

@@ -46,14 +46,25 @@ async fn goes_on_without(harm: Harm, phase: Phase, streams: usize, letters: u32)
             tokio::join!(asking, striking)
         }
     };
-    let tokens = tokens_of(&question);
     let ends = answers.into_iter().map(|mut answer| async move {
-        answer.ends_after(tokens).await;
+        answer.read_on().await;
         (Said::of(&answer.text), pause(began, &answer.arrivals))
     });
     let ends = futures::future::join_all(ends).await;
     let (said, pauses): (Vec<Said>, Vec<Duration>) = ends.into_iter().unzip();
     assert_eq!(said.len(), streams);
+    let mut whole = None;
+    if !subject.is_exact() && said.iter().all(Said::has_ended) {
+        whole = Some(undisturbed(&ingress, &question).await);
+    }
+    let loss = Loss {
+        subject,
+        harm: &harm.done_to("the host"),
+        phase,
+        letters,
+        pause: pauses.into_iter().max(),
+    };
+    loss.record(&said, whole.as_ref());
     subject.check(&said, letters);
     // Somebody else hosts it now.
     let short = subject.question(Phase::Answer, 20);
@@ -62,17 +73,6 @@ async fn goes_on_without(harm: Harm, phase: Phase, streams: usize, letters: u32)
     assert!(host.starts_with("worker"), "{host}");
     again.ends_after(tokens_of(&short)).await;
     subject.check(&[Said::of(&again.text)], 20);
-    let whole = match subject.is_exact() {
-        true => None,
-        false => Some(undisturbed(&ingress, &question).await),
-    };
-    let loss = Loss {
-        subject,
-        harm: &harm.done_to("the host"),
-        phase,
-        pause: pauses.into_iter().max(),
-    };
-    loss.record(&said, whole.as_ref());
 }
 
 /// So many streams or prompts; all numbers if every loss is wanted.

@@ -12,6 +12,7 @@ mod host_faults;
 mod hub;
 mod idle;
 mod joining;
+mod loss_table;
 #[path = "../losses/mod.rs"]
 mod losses;
 mod mesh;

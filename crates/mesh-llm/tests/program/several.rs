@@ -159,12 +159,23 @@ impl Asked {
             .expect("the stream hangs")
         {
             Some(Ok(bytes)) => {
-                self.text += &String::from_utf8_lossy(&bytes);
-                self.arrivals.push(Instant::now());
+                self.take(&bytes);
                 true
             }
             Some(Err(error)) => panic!("{error} after {}", self.text),
             None => false,
+        }
+    }
+
+    fn take(&mut self, bytes: &[u8]) {
+        self.text += &String::from_utf8_lossy(bytes);
+        self.arrivals.push(Instant::now());
+    }
+
+    /// Reads until the answer ends, breaks off or hangs; which of them it was is told by what has come.
+    pub(crate) async fn read_on(&mut self) {
+        while let Ok(Some(Ok(bytes))) = timeout(WAIT_MAX, self.bytes.next()).await {
+            self.take(&bytes);
         }
     }
 

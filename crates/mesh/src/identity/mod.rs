@@ -5,7 +5,7 @@
 //! STATE/key                      32 bytes, mode 0600
 //! STATE/mesh-id                  the id of this node's own unnamed mesh
 //! STATE/last-mesh                the id of the mesh joined last
-//! STATE/udp-ports                the ports of the last time, IPv4 and IPv6; 0 for none
+//! STATE/udp-ports                the ports to have again, IPv4 and IPv6; 0 for none
 //! STATE/meshes/ID/membership     certificates, root, name
 //! STATE/meshes/ID/bootstrap      addresses of members seen
 //! STATE/meshes/ID/invitations    the book of issued invitations
@@ -18,11 +18,15 @@ mod error;
 mod file;
 mod key;
 mod mesh_files;
+#[cfg(feature = "net")]
+mod ports;
 
 use std::path::{Path, PathBuf};
 
 pub use error::IdentityError;
 pub use mesh_files::{BOOTSTRAP_KEPT_MAX, MeshFiles, StoredMembership};
+#[cfg(feature = "net")]
+pub(crate) use ports::{KeptPorts, Ports};
 
 use iroh_base::SecretKey;
 
@@ -31,9 +35,6 @@ use crate::{MeshId, NodeId, signature};
 /// Longest text of an id file, in bytes: 64 digits and a line end.
 const ID_FILE_BYTES_MAX: usize = 128;
 
-/// Longest text of the file of ports, in bytes: two numbers of five digits, with room for blanks.
-const PORTS_FILE_BYTES_MAX: usize = 32;
-
 /// Most meshes that are listed. Nobody joins that many; a directory full of rubbish is cut here.
 const MESHES_MAX: usize = 1_000;
 
@@ -41,15 +42,6 @@ const MESHES_MAX: usize = 1_000;
 #[derive(Debug, Clone)]
 pub struct StateDir {
     root: PathBuf,
-}
-
-/// The UDP ports of a node's sockets; 0 where it has none of that kind.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Ports {
-    /// For IPv4.
-    pub v4: u16,
-    /// For IPv6.
-    pub v6: u16,
 }
 
 /// A key was replaced.
@@ -138,34 +130,6 @@ impl StateDir {
         file::write(&self.root.join("last-mesh"), format!("{mesh}\n").as_bytes())
     }
 
-    /// The UDP ports that the node had the last time.
-    ///
-    /// # Errors
-    /// If the file is damaged (it is kept aside) or cannot be read.
-    pub fn ports(&self) -> Result<Option<Ports>, IdentityError> {
-        let path = self.root.join("udp-ports");
-        let Some(bytes) = file::read(&path, PORTS_FILE_BYTES_MAX)? else {
-            return Ok(None);
-        };
-        match ports_of(&bytes) {
-            Some(ports) => Ok(Some(ports)),
-            None => Err(file::set_aside(&path, "it holds no two UDP ports")),
-        }
-    }
-
-    /// Notes the UDP ports that the node has.
-    ///
-    /// # Errors
-    /// If the file cannot be written.
-    pub fn set_ports(&self, ports: Ports) -> Result<(), IdentityError> {
-        let Ports { v4, v6 } = ports;
-        file::make_private_dir(&self.root)?;
-        file::write(
-            &self.root.join("udp-ports"),
-            format!("{v4} {v6}\n").as_bytes(),
-        )
-    }
-
     /// The meshes that this node has files of, sorted.
     ///
     /// # Errors
@@ -203,15 +167,6 @@ fn read_id(path: &Path) -> Result<Option<MeshId>, IdentityError> {
         Some(id) => Ok(Some(id)),
         None => Err(file::set_aside(path, "it holds no mesh id")),
     }
-}
-
-fn ports_of(bytes: &[u8]) -> Option<Ports> {
-    let text = std::str::from_utf8(bytes).ok()?;
-    let (v4, v6) = text.trim().split_once(' ')?;
-    Some(Ports {
-        v4: v4.parse().ok()?,
-        v6: v6.parse().ok()?,
-    })
 }
 
 #[cfg(test)]

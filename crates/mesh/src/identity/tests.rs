@@ -96,39 +96,6 @@ fn a_damaged_id_is_reported_once_and_kept_aside() {
 }
 
 #[test]
-fn remembers_its_ports() {
-    let (_dir, state) = state();
-    assert_eq!(state.ports().unwrap(), None);
-    for ports in [
-        Ports { v4: 4000, v6: 0 },
-        Ports {
-            v4: u16::MAX,
-            v6: 4001,
-        },
-    ] {
-        state.set_ports(ports).unwrap();
-        assert_eq!(state.ports().unwrap(), Some(ports));
-    }
-    let path = state.path().join("udp-ports");
-    let mode = fs::metadata(&path).unwrap().permissions().mode() & 0o777;
-    assert_eq!(mode, 0o600);
-    let long = "4000 4001 ".repeat(100);
-    for damaged in [
-        "",
-        "4000",
-        "4000 65536",
-        "-1 0",
-        "4000 4001 4002",
-        long.as_str(),
-    ] {
-        fs::write(&path, damaged).unwrap();
-        let error = state.ports().unwrap_err().to_string();
-        assert!(error.contains("udp-ports.damaged"), "{damaged}: {error}");
-        assert_eq!(state.ports().unwrap(), None);
-    }
-}
-
-#[test]
 fn mesh_files_read_back() {
     let (_dir, state) = state();
     let key = state.key().unwrap();

@@ -1,8 +1,9 @@
 //! Owns the settings of the iroh endpoint and of its QUIC connections, and at which ports it is bound.
 
 use std::io::ErrorKind;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use iroh::endpoint::{
@@ -10,11 +11,12 @@ use iroh::endpoint::{
 };
 use iroh::{Endpoint, RelayConfig, RelayMap, RelayMode, RelayUrl, SecretKey};
 use iroh_mdns_address_lookup::MdnsAddressLookup;
-use tokio::time::sleep;
+use socket2::{Domain, Protocol, Socket, Type};
+use tokio::time::{Instant, sleep};
 
 use super::congestion::FlooredCubic;
 use super::{ALPN_JOIN, ALPN_PEER, MeshError, Network, Relays};
-use crate::identity::{Ports, StateDir};
+use crate::identity::{KeptPorts, Ports, StateDir};
 
 /// Most unread bytes of one stream. With 4 MiB connections were seen to die of "too many gaps".
 const STREAM_WINDOW_BYTES: u32 = 2 * 1_024 * 1_024;
@@ -31,19 +33,41 @@ const STREAMS_MAX: u32 = 512;
 /// Name under which members announce themselves by multicast.
 const LOCAL_SERVICE: &str = "mesh-llm";
 
-/// How often a port of the last time is tried. An endpoint that this process has just left closes its
-/// sockets in the background.
-const FREE_TRIES: u32 = 8;
+/// How long a port of the last time is waited for where this process had an endpoint before: one that
+/// was just left closes its sockets in the background, which takes a while on a busy machine.
+const FREE_AGAIN_MAX: Duration = Duration::from_secs(2);
+
+/// The same for the first endpoint of a process. Only another program can have the port, such as the last
+/// run of this one, which ends.
+const FREE_FIRST_MAX: Duration = Duration::from_millis(200);
 
 /// How long between two tries.
 const FREE_INTERVAL: Duration = Duration::from_millis(25);
+
+/// Whether this process has had an endpoint, whose sockets may be open still.
+static HAD_ENDPOINT: AtomicBool = AtomicBool::new(false);
 
 /// Opens the endpoint of a node. Accepting connections is up to the caller.
 ///
 /// Where no port is asked for it takes those that `state` remembers, so that addresses which others
 /// have written down lead here again; whichever are free instead if these are not. It then remembers
-/// the ports it has.
+/// the ports it has, but for one that was not to be had for the first time: the next start tries that
+/// again.
 pub(crate) async fn bind(
+    key: SecretKey,
+    network: &Network,
+    state: Option<&StateDir>,
+) -> Result<Endpoint, MeshError> {
+    let wait_max = match HAD_ENDPOINT.swap(true, Ordering::Relaxed) {
+        true => FREE_AGAIN_MAX,
+        false => FREE_FIRST_MAX,
+    };
+    bind_within(wait_max, key, network, state).await
+}
+
+/// The same, where each port is waited for so long.
+async fn bind_within(
+    wait_max: Duration,
     key: SecretKey,
     network: &Network,
     state: Option<&StateDir>,
@@ -59,7 +83,8 @@ pub(crate) async fn bind(
         tracing::debug!(%error, "the ports of the last time are not known");
         None
     });
-    let free = still_free(kept.unwrap_or_default(), network.ip).await;
+    let kept: KeptPorts = kept.unwrap_or_default();
+    let free = still_free(kept.wanted(), network.ip, wait_max).await;
     let endpoint = match bind_at(key.clone(), network, free).await {
         Err(error) if free != Ports::default() => {
             tracing::debug!(%error, ?free, "the ports of the last time can't be used");
@@ -67,47 +92,58 @@ pub(crate) async fn bind(
         }
         bound => bound?,
     };
-    let ports = ports_of(&endpoint);
-    if kept != Some(ports)
-        && let Err(error) = state.set_ports(ports)
+    let next = kept.after(ports_of(&endpoint));
+    if kept != next
+        && let Err(error) = state.set_ports(next)
     {
         tracing::debug!(%error, "the next start will take other ports");
     }
     Ok(endpoint)
 }
 
-/// Those of `kept` that can be used, if this machine has such addresses at all.
-async fn still_free(kept: Ports, ip: Option<IpAddr>) -> Ports {
+/// Those of `wanted` that can be used, if this machine has such addresses at all.
+async fn still_free(wanted: Ports, ip: Option<IpAddr>, wait_max: Duration) -> Ports {
     let v4 = ip.unwrap_or(Ipv4Addr::UNSPECIFIED.into());
     let v6 = ip.unwrap_or(Ipv6Addr::UNSPECIFIED.into());
-    Ports {
-        v4: if v4.is_ipv4() {
-            free_or_any(v4, kept.v4).await
-        } else {
-            0
-        },
-        v6: if v6.is_ipv6() {
-            free_or_any(v6, kept.v6).await
-        } else {
-            0
-        },
-    }
+    // The other family has no socket.
+    let v4_port = if v4.is_ipv4() { wanted.v4 } else { 0 };
+    let v6_port = if v6.is_ipv6() { wanted.v6 } else { 0 };
+    let (v4, v6) = tokio::join!(
+        free_or_any(v4, v4_port, wait_max),
+        free_or_any(v6, v6_port, wait_max)
+    );
+    Ports { v4, v6 }
 }
 
-/// `port` if it can be used; 0 if not, which means any.
-async fn free_or_any(ip: IpAddr, port: u16) -> u16 {
+/// `port` if it can be used within so long; 0 if not, which means any.
+async fn free_or_any(ip: IpAddr, port: u16, wait_max: Duration) -> u16 {
     if port == 0 {
         return 0;
     }
-    for _ in 0..FREE_TRIES {
-        match UdpSocket::bind((ip, port)).map(drop) {
+    let until = Instant::now() + wait_max;
+    loop {
+        match try_socket(SocketAddr::from((ip, port))) {
             Ok(()) => return port,
-            Err(error) if error.kind() == ErrorKind::AddrInUse => sleep(FREE_INTERVAL).await,
-            Err(_) => break,
+            Err(error) if error.kind() == ErrorKind::AddrInUse && Instant::now() < until => {
+                sleep(FREE_INTERVAL).await;
+            }
+            Err(error) => {
+                tracing::debug!(%ip, port, %error, "the UDP port of the last time is not to be had");
+                return 0;
+            }
         }
     }
-    tracing::debug!(%ip, port, "the UDP port of the last time is not to be had");
-    0
+}
+
+/// Opens a socket as iroh does, and closes it: one for IPv6 leaves the same port of IPv4 alone, whoever
+/// has that.
+fn try_socket(address: SocketAddr) -> std::io::Result<()> {
+    let domain = Domain::for_address(address);
+    let socket = Socket::new(domain, Type::DGRAM, Some(Protocol::UDP))?;
+    if address.is_ipv6() {
+        socket.set_only_v6(true)?;
+    }
+    socket.bind(&address.into())
 }
 
 fn ports_of(endpoint: &Endpoint) -> Ports {

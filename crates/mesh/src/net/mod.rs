@@ -40,7 +40,7 @@ pub use settings::{Network, Relays, Settings};
 pub use stream::{IncomingStream, RecvStream, SendStream, StreamKind, Streams};
 
 pub use actor::MemberStatus;
-pub(crate) use actor::{Actor, Command, OpenPeer, Running, Start};
+pub(crate) use actor::{Actor, Command, DIALS_MAX, OpenPeer, Running, Start};
 pub(crate) use endpoint::bind;
 pub(crate) use join::{Admission, redeem};
 pub(crate) use stream::halves;

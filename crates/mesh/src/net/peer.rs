@@ -105,6 +105,7 @@ pub(super) async fn serve(peer: PeerConnection) {
         streams,
         trust,
         in_use,
+        is_bulk: false,
     };
     let ending = tokio::select! {
         ending = read_messages(recv, node, serial, &inputs) => ending,
@@ -218,6 +219,7 @@ pub(super) struct Acceptor {
     pub(super) streams: mpsc::Sender<IncomingStream>,
     pub(super) trust: watch::Receiver<Trust>,
     pub(super) in_use: InUse,
+    pub(super) is_bulk: bool,
 }
 
 impl Acceptor {
@@ -245,6 +247,7 @@ impl Acceptor {
             nameless.spawn(hand_over(
                 self.node,
                 self.role,
+                self.is_bulk,
                 halves,
                 self.streams.clone(),
             ));
@@ -256,6 +259,7 @@ impl Acceptor {
 async fn hand_over(
     peer: NodeId,
     role: Role,
+    is_bulk: bool,
     (mut send, mut recv): (super::SendStream, super::RecvStream),
     streams: mpsc::Sender<IncomingStream>,
 ) {
@@ -277,6 +281,7 @@ async fn hand_over(
         peer,
         role,
         kind: StreamKind(kind[0]),
+        is_bulk,
         send,
         recv,
     };

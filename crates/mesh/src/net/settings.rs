@@ -75,8 +75,8 @@ impl Default for Network {
 }
 
 impl Network {
-    /// Only this machine, by IPv4: no relays and no local discovery. For tests, and for programs that
-    /// stay on one machine.
+    /// Only this machine, by its address 127.0.0.1; with another [`ip`](Self::ip) it is more than that. No relays and
+    /// no local discovery. For tests, and for programs that stay on one machine.
     #[must_use]
     pub fn loopback() -> Self {
         Self {

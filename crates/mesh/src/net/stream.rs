@@ -24,6 +24,8 @@ pub struct IncomingStream {
     pub role: Role,
     /// What it is for.
     pub kind: StreamKind,
+    /// Whether it came over a connection for bulk, whose sender gives way to all else.
+    pub is_bulk: bool,
     /// Towards the peer.
     pub send: SendStream,
     /// From the peer.

@@ -3,12 +3,12 @@
 use iroh::Endpoint;
 use iroh::endpoint::{Connection, RecvStream, SendStream};
 use iroh::{EndpointAddr, SecretKey};
-use mesh::admission::Membership;
-use mesh::net::{ALPN_BULK, ALPN_PEER, StreamKind, Streams};
+use mesh::admission::{Membership, Refusal};
+use mesh::net::{ALPN_BULK, ALPN_PEER, MemberStatus, StreamKind, Streams};
 use mesh::{Mesh, NodeId, Role};
 
-use crate::harm::{DONE, address, closed_with, enter_by, inside, stranger};
-use crate::nodes::{Node, ask, echo, within};
+use crate::harm::{DONE, address, answer_hello, closed_with, enter_by, inside, stranger};
+use crate::nodes::{Node, ask, echo, refusal, within};
 
 const WEIGHTS: StreamKind = StreamKind(3);
 
@@ -62,6 +62,7 @@ async fn ask_for_much(one: &Mesh, two: NodeId, streams: &mut Streams) {
         let stream = within(streams.next()).await.unwrap();
         let said = (stream.peer, stream.role, stream.kind);
         assert_eq!(said, (one.node_id(), Role::Serve, WEIGHTS));
+        assert!(stream.is_bulk);
         echo(stream).await;
     };
     tokio::join!(asking, answering);
@@ -85,7 +86,11 @@ async fn much_goes_both_ways_and_counts_to_the_one_peer() {
         assert!(bytes >= 4 << 20, "{links:?}");
     }
     // Other streams are where they were.
-    let answer = async { echo(within(two.streams.next()).await.unwrap()).await };
+    let answer = async {
+        let stream = within(two.streams.next()).await.unwrap();
+        assert!(!stream.is_bulk);
+        echo(stream).await;
+    };
     let (said, ()) = tokio::join!(ask(&one.mesh, second, b"beside"), answer);
     assert_eq!(said.unwrap(), b"beside");
 }
@@ -138,4 +143,24 @@ async fn who_is_no_member_has_none() {
     let (membership, to) = (&bare.membership, &bare.to);
     let refused = enter_by(&thief, membership, to, ALPN_BULK).await;
     assert_eq!(closed_with(&refused.0).await, DONE);
+}
+
+/// Nothing would take back what was noted: the connection between them stands all the while.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_refusal_of_bulk_says_nothing_of_the_membership() {
+    let one = Node::create().await;
+    let bare = Bare::of(&one).await;
+    let _peer = bare.enter(ALPN_PEER).await;
+    bare.endpoint.set_alpns(vec![ALPN_BULK.to_vec()]);
+    let status = one.mesh.status();
+    // {"x": {"c": "expelled"}}
+    let answer = b"\xa1\x61x\xa1\x61c\x68expelled";
+    let (opened, ()) = tokio::join!(
+        within(one.mesh.open_bulk(bare.id(), WEIGHTS)),
+        answer_hello(&bare.endpoint, answer)
+    );
+    assert_eq!(refusal(opened), Refusal::Expelled);
+    assert_eq!(*status.borrow(), MemberStatus::Member);
+    let links = one.mesh.links().await.unwrap();
+    assert!(links.iter().any(|link| link.node == bare.id()), "{links:?}");
 }

@@ -330,7 +330,7 @@ async fn a_member_that_opens_streams_without_end_is_cut_off() {
 }
 
 /// Accepts one connection and answers its hello with `answer`.
-async fn answer_hello(endpoint: &Endpoint, answer: &[u8]) {
+pub(crate) async fn answer_hello(endpoint: &Endpoint, answer: &[u8]) {
     let incoming = within(endpoint.accept()).await.unwrap();
     let connection = within(incoming.into_future()).await.unwrap();
     let (mut send, _recv) = within(connection.accept_bi()).await.unwrap();

@@ -112,7 +112,8 @@ impl Keeper {
         self.loads += 1;
         let shared = Arc::clone(shared);
         self.tasks.spawn(async move {
-            let loaded = shared.models.load_planned(plan, &shared.settings).await;
+            let settings = &shared.settings;
+            let loaded = shared.models.load_planned(plan, settings, false).await;
             if let Err(error) = loaded {
                 tracing::warn!(%error, "a model could not be taken over");
             }

@@ -150,9 +150,9 @@ impl Node {
     /// # Errors
     /// If this node does not serve it.
     pub async fn drop_model(&self, model: &str) -> Result<(), DropError> {
-        self.shared.models.drop_model(model).await?;
+        let dropped = self.shared.models.drop_model(model).await?;
         if let Some(membership) = &*self.shared.membership.borrow() {
-            membership.note_dropped(model);
+            membership.note_dropped(dropped);
         }
         Ok(())
     }

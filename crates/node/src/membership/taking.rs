@@ -1,23 +1,40 @@
 //! Models that members ask this node to serve whole, because their plans say that they fit here: which it takes up,
 //! and why it refuses the others. It owes nobody to go on: what was taken up stays until it is dropped here, also when
 //! whoever asked has dropped it or left, as with any model that a node takes up for the mesh.
+//!
+//! Whoever asks takes memory of this machine, so the rules are strict; they are in `rules`, which is pure.
+
+mod rules;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use engine::{Error, ModelInfo};
+use mesh::proto::View;
 use mesh::{NodeId, Role};
 use tokio::sync::{mpsc, oneshot, watch};
+use tokio::time::timeout;
 
+pub(super) use self::rules::Taken;
+use self::rules::{Begin, Known, Refusal, Scene, claims, decide, is_claimed_otherwise};
 use super::inheritance::plan_as;
-use super::{Done, Keeper, LOADS_MAX};
-use crate::ModelState;
+use super::{Done, Keeper};
+use crate::library::Volume;
 use crate::loader::Plan;
-use crate::models::Table;
+use crate::models::{Dropped, Outcome, Table};
 use crate::node::Shared;
 use crate::wire::TakeUp;
+use crate::{SplitModels, StartError};
 
 /// Members that ask at the same time; each is answered within a moment.
 pub(super) const ASKS_MAX: usize = 8;
+
+/// How long the mesh may take to tell that whoever asks has the model. It has said so just before.
+const TOLD_MAX: Duration = Duration::from_secs(10);
+
+/// A load that gets on by nothing in so long is not waited for: a hundredth of a terabyte from a hard disk takes two
+/// minutes, and GPUs may need some before they begin.
+const STALLED_MAX: Duration = Duration::from_secs(600);
 
 /// A model that a member asks for.
 pub(super) struct Ask {
@@ -29,9 +46,16 @@ pub(super) struct Ask {
 /// Asks the keeper for a model, and waits until it answers requests.
 pub(super) async fn ask(
     asks: mpsc::Sender<Ask>,
+    mut view: watch::Receiver<Arc<View>>,
     peer: NodeId,
     wanted: TakeUp,
 ) -> Result<Arc<ModelInfo>, Error> {
+    let told = view.wait_for(|view| {
+        let member = view.member(peer);
+        member.is_some_and(|member| claims(&member.announcement().info, &wanted))
+    });
+    // Whoever does not say so in time is refused by the rules.
+    let _ = timeout(TOLD_MAX, told).await;
     let (answer, answered) = oneshot::channel();
     let ask = Ask {
         peer,
@@ -39,81 +63,25 @@ pub(super) async fn ask(
         answer,
     };
     if asks.try_send(ask).is_err() {
-        return Err(Error::Unsupported("too many ask it at once".to_owned()));
+        return Err(Refusal::TooMany.into());
     }
     answered.await.unwrap_or(Err(Error::ShuttingDown))
 }
 
-/// A model of this node's table.
-#[derive(Debug, Clone)]
-struct Known {
-    name: String,
-    state: ModelState,
-    /// Once it answers.
-    fingerprint: Option<String>,
-    is_split: bool,
+/// What peers are told says nothing of this machine: details are in its log.
+impl From<Refusal> for Error {
+    fn from(refusal: Refusal) -> Self {
+        Self::Unsupported(refusal.to_string())
+    }
 }
 
-/// What is known at one moment.
-#[derive(Debug, Clone)]
-struct Scene {
-    is_client: bool,
-    /// The node is about to stop.
-    is_closing: bool,
-    /// Whether whoever asks serves models too.
-    is_from_server: bool,
-    /// Whether the owner of this node dropped the model not long ago.
-    was_dropped: bool,
-    /// Whether a file with this content is on the disk.
-    has_file: bool,
-    /// Models that are loaded for the mesh.
-    loads: usize,
-    known: Vec<Known>,
-}
-
-/// What to do.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Begin {
-    /// Load it.
-    Load,
-    /// It is loaded, or answers already.
-    Wait,
-}
-
-/// Whether to take a model up; else why not, as a sentence about this node. Pure.
-fn decide(wanted: &TakeUp, scene: &Scene) -> Result<Begin, String> {
-    let refused = |reason: &str| Err(reason.to_owned());
-    if scene.is_client {
-        return refused("it is a client and runs no models");
-    }
-    if scene.is_closing {
-        return refused("it is about to stop");
-    }
-    if !scene.is_from_server {
-        return refused("it takes models up for members that serve some");
-    }
-    if scene.was_dropped {
-        return refused("its owner has dropped the model");
-    }
-    if scene.loads >= LOADS_MAX {
-        return refused("it loads other models");
-    }
-    let content = Some(&wanted.fingerprint);
-    if let Some(known) = scene.known.iter().find(|known| known.name == wanted.model) {
-        let is_another = known.fingerprint.is_some() && known.fingerprint.as_ref() != content;
-        return match &known.state {
-            _ if known.is_split => refused("it runs the model over several machines"),
-            _ if is_another => refused("another model has this name there"),
-            ModelState::Ready | ModelState::Loading { .. } => Ok(Begin::Wait),
-            ModelState::Failed { reason } => refused(reason),
-            _ => refused("it lets go of the model"),
-        };
-    }
-    let same = (scene.known.iter()).find(|known| known.fingerprint.as_ref() == content);
-    match same {
-        Some(same) => Err(format!("it serves the model as `{}`", same.name)),
-        None if !scene.has_file => refused("it has no file of the model"),
-        None => Ok(Begin::Load),
+impl From<&StartError> for Refusal {
+    fn from(error: &StartError) -> Self {
+        match error {
+            StartError::Memory { .. } => Self::NoRoom,
+            StartError::ShutDown => Self::Closing,
+            _ => Self::Failed,
+        }
     }
 }
 
@@ -122,7 +90,9 @@ fn known(table: &Table) -> Vec<Known> {
     models
         .map(|model| Known {
             is_split: table.is_over_several(&model.name),
-            fingerprint: model.info.map(|info| info.fingerprint.clone()),
+            content: model
+                .info
+                .map(|info| (info.fingerprint.clone(), info.context_tokens)),
             name: model.name,
             state: model.state,
         })
@@ -142,57 +112,113 @@ impl Keeper {
             answer,
         } = ask;
         let now_ms = shared.ingress.now_ms();
-        let view = self.mesh.view().borrow().clone();
-        let member = view.member(peer).filter(|member| member.is_alive());
-        let volume = (self.library.iter()).find(|v| v.fingerprint == wanted.fingerprint);
-        let scene = {
-            let table = shared.models.table();
-            Scene {
-                is_client: self.mesh.role() == Role::Client,
-                is_closing: table.shutting_down,
-                is_from_server: member.is_some_and(|member| member.role() == Role::Serve),
-                was_dropped: self.promoter.was_dropped(&wanted.model, now_ms),
-                has_file: volume.is_some(),
-                loads: self.loads,
-                known: known(&table),
-            }
-        };
+        let mut volumes = self.library.iter();
+        let volume = volumes.find(|volume| volume.fingerprint == wanted.fingerprint);
+        let known = known(&shared.models.table());
+        self.taken.forget(&known, now_ms);
+        let scene = self.scene_of(&shared, peer, &wanted, volume, known);
         let plan = match decide(&wanted, &scene) {
             Ok(Begin::Load) => volume.map(|volume| {
                 let (context_tokens, slots) = (wanted.context_tokens, wanted.slots);
-                plan_as(
-                    &wanted.model,
-                    volume,
-                    context_tokens,
-                    slots,
-                    &shared.settings,
-                )
+                let settings = &shared.settings;
+                plan_as(&wanted.model, volume, context_tokens, slots, settings)
             }),
             Ok(Begin::Wait) => None,
-            Err(reason) => {
+            Err(refusal) => {
                 let model = &wanted.model;
-                tracing::info!(model, peer = peer.short(), reason, "a model is refused");
+                tracing::info!(model, peer = peer.short(), %refusal, "a model is refused");
                 // Fails only when nobody waits any more.
-                let _ = answer.send(Err(Error::Unsupported(reason)));
+                let _ = answer.send(Err(refusal.into()));
                 return;
             }
         };
-        let model = wanted.model;
+        let TakeUp {
+            model, fingerprint, ..
+        } = wanted;
         tracing::info!(
             model,
             peer = peer.short(),
             "taking up a model that a member asks for"
         );
-        self.loads += 1;
+        let permit = match &plan {
+            Some(_) => self.taken.begin(peer, &model, &fingerprint),
+            None => None,
+        };
         self.tasks.spawn(async move {
+            let _permit = permit;
+            let is_own = plan.is_some();
             let brought = bring_up(shared, &model, plan).await;
-            if let Err(error) = &brought {
-                tracing::warn!(model, %error, "a model could not be taken up");
+            if let Err(refusal) = &brought {
+                tracing::warn!(model, %refusal, "a model could not be taken up");
             }
+            let has_failed = is_own && matches!(brought, Err(Refusal::Failed));
             // Fails only when nobody waits any more.
-            let _ = answer.send(brought);
-            Done::Load
+            let _ = answer.send(brought.map_err(Error::from));
+            match has_failed {
+                true => Done::NotTaken(fingerprint),
+                false => Done::Call,
+            }
         });
+    }
+
+    /// What decides whether a model is taken up.
+    fn scene_of(
+        &self,
+        shared: &Shared,
+        peer: NodeId,
+        wanted: &TakeUp,
+        volume: Option<&Volume>,
+        known: Vec<Known>,
+    ) -> Scene {
+        let now_ms = shared.ingress.now_ms();
+        let settings = &shared.settings;
+        let view = self.mesh.view().borrow().clone();
+        let asker = view.member(peer).filter(|member| member.is_alive());
+        let mut others = view.alive().filter(|member| member.node != view.me);
+        let is_name_taken = others.any(|member| {
+            let info = &member.announcement().info;
+            is_claimed_otherwise(info, wanted)
+        });
+        // A model is stretched only as far as this node's owner stretches some.
+        let own_tokens = settings.context_tokens.unwrap_or(0);
+        Scene {
+            is_client: self.mesh.role() == Role::Client,
+            is_closing: shared.models.table().shutting_down,
+            is_willing: settings.split != SplitModels::Never,
+            is_from_server: asker.is_some_and(|member| member.role() == Role::Serve),
+            is_claimed: asker.is_some_and(|member| claims(&member.announcement().info, wanted)),
+            is_name_taken,
+            was_dropped: self.promoter.was_dropped(&wanted.fingerprint, now_ms),
+            has_failed: self.taken.has_failed(&wanted.fingerprint, now_ms),
+            is_loading: self.taken.is_loading(),
+            kept: self.taken.kept_for(peer),
+            context_max: volume.map(|volume| volume.context_tokens.max(own_tokens)),
+            known,
+        }
+    }
+
+    /// The owner of this node dropped a model.
+    pub(super) fn note_dropped(&mut self, dropped: Dropped) {
+        let Some(shared) = self.shared.upgrade() else {
+            return;
+        };
+        let Dropped { name, fingerprint } = dropped;
+        let of_taken = || self.taken.fingerprint(&name);
+        let on_disk = || {
+            let volume = self.library.iter().find(|volume| volume.name == name);
+            volume.map(|volume| volume.fingerprint.clone())
+        };
+        let fingerprint = fingerprint.or_else(of_taken).or_else(on_disk);
+        let now_ms = shared.ingress.now_ms();
+        self.promoter.dropped(&name, fingerprint, now_ms);
+        self.successor.dropped(&name, now_ms);
+    }
+
+    /// A model that a member asked for could not be loaded.
+    pub(super) fn note_not_taken(&mut self, fingerprint: String) {
+        if let Some(shared) = self.shared.upgrade() {
+            self.taken.fail(fingerprint, shared.ingress.now_ms());
+        }
     }
 }
 
@@ -201,10 +227,14 @@ async fn bring_up(
     shared: Arc<Shared>,
     model: &str,
     plan: Option<Plan>,
-) -> Result<Arc<ModelInfo>, Error> {
+) -> Result<Arc<ModelInfo>, Refusal> {
     if let Some(plan) = plan {
-        let loaded = shared.models.load_planned(plan, &shared.settings).await;
-        loaded.map_err(|error| Error::Unsupported(error.to_string()))?;
+        let settings = &shared.settings;
+        let loaded = shared.models.load_planned(plan, settings, true).await;
+        loaded.map_err(|error| {
+            tracing::warn!(model, %error, "a model can't be loaded for a member");
+            Refusal::from(&error)
+        })?;
     }
     let table = shared.models.watch();
     // A load that takes minutes keeps no node alive that was let go.
@@ -212,21 +242,34 @@ async fn bring_up(
     until_it_answers(table, model).await
 }
 
+/// Waits as long as something loads: models are loaded one after the other.
 async fn until_it_answers(
     mut table: watch::Receiver<Table>,
     model: &str,
-) -> Result<Arc<ModelInfo>, Error> {
-    let mut outcome = None;
-    let is_closed = table
-        .wait_for(|table| {
+) -> Result<Arc<ModelInfo>, Refusal> {
+    let mut loads = Vec::new();
+    loop {
+        let mut outcome = None;
+        let news = table.wait_for(|table| {
             outcome = table.outcome(model);
-            outcome.is_some()
-        })
-        .await
-        .is_err();
-    match outcome {
-        Some(outcome) if !is_closed => outcome.map_err(Error::Unsupported),
-        _ => Err(Error::ShuttingDown),
+            let present = table.loads();
+            let gets_on = present != loads;
+            loads = present;
+            outcome.is_some() || gets_on
+        });
+        let news = timeout(STALLED_MAX, news).await;
+        let news = news.map(|news| news.map(drop));
+        match news {
+            Ok(Ok(())) => {}
+            Ok(Err(_)) => return Err(Refusal::Closing),
+            Err(_) => return Err(Refusal::Stalled),
+        }
+        match outcome {
+            Some(Outcome::Ready(info)) => return Ok(info),
+            Some(Outcome::Failed) => return Err(Refusal::Failed),
+            Some(Outcome::Leaving) => return Err(Refusal::Leaving),
+            None => {}
+        }
     }
 }
 
@@ -234,81 +277,32 @@ async fn until_it_answers(
 mod tests {
     use super::*;
 
-    fn wanted() -> TakeUp {
-        TakeUp {
-            model: "m".into(),
-            fingerprint: "f".into(),
-            context_tokens: 0,
-            slots: 0,
-        }
-    }
-
-    fn known(name: &str, state: ModelState, fingerprint: Option<&str>) -> Known {
-        Known {
-            name: name.into(),
-            state,
-            fingerprint: fingerprint.map(str::to_owned),
-            is_split: false,
-        }
-    }
-
-    fn decided(change: impl FnOnce(&mut Scene)) -> Result<Begin, String> {
-        let mut scene = Scene {
-            is_client: false,
-            is_closing: false,
-            is_from_server: true,
-            was_dropped: false,
-            has_file: true,
-            loads: 0,
-            known: Vec::new(),
-        };
-        change(&mut scene);
-        decide(&wanted(), &scene)
-    }
-
     #[test]
-    fn what_is_on_the_disk_is_taken_up_once() {
-        assert_eq!(decided(|_| {}), Ok(Begin::Load));
-        let loading = ModelState::Loading { progress: 0.5 };
-        let own = |state, fingerprint| {
-            let known = known("m", state, fingerprint);
-            decided(|scene| scene.known = vec![known])
+    fn peers_are_told_nothing_of_this_machine() {
+        let path = std::path::PathBuf::from("/home/ada/secret.gguf");
+        let unreadable = StartError::Unreadable {
+            path,
+            reason: "no rights".into(),
         };
-        assert_eq!(own(loading.clone(), None), Ok(Begin::Wait));
-        assert_eq!(own(ModelState::Ready, Some("f")), Ok(Begin::Wait));
-        assert!(own(ModelState::Ready, Some("another")).is_err());
-        assert!(own(ModelState::Dropping, Some("f")).is_err());
-        let failed = ModelState::Failed {
-            reason: "torn".into(),
+        let torn = StartError::Load {
+            model: "secret".into(),
+            reason: "/home/ada/secret.gguf is torn".into(),
         };
-        assert_eq!(own(failed, None), Err("torn".into()));
-        // Other models are in nobody's way.
-        let other = known("n", loading, None);
-        assert_eq!(decided(|scene| scene.known = vec![other]), Ok(Begin::Load));
-    }
-
-    #[test]
-    fn a_node_refuses_what_it_can_or_may_not_serve() {
-        let check = |change: fn(&mut Scene), word: &str| {
-            let refused = decided(change).unwrap_err();
-            assert!(refused.contains(word), "{refused}");
+        let full = StartError::Memory {
+            models: vec!["`secret`".into()],
+            needed_bytes: 2,
+            free_bytes: 1,
+            hint: "use a smaller model".into(),
         };
-        check(|scene| scene.is_client = true, "client");
-        check(|scene| scene.is_closing = true, "stop");
-        check(|scene| scene.is_from_server = false, "members");
-        check(|scene| scene.was_dropped = true, "dropped");
-        check(|scene| scene.has_file = false, "no file");
-        check(|scene| scene.loads = LOADS_MAX, "loads other");
-        check(
-            |scene| scene.known = vec![known("n", ModelState::Ready, Some("f"))],
-            "`n`",
-        );
-        check(
-            |scene| {
-                scene.known = vec![known("m", ModelState::Ready, Some("f"))];
-                scene.known[0].is_split = true;
-            },
-            "several machines",
-        );
+        for (error, refusal) in [
+            (unreadable, Refusal::Failed),
+            (torn, Refusal::Failed),
+            (full, Refusal::NoRoom),
+            (StartError::ShutDown, Refusal::Closing),
+        ] {
+            assert_eq!(Refusal::from(&error), refusal);
+            let told = Error::from(refusal).to_string();
+            assert!(!told.contains("secret") && !told.contains("ada"), "{told}");
+        }
     }
 }

@@ -31,6 +31,8 @@ pub(crate) struct Splitting {
     loading: BTreeMap<NodeId, LoadingStage>,
     /// The machine that runs all of it in place of a ring, while the model waits here for that to end.
     whole_on: Option<String>,
+    /// The machine that was asked to, while the model waits here for it.
+    asks: Option<String>,
 }
 
 /// What others are told of a model that this node hosts.
@@ -77,8 +79,9 @@ impl Table {
                 Stage::Ready(_) if self.shutting_down => SplitStage::Coming,
                 Stage::Ready(_) => SplitStage::Ready,
                 Stage::Loading(_) => SplitStage::Coming,
-                // It answers, and this node sees to it that it goes on if that machine is lost.
-                Stage::Waiting(..) if model.whole_on().is_some() => SplitStage::Coming,
+                // It answers or is about to, and this node sees to it that it goes on if that machine is lost: streams are to
+                // wait, and an heir to take over.
+                Stage::Waiting(..) if model.is_elsewhere() => SplitStage::Coming,
                 Stage::Waiting(..) => SplitStage::Waiting,
                 Stage::Dropping(_) | Stage::Failed(_) => return None,
             };
@@ -118,10 +121,12 @@ fn moved(told: f64, now: f64) -> bool {
 impl Models {
     /// Memory for models at this moment.
     pub(super) fn budget(&self, bytes_max: Option<u64>) -> Budget {
-        let table = self.table.borrow();
         let loader = self.loader.as_ref();
+        // Before the table is locked: drivers of GPUs may take their time.
+        let available_bytes = loader.map_or(0, |loader| loader.memory_available());
+        let table = self.table.borrow();
         Budget {
-            available_bytes: loader.map_or(0, |loader| loader.memory_available()),
+            available_bytes,
             loading_bytes: table.loading_bytes(),
             loaded_bytes: table.needed_bytes(),
             bytes_max,
@@ -133,7 +138,7 @@ impl Models {
         self.change_split(id, |model| {
             if let Some(split) = &mut model.split {
                 if split.term.is_none() {
-                    split.whole_on = None;
+                    split.stays();
                     model.stage = Stage::Loading(0.0);
                 }
                 split.term = Some(term);
@@ -159,7 +164,7 @@ impl Models {
             }
             let had_term = split.term.take().is_some();
             split.loading.clear();
-            split.whole_on = None;
+            split.stays();
             let Some(model) = models.get_mut(index) else {
                 return had_term;
             };
@@ -217,6 +222,7 @@ impl Models {
                     asked,
                     ..Splitting::default()
                 }),
+                is_for_others: false,
             });
             table.next_id += 1;
         });
@@ -248,6 +254,20 @@ impl Models {
         split.is_some_and(|split| split.asked)
     }
 
+    /// Another machine, which people call `host`, is asked to run all of a split model.
+    pub(crate) fn split_asks(&self, id: u64, host: String) {
+        self.change_split(id, |model| {
+            let Some(split) = model.split.as_mut().filter(|split| split.term.is_some()) else {
+                return false;
+            };
+            split.loading.clear();
+            split.whole_on = None;
+            model.stage = Stage::Waiting(format!("{host} loads all of it"), None);
+            split.asks = Some(host);
+            true
+        });
+    }
+
     /// All of a split model runs on another machine, which people call `host`.
     pub(crate) fn split_is_whole(&self, id: u64, host: String) {
         self.change_split(id, |model| {
@@ -255,6 +275,7 @@ impl Models {
                 return false;
             };
             split.loading.clear();
+            split.asks = None;
             model.stage = Stage::Waiting(format!("{host} runs all of it"), None);
             split.whole_on = Some(host);
             true
@@ -267,7 +288,7 @@ impl Models {
             let Some(split) = model.split.as_mut().filter(|split| split.term.is_some()) else {
                 return false;
             };
-            split.whole_on = None;
+            split.stays();
             model.stage = Stage::Loading(0.0);
             true
         });
@@ -327,7 +348,7 @@ impl Models {
         self.change_split(id, |model| {
             if let Some(split) = &mut model.split {
                 split.loading.clear();
-                split.whole_on = None;
+                split.stays();
             }
             if matches!(&model.stage, Stage::Waiting(before, _) if *before == reason) {
                 return false;
@@ -417,6 +438,14 @@ impl Model {
     }
 }
 
+impl Splitting {
+    /// No other machine runs all of it, or is to.
+    fn stays(&mut self) {
+        self.whole_on = None;
+        self.asks = None;
+    }
+}
+
 impl Model {
     /// The machine that runs all of it in place of a ring, by its name.
     pub(super) fn whole_on(&self) -> Option<String> {
@@ -425,9 +454,92 @@ impl Model {
         split.whole_on.clone().filter(|_| waits)
     }
 
+    /// Whether another machine runs all of it, or was asked to and has not refused.
+    fn is_elsewhere(&self) -> bool {
+        let asks = self.split.as_ref().and_then(|split| split.asks.as_ref());
+        let waits = matches!(self.stage, Stage::Waiting(_, None));
+        self.whole_on().is_some() || asks.is_some() && waits
+    }
+
+    /// Identity of its content, if it is to run on several machines and its header is read.
+    pub(super) fn split_fingerprint(&self) -> Option<String> {
+        let facts = self.split.as_ref()?.facts.as_ref()?;
+        Some(facts.fingerprint.clone())
+    }
+
     /// Workers that load.
     pub(super) fn loading(&self) -> Vec<LoadingStage> {
         let split = self.split.iter();
         split.flat_map(|s| s.loading.values().cloned()).collect()
+    }
+}
+
+#[cfg(all(test, feature = "solo"))]
+mod tests {
+    use super::*;
+
+    /// What others are told of the only model, if this node hosts it.
+    fn told(models: &Models) -> Option<SplitStage> {
+        let table = models.table();
+        let hosting = table.splits().find(|hosting| hosting.term.is_some());
+        hosting.map(|hosting| hosting.stage)
+    }
+
+    /// A model that this node's owner asked for, with this node as its host.
+    fn hosted() -> (Arc<Models>, u64) {
+        let models = Models::empty(None);
+        let id = models.begin_split("m", true).unwrap();
+        models.split_is(id, Facts::default());
+        assert_eq!(told(&models), None);
+        models.split_begins(id, 1);
+        (models, id)
+    }
+
+    #[test]
+    fn streams_may_hope_while_another_machine_loads_all_of_a_model() {
+        let (models, id) = hosted();
+        assert_eq!(told(&models), Some(SplitStage::Coming));
+        for host in ["b", "c"] {
+            models.split_asks(id, host.into());
+            assert_eq!(told(&models), Some(SplitStage::Coming), "{host} loads it");
+            let status = models.table().status();
+            let crate::ModelState::Waiting { reason } = &status[0].state else {
+                panic!("{status:?}");
+            };
+            assert!(reason.starts_with(host), "{reason}");
+            models.split_is_whole(id, host.into());
+            assert_eq!(told(&models), Some(SplitStage::Coming), "{host} runs it");
+            models.split_begins_anew(id);
+            assert_eq!(told(&models), Some(SplitStage::Coming), "{host} is lost");
+        }
+    }
+
+    #[test]
+    fn streams_may_not_hope_once_nobody_has_room_for_a_model() {
+        let (models, id) = hosted();
+        models.split_asks(id, "b".into());
+        models.split_waits(id, "no room".into());
+        assert_eq!(told(&models), Some(SplitStage::Waiting));
+        // Nobody is asked, and nothing runs it, after that either.
+        models.split_asks(id, "b".into());
+        models.split_yields(id, "c hosts it".into());
+        assert_eq!(told(&models), None);
+        models.split_begins(id, 2);
+        models.split_waits(id, "no room".into());
+        assert_eq!(told(&models), Some(SplitStage::Waiting));
+    }
+
+    #[test]
+    fn what_was_dropped_is_known_by_its_content() {
+        let (models, id) = hosted();
+        let dropped = |models: &Models| models.table().models[0].dropped();
+        assert_eq!(dropped(&models).fingerprint, None, "it is unknown");
+        let facts = Facts {
+            fingerprint: "f".into(),
+            ..Facts::default()
+        };
+        models.split_is(id, facts);
+        assert_eq!(dropped(&models).name, "m");
+        assert_eq!(dropped(&models).fingerprint.as_deref(), Some("f"));
     }
 }

@@ -230,8 +230,7 @@ async fn run(
             let text = backend.render(chat).await;
             say_result(send, text.map(Reply::Text)).await
         }
-        // Answered above: there is no backend yet.
-        Call::TakeUp(_) => Ok(()),
+        Call::TakeUp(_) => Err(Cut::Broken("no backend brings up a model".to_owned())),
     }
 }
 

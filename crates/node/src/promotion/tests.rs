@@ -340,7 +340,7 @@ fn what_was_dropped_by_hand_stays_away() {
     let lost = scene(vec![mine], &[("m", 1)]);
     let mut promoter = Promoter::default();
     run(&mut promoter, &served, 0..5);
-    promoter.dropped("m", 5 * SECOND);
+    promoter.dropped("m", None, 5 * SECOND);
     assert_eq!(run(&mut promoter, &lost, 5..600), None);
     assert!(run(&mut promoter, &lost, 600..700).is_some());
     // A client, or a node that was told not to, never does.
@@ -349,4 +349,20 @@ fn what_was_dropped_by_hand_stays_away() {
         ..lost
     };
     assert_eq!(run(&mut promoter, &unwilling, 700..2_000), None);
+}
+
+#[test]
+fn what_was_dropped_by_hand_is_known_by_its_content() {
+    let mut promoter = Promoter::default();
+    let idle = scene(vec![member(1, &[], &["other"])], &[("other", 1)]);
+    promoter.dropped("six", Some("f".into()), 5 * SECOND);
+    promoter.dropped("seven", None, 5 * SECOND);
+    assert!(promoter.was_dropped("f", 5 * SECOND));
+    // Names are no contents.
+    assert!(!promoter.was_dropped("six", 5 * SECOND) && !promoter.was_dropped("seven", 5 * SECOND));
+    run(&mut promoter, &idle, 5..604);
+    assert!(promoter.was_dropped("f", 604 * SECOND));
+    assert!(!promoter.was_dropped("f", 605 * SECOND));
+    run(&mut promoter, &idle, 604..606);
+    assert!(promoter.dropped_content_ms.is_empty(), "it is forgotten");
 }

@@ -7,25 +7,22 @@ mod pacing;
 mod ring;
 mod rooms;
 mod stand_in;
+mod trials;
 mod whole;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
-use futures::future::join_all;
 use mesh::NodeId;
-use split::plan::Speed;
 use split::station::Station;
-use split::wire::Pace;
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 
 use self::making::{HostPart, Made, Subject, make};
 use self::ring::RingKeeper;
+use self::trials::Trials;
 use self::whole::{Shunned, Whole};
-use super::pool::{Own, Scene, threads};
-use super::probe::probe;
-use super::trial_folder;
+use super::pool::{Own, Scene};
 use crate::loader::Plan;
 use crate::membership::Membership;
 use crate::node::Shared;
@@ -45,12 +42,6 @@ const TOLD_MAX: Duration = Duration::from_secs(4);
 
 /// How long it may take to connect with machines and to find out how far they are, before the first plan.
 const LINKED_MAX: Duration = Duration::from_secs(1);
-
-/// How long the trials on one layer may take together.
-const ASK_MAX: Duration = Duration::from_secs(12);
-
-/// Machines that are asked for such a trial. A ring has fewer.
-const ASKED_MAX: usize = 16;
 
 /// Pause between two looks at what they say.
 const KNOW_PAUSE: Duration = Duration::from_millis(100);
@@ -76,6 +67,7 @@ pub(crate) async fn keep(shared: Weak<Shared>, id: u64, plan: Plan, forced: bool
     };
     note(0);
     let mut shunned = Shunned::default();
+    let mut trials = Trials::default();
     while let Some((membership, station)) = mesh(&shared, id).await {
         if !is_host(&shared, id) {
             // Another one is, or it is not decided yet.
@@ -99,7 +91,7 @@ pub(crate) async fn keep(shared: Weak<Shared>, id: u64, plan: Plan, forced: bool
             if whole.run().await {
                 continue;
             }
-            made = first(&whole).await;
+            made = first(&whole, &mut trials).await;
         }
         let Some(made) = &mut made else {
             // Why is in the table; the mesh may be another by now.
@@ -191,7 +183,7 @@ async fn end(made: Made) {
 }
 
 /// Makes the first plan, which decides what runs here, and loads that.
-async fn first(whole: &Whole<'_>) -> Option<Made> {
+async fn first(whole: &Whole<'_>, trials: &mut Trials) -> Option<Made> {
     let (shared, id, membership) = (whole.shared, whole.id, whole.membership);
     let (subject, plan) = (whole.subject, whole.plan);
     // Only where a plan can be made is it worth to find out how fast everybody is.
@@ -202,7 +194,7 @@ async fn first(whole: &Whole<'_>) -> Option<Made> {
     drop(present);
     let planned = match planned {
         Ok(_) if !is_awaited => {
-            get_to_know(shared, subject, membership).await;
+            get_to_know(shared, subject, membership, trials).await;
             // Who has just come says a moment later what is on its disk.
             if whole.target().is_some() {
                 return None;
@@ -282,8 +274,13 @@ fn plan_first(
 
 /// Learns how fast the machines are and how far from each other: what they say of their memory, round trips that they
 /// measure, and a short run on a layer of this very model where that is possible. For so long at most; then what is
-/// known must do.
-async fn get_to_know(shared: &Weak<Shared>, subject: &Subject, membership: &Arc<Membership>) {
+/// known must do, and trials that take longer are of use for later plans.
+async fn get_to_know(
+    shared: &Weak<Shared>,
+    subject: &Subject,
+    membership: &Arc<Membership>,
+    trials: &mut Trials,
+) {
     let until = async |is_so: fn(&Scene<'_>) -> bool| {
         while let Some(present) = shared.upgrade() {
             if with_all(&present, subject, membership, is_so) {
@@ -298,39 +295,7 @@ async fn get_to_know(shared: &Weak<Shared>, subject: &Subject, membership: &Arc<
         let _ = timeout(LINKED_MAX, until(|scene| scene.is_linked())).await;
         ask_distances(shared, subject, membership).await;
     },);
-    let Some(present) = shared.upgrade() else {
-        return;
-    };
-    let me = membership.mesh().node_id();
-    let unmeasured = with_all(&present, subject, membership, |scene| scene.unmeasured());
-    let fingerprint = subject.fingerprint.to_string();
-    let station = membership.station();
-    let asked = unmeasured.into_iter().take(ASKED_MAX).map(|node| {
-        let (station, model) = (station.clone(), subject.fingerprint);
-        async move { Some((node, station?.pace_of(node, model).await?)) }
-    });
-    let own = measure_here(&present, subject, me);
-    let asked = timeout(
-        ASK_MAX,
-        join_all(asked.map(|ask| timeout(ASK_MAX - KNOW_PAUSE, ask))),
-    );
-    let (answers, ()) = tokio::join!(asked, own);
-    let view = membership.view();
-    for (node, pace) in answers.into_iter().flatten().flatten().flatten() {
-        let Some(speed) = speed_of(pace) else {
-            continue;
-        };
-        let member = view.member(node);
-        let compute = member.and_then(|member| member.announcement().info.compute);
-        tracing::info!(
-            node = node.short(),
-            ?pace,
-            "a machine was measured with a layer"
-        );
-        present
-            .speeds
-            .note_model(&fingerprint, node, threads(compute), speed);
-    }
+    trials.run(shared, subject, membership).await;
 }
 
 /// Has the machines that a plan is likely to use measure the round trips between them that nobody has told. Before any
@@ -345,34 +310,6 @@ async fn ask_distances(shared: &Weak<Shared>, subject: &Subject, membership: &Me
     let unlinked = with_all(&present, subject, membership, |scene| scene.unlinked());
     drop(present);
     distances.ask(&unlinked).await;
-}
-
-/// The same for this machine.
-async fn measure_here(shared: &Arc<Shared>, subject: &Subject, me: NodeId) {
-    let fingerprint = subject.fingerprint.to_string();
-    let threads = threads(shared.compute.get().copied());
-    if shared.speeds.of_model(&fingerprint, me, threads).is_some() {
-        return;
-    }
-    let (shared, path) = (Arc::clone(shared), subject.path.clone());
-    let measure = move || {
-        let folder = trial_folder(&shared.settings);
-        let bytes = shared.models.free_bytes(shared.settings.memory_bytes_max);
-        match probe(&path, &shared.settings, &folder, bytes) {
-            Ok(speed) => shared.speeds.note_model(&fingerprint, me, threads, speed),
-            Err(reason) => tracing::debug!(reason, "this machine can't be measured"),
-        }
-    };
-    // A trial that fails leaves a guess.
-    let _ = tokio::task::spawn_blocking(measure).await;
-}
-
-/// What a machine says of itself, if it can be.
-fn speed_of(pace: Pace) -> Option<Speed> {
-    #[expect(clippy::cast_precision_loss, reason = "three digits are plenty")]
-    let of = |bytes_per_s: u64| 1.0 / bytes_per_s as f64;
-    let speed = Speed::from_times(1, of(pace.decode_bytes_per_s), of(pace.prefill_bytes_per_s));
-    speed.ok()
 }
 
 /// Sleeps until `at`, or for ever.

@@ -34,6 +34,64 @@ const TIME_MAX: Duration = Duration::from_secs(4);
 /// Room for the rows of the run.
 const CONTEXT_TOKENS: u32 = 512;
 
+/// Some layers of a model that are run to tell how fast all are.
+#[derive(Debug)]
+pub(super) struct Trial {
+    pub(super) layers: Range<u32>,
+    /// Their weights, bytes.
+    pub(super) weight_bytes: u64,
+    /// What a token reads of them, bytes.
+    active_bytes: u64,
+}
+
+impl Trial {
+    /// Chooses layers of a model, of which the headers are enough. The run may use `memory_bytes` at most.
+    pub(super) fn of(model: &Model, memory_bytes: u64) -> Result<Self, String> {
+        let text = |error: &dyn std::fmt::Display| error.to_string();
+        let map = LayerMap::of(model).map_err(|error| text(&error))?;
+        let shape = ModelShape::from_model(model, map.cuts().first().copied(), WindowCache::Full);
+        let shape = shape.map_err(|error| text(&error))?;
+        // One in the middle: the first layers of some models are of another kind.
+        let points: Vec<u32> = [0].iter().chain(map.cuts()).copied().collect();
+        let middle = (points.len() - 1) / 2;
+        let layers = enough(&points[middle..], map.layers(), |layers| {
+            shape.active_bytes(layers)
+        });
+        let piece = map
+            .plan(layers.clone(), SliceRole::Stage)
+            .map_err(|error| text(&error))?;
+        let weight_bytes = piece.copied_bytes();
+        if weight_bytes > PIECE_BYTES_MAX
+            || weight_bytes.saturating_add(MEMORY_BYTES) > memory_bytes
+        {
+            return Err("layers take too much memory for a trial".to_owned());
+        }
+        Ok(Self {
+            active_bytes: shape.active_bytes(layers.clone()),
+            layers,
+            weight_bytes,
+        })
+    }
+
+    /// Runs them, from the file of a slice of just these layers. Blocks for some seconds at most.
+    pub(super) fn run(&self, slice: &Path, settings: &Settings) -> Result<Speed, String> {
+        let threads = settings.threads.unwrap_or_else(engine::threads_default);
+        let options = StageOptions {
+            kv_tokens: CONTEXT_TOKENS,
+            sequences: 1,
+            rows_max: PREFILL_CHUNK_ROWS,
+            outputs_max: 0,
+            threads: Some(threads),
+            gpu_layers: settings.gpu_layers,
+            device: settings.device.clone(),
+        };
+        let runner = StageRunner::open(slice, &options).map_err(|error| error.to_string())?;
+        let (token_s, row_s) = times(runner, threads)?;
+        let speed = Speed::from_times(self.active_bytes, token_s, row_s);
+        speed.map_err(|error| error.to_string())
+    }
+}
+
 /// Runs some of the layers of the model at `path`, of which `memory_bytes` at most may be used. Blocks for some seconds
 /// at most, the copying of a layer aside.
 pub(super) fn probe(
@@ -42,50 +100,20 @@ pub(super) fn probe(
     folder: &Path,
     memory_bytes: u64,
 ) -> Result<Speed, String> {
-    let text = |error: &dyn std::fmt::Display| error.to_string();
-    let model = Model::open(path).map_err(|error| text(&error))?;
-    let map = LayerMap::of(&model).map_err(|error| text(&error))?;
-    let shape = ModelShape::from_model(&model, map.cuts().first().copied(), WindowCache::Full);
-    let shape = shape.map_err(|error| text(&error))?;
-    // One in the middle: the first layers of some models are of another kind.
-    let points: Vec<u32> = [0].iter().chain(map.cuts()).copied().collect();
-    let middle = (points.len() - 1) / 2;
-    let layers = enough(&points[middle..], map.layers(), |layers| {
-        shape.active_bytes(layers)
-    });
-    let piece = map
-        .plan(layers.clone(), SliceRole::Stage)
-        .map_err(|error| text(&error))?;
-    let needed = piece.copied_bytes().saturating_add(MEMORY_BYTES);
-    if piece.copied_bytes() > PIECE_BYTES_MAX || needed > memory_bytes {
-        return Err("layers take too much memory for a trial".to_owned());
-    }
-    let threads = settings.threads.unwrap_or_else(engine::threads_default);
-    let options = StageOptions {
-        kv_tokens: CONTEXT_TOKENS,
-        sequences: 1,
-        rows_max: PREFILL_CHUNK_ROWS,
-        outputs_max: 0,
-        threads: Some(threads),
-        gpu_layers: settings.gpu_layers,
-        device: settings.device.clone(),
-    };
+    let model = Model::open(path).map_err(|error| error.to_string())?;
+    let trial = Trial::of(&model, memory_bytes)?;
     let file = slice(
         &model,
-        layers.clone(),
+        trial.layers.clone(),
         SliceRole::Stage,
         folder,
         Keeping::ForNow,
         &mut |_| true,
     )?;
-    let times = StageRunner::open(&file, &options)
-        .map_err(|error| text(&error))
-        .and_then(|runner| times(runner, threads));
+    let speed = trial.run(&file, settings);
     // They were cut out for this only.
     let _ = std::fs::remove_file(&file);
-    let (token_s, row_s) = times?;
-    let speed = Speed::from_times(shape.active_bytes(layers), token_s, row_s);
-    speed.map_err(|error| text(&error))
+    speed
 }
 
 /// As few of the layers between `points`, from the first one on, as read enough for a token.

@@ -1,5 +1,7 @@
 //! Slices of models: cut from the files on this machine's disk, or fetched from members, and kept.
 
+mod trial;
+
 use std::fs::File;
 use std::io::{self, BufWriter, Write};
 use std::ops::Range;
@@ -24,10 +26,9 @@ use tokio::runtime::Handle;
 use tokio::sync::watch;
 use tokio::time::sleep;
 
-use super::probe::probe;
+use self::trial::Tries;
 use super::runner::Runner;
 use super::speeds::Speeds;
-use super::trial_folder;
 use super::weights::MemberDial;
 use crate::library::Library;
 use crate::loader::Loader;
@@ -45,6 +46,9 @@ const ACTIVATION_ROWS: u64 = 16;
 /// Pause between two looks at how far a fetch is.
 const LOOK_INTERVAL: Duration = Duration::from_millis(200);
 
+/// Pause before a slice is looked for again that somebody else on this machine is making.
+const BUSY_PAUSE: Duration = Duration::from_millis(500);
+
 /// Models on disk, slices of them, and the way to those of others.
 pub(crate) struct Slices {
     settings: Settings,
@@ -54,6 +58,8 @@ pub(crate) struct Slices {
     mesh: Mesh,
     runtime: Handle,
     speeds: Arc<Speeds>,
+    /// What was fetched to measure this machine.
+    tries: Tries,
 }
 
 impl Slices {
@@ -73,6 +79,7 @@ impl Slices {
             mesh,
             runtime: Handle::current(),
             speeds,
+            tries: Tries::default(),
         }
     }
 
@@ -86,9 +93,35 @@ impl Slices {
         found.map(|volume| volume.path)
     }
 
+    /// Waits for `work` on this thread, which may block, as long as `goes_on` says so.
+    fn wait<T>(
+        &self,
+        work: impl Future<Output = Result<T, String>>,
+        goes_on: &mut dyn FnMut() -> bool,
+    ) -> Result<T, String> {
+        self.runtime.block_on(async {
+            let mut work = std::pin::pin!(work);
+            loop {
+                tokio::select! {
+                    done = &mut work => return done,
+                    () = sleep(LOOK_INTERVAL) => {
+                        if !goes_on() {
+                            return Err("nobody wants the layers any more".to_owned());
+                        }
+                    }
+                }
+            }
+        })
+    }
+
     /// The header of a model: of the own file, or from the host, who may have it from anywhere, since its
     /// hash is known.
-    fn header(&self, host: NodeId, model: Fingerprint) -> Result<Model, String> {
+    fn header(
+        &self,
+        host: NodeId,
+        model: Fingerprint,
+        goes_on: &mut dyn FnMut() -> bool,
+    ) -> Result<Model, String> {
         if let Some(path) = self.find(&model.to_string()) {
             return Model::open(path).map_err(|error| error.to_string());
         }
@@ -96,8 +129,11 @@ impl Slices {
             return Ok(header);
         }
         let dial = self.dial(host);
-        let asked = self.runtime.block_on(ask_headers(&dial, model));
-        let (headers, read) = asked.map_err(|error| error.to_string())?;
+        let asked = async {
+            let asked = ask_headers(&dial, model).await;
+            asked.map_err(|error| error.to_string())
+        };
+        let (headers, read) = self.wait(asked, goes_on)?;
         if let Err(error) = self.cache.save_headers(model, &headers) {
             tracing::debug!(%error, "headers of a model are not kept");
         }
@@ -111,8 +147,13 @@ impl Slices {
         }
     }
 
-    /// Who could have the weights, the nearest first.
-    async fn suppliers(&self, host: NodeId, model: Fingerprint) -> Suppliers<MemberDial> {
+    /// Who could have the weights, the nearest first; the hub behind all others, where it may be asked.
+    async fn suppliers(
+        &self,
+        host: NodeId,
+        model: Fingerprint,
+        with_hub: bool,
+    ) -> Suppliers<MemberDial> {
         let name = model.to_string();
         let view = self.mesh.view().borrow().clone();
         let me = self.mesh.node_id();
@@ -129,9 +170,9 @@ impl Slices {
         });
         let (peers, own) = (peers.collect(), self.find(&name));
         let hub = match own {
-            // Nothing will be fetched.
-            Some(_) => None,
-            None => self.hub(host, model).await,
+            None if with_hub => self.hub(host, model).await,
+            // With an own file nothing will be fetched.
+            _ => None,
         };
         Suppliers {
             own,
@@ -153,45 +194,41 @@ impl Slices {
         }
     }
 
-    /// The file of a stage, fetched if need be. `progress` as in [`LayerSource::load`].
+    /// The file of a slice, fetched if need be. `progress` as in [`LayerSource::load`].
     fn obtain(
         &self,
         host: NodeId,
-        spec: &StageSpec,
+        key: &SliceKey,
+        with_hub: bool,
         progress: &mut dyn FnMut(Loading) -> bool,
     ) -> Result<CachedSlice, String> {
-        let key = SliceKey {
-            model: spec.model,
-            layers: spec.layers.clone(),
-            role: SliceRole::Stage,
-        };
         let free_bytes = |folder: &Path| {
             disk_free_bytes(folder).ok_or_else(|| io::Error::other("its room can't be told"))
         };
         let (sender, receiver) = watch::channel(Progress::default());
-        self.runtime.block_on(async {
-            let suppliers = self.suppliers(host, spec.model).await;
-            let obtained = obtain(&key, suppliers, &self.cache, &free_bytes, &sender);
-            let mut obtained = std::pin::pin!(obtained);
+        let obtained = async {
             loop {
-                tokio::select! {
-                    slice = &mut obtained => return slice.map_err(|error| error.to_string()),
-                    () = sleep(LOOK_INTERVAL) => {
-                        let now = receiver.borrow().clone();
-                        if !progress(Loading::of(now.phase, now.bytes_done, now.bytes_total)) {
-                            return Err("nobody wants the layers any more".to_owned());
-                        }
-                    }
+                let suppliers = self.suppliers(host, key.model, with_hub).await;
+                match obtain(key, suppliers, &self.cache, &free_bytes, &sender).await {
+                    // A fetch for a trial that is about to end, or another process.
+                    Err(error) if error.is_busy() => sleep(BUSY_PAUSE).await,
+                    slice => return slice.map_err(|error| error.to_string()),
                 }
             }
-        })
+        };
+        let mut look = || {
+            let now = receiver.borrow().clone();
+            progress(Loading::of(now.phase, now.bytes_done, now.bytes_total))
+        };
+        self.wait(obtained, &mut look)
     }
 }
 
 impl LayerSource for Slices {
     fn needed_bytes(&self, host: NodeId, spec: &StageSpec) -> Result<u64, Refusal> {
         let refused = |text: String| Refusal::NoModel { text };
-        let model = self.header(host, spec.model).map_err(refused)?;
+        let model = self.header(host, spec.model, &mut || true);
+        let model = model.map_err(refused)?;
         let map = LayerMap::of(&model).map_err(|error| refused(error.to_string()))?;
         let plan = map
             .plan(spec.layers.clone(), SliceRole::Stage)
@@ -211,7 +248,13 @@ impl LayerSource for Slices {
         spec: &StageSpec,
         progress: &mut dyn FnMut(Loading) -> bool,
     ) -> Result<Box<dyn Layers>, String> {
-        let slice = self.obtain(host, spec, progress)?;
+        let key = SliceKey {
+            model: spec.model,
+            layers: spec.layers.clone(),
+            role: SliceRole::Stage,
+        };
+        let slice = self.obtain(host, &key, true, progress)?;
+        self.forget_trial(&key);
         // Whether anybody still wants it is asked again when it is loaded.
         progress(Loading::of(Phase::Opening, 0, 1));
         let options = StageOptions {
@@ -231,7 +274,7 @@ impl LayerSource for Slices {
         }))
     }
 
-    fn pace(&self, model: Fingerprint, is_busy: bool) -> Option<Pace> {
+    fn pace(&self, host: NodeId, model: Fingerprint, is_free: &dyn Fn() -> bool) -> Option<Pace> {
         let name = model.to_string();
         let me = self.mesh.node_id();
         let threads = self
@@ -241,12 +284,9 @@ impl LayerSource for Slices {
         let speed = self.speeds.of_model(&name, me, threads);
         let speed = match speed {
             Some(speed) => speed,
-            None if is_busy => return None,
+            None if !is_free() => return None,
             None => {
-                let path = self.find(&name)?;
-                let bytes = self.loader.memory_available();
-                let folder = trial_folder(&self.settings);
-                let measured = probe(&path, &self.settings, &folder, bytes);
+                let measured = self.measure(host, model, is_free);
                 let speed = measured
                     .inspect_err(|reason| tracing::debug!(reason, "no trial of a layer"))
                     .ok()?;

@@ -56,7 +56,7 @@ pub(crate) struct TakeUp {
     pub(crate) model: String,
     /// Identity of its content, whatever the file is called.
     pub(crate) fingerprint: String,
-    /// Tokens that its context is to hold; 0: as many as the other node's owner wants.
+    /// Tokens that its context is to hold at least; 0: as many as the other node's owner wants.
     pub(crate) context_tokens: u32,
     /// Requests that are to run at once; 0: as many as the other node's owner wants.
     pub(crate) slots: u32,
@@ -201,7 +201,8 @@ pub(crate) fn read_call(bytes: &[u8]) -> Result<Call, WireError> {
             context_tokens,
             slots,
         } => {
-            if model.is_empty() || model.len() > MODEL_NAME_BYTES_MAX {
+            let is_odd = model.chars().any(char::is_control);
+            if model.is_empty() || model.len() > MODEL_NAME_BYTES_MAX || is_odd {
                 return Err(WireError::Range("a model's name"));
             }
             if fingerprint.is_empty() || fingerprint.len() > FINGERPRINT_BYTES_MAX {

@@ -69,7 +69,9 @@ fn names_that_no_model_has_are_not_taken_up() {
     };
     assert!(read("m", "f").is_ok());
     let long = "m".repeat(1_000);
-    for (model, fingerprint) in [("", "f"), ("m", ""), (&*long, "f"), ("m", &*long)] {
+    let odd = [("", "f"), ("m", ""), (&*long, "f"), ("m", &*long)];
+    let hidden = [("m\n", "f"), ("\u{1b}[2Jm", "f"), ("m\u{7f}", "f")];
+    for (model, fingerprint) in odd.into_iter().chain(hidden) {
         let read = read(model, fingerprint);
         assert!(matches!(read, Err(WireError::Range(_))), "{read:?}");
     }

@@ -10,5 +10,7 @@ mod routing;
 mod script;
 mod stopping;
 #[cfg(feature = "solo")]
+mod trials;
+#[cfg(feature = "solo")]
 mod whole;
 mod world;

@@ -36,25 +36,31 @@ impl Script {
 
     /// An engine that gives so many tokens before it waits for more permits.
     pub(crate) fn with(name: &str, size_bytes: u64, permits: usize) -> Arc<Self> {
+        let info = ModelInfo {
+            name: name.into(),
+            architecture: "qwen3".into(),
+            quantization: "Q8_0".into(),
+            parameters: 7,
+            size_bytes,
+            context_tokens: 4096,
+            trained_context_tokens: 4096,
+            embedding_width: 2,
+            vocabulary_tokens: 1000,
+            slots: 4,
+            generates: !name.starts_with("embed"),
+            embeds: name.starts_with("embed"),
+            tools: true,
+            reasoning: false,
+            created_unix_s: 1,
+            fingerprint: format!("{:0>64}", name.len()),
+        };
+        Self::of(info, permits)
+    }
+
+    /// The same that says this of itself.
+    pub(crate) fn of(info: ModelInfo, permits: usize) -> Arc<Self> {
         Arc::new(Self {
-            info: Arc::new(ModelInfo {
-                name: name.into(),
-                architecture: "qwen3".into(),
-                quantization: "Q8_0".into(),
-                parameters: 7,
-                size_bytes,
-                context_tokens: 4096,
-                trained_context_tokens: 4096,
-                embedding_width: 2,
-                vocabulary_tokens: 1000,
-                slots: 4,
-                generates: !name.starts_with("embed"),
-                embeds: name.starts_with("embed"),
-                tools: true,
-                reasoning: false,
-                created_unix_s: 1,
-                fingerprint: format!("{:0>64}", name.len()),
-            }),
+            info: Arc::new(info),
             permits: Arc::new(Semaphore::new(permits)),
             asked: Mutex::default(),
             running: Arc::default(),

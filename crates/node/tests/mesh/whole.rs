@@ -1,14 +1,16 @@
 //! Models that do not fit where they are asked for, and do on another machine. The engine is the real one.
 
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, mpsc};
+use std::time::Duration;
 
-use engine::{Backend, Error};
+use engine::{Backend, Error, ModelInfo};
 use mesh::admission::Invite;
 use node::{
     Loader, ModelSource, ModelState, Node, Plan, Progress, Settings, Snapshot, SplitModels,
 };
 
-use crate::world::{knows, request, rest, settings, until, within};
+use crate::script::Script;
+use crate::world::{knows, node, piece, request, rest, settings, until, whole, within};
 
 /// With this context the model takes more than a small machine has, and much less on two.
 const CONTEXT_TOKENS: u32 = 65_536;
@@ -62,13 +64,18 @@ impl Machine {
 
     /// A node without room for the model that it is to serve, in a mesh of its own.
     async fn small(name: &str) -> Self {
-        let small = Self::start(name, Some("six.gguf"), None, |settings| {
-            settings.models = vec![ModelSource::Named("six".into())];
-            settings.memory_bytes_max = Some(SMALL_BYTES);
-        });
-        let small = small.await;
+        let small = Self::unmeshed(name).await;
         within(small.node.open_mesh(None)).await.unwrap();
         small
+    }
+
+    /// The same in no mesh.
+    async fn unmeshed(name: &str) -> Self {
+        Self::start(name, Some("six.gguf"), None, |settings| {
+            settings.models = vec![ModelSource::Named("six".into())];
+            settings.memory_bytes_max = Some(SMALL_BYTES);
+        })
+        .await
     }
 
     async fn join(&self, other: &Self) {
@@ -192,4 +199,113 @@ async fn a_model_is_split_when_the_machine_that_could_run_it_refuses() {
     // It was asked under the name that the model has for whoever asks.
     assert!(full.asked.lock().unwrap().contains(&"six".to_owned()));
     assert_eq!(a.asks().await, (expected, None));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_machine_whose_owner_refuses_is_asked_for_nothing() {
+    let never = |settings: &mut Settings| settings.split = SplitModels::Never;
+    let b = Machine::start("b", Some("other.gguf"), None, never).await;
+    let a = Machine::small("a").await;
+    b.join(&a).await;
+    // It lends layers, as it would without the file.
+    until(&a.node, |snapshot| ring(snapshot) == ["b", "a"]).await;
+    assert!(b.node.snapshot().models.is_empty());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_its_owner_has_dropped_is_not_taken_up_under_any_name() {
+    let a = Machine::small("a").await;
+    // The file has another name there.
+    let b = Machine::roomy("b", Some("other.gguf")).await;
+    b.join(&a).await;
+    until(&a.node, |snapshot| is_elsewhere(snapshot, "b")).await;
+    within(a.node.drop_model("six")).await.unwrap();
+    within(b.node.drop_model("SIX.gguf")).await.unwrap();
+    until(&b.node, |snapshot| snapshot.models.is_empty()).await;
+    // Somebody else wants it there, and has to do with layers.
+    let d = Machine::unmeshed("d").await;
+    d.join(&a).await;
+    until(&d.node, |snapshot| !ring(snapshot).is_empty()).await;
+    assert!(b.node.snapshot().models.is_empty());
+}
+
+/// Brings up a made-up engine in place of the model, once it may.
+struct Slow {
+    engine: Arc<Script>,
+    may: Mutex<mpsc::Receiver<()>>,
+}
+
+impl Slow {
+    /// An engine that gives so many tokens, and what lets it come up; dropping that does so too.
+    fn new(tokens: usize) -> (Arc<Self>, mpsc::Sender<()>) {
+        let (now, may) = mpsc::channel();
+        let model = gguf::Model::open(STARTER).unwrap();
+        let info = ModelInfo {
+            name: "six".into(),
+            context_tokens: CONTEXT_TOKENS,
+            fingerprint: model.fingerprint().to_string(),
+            ..Script::new("six", 1).info().as_ref().clone()
+        };
+        let slow = Self {
+            engine: Script::of(info, tokens),
+            may: Mutex::new(may),
+        };
+        (Arc::new(slow), now)
+    }
+}
+
+impl Loader for Slow {
+    fn memory_needed(&self, _: &Plan) -> Result<u64, Error> {
+        Ok(1)
+    }
+
+    fn load(&self, _: Plan, _: Progress) -> Result<Arc<dyn Backend>, Error> {
+        // An error: the other end is gone, and nobody is to wait.
+        let _ = self.may.lock().unwrap().recv();
+        Ok(Arc::clone(&self.engine) as Arc<dyn Backend>)
+    }
+}
+
+/// Streams that wait for a model that nobody has room for have ended after so long.
+const STUCK: Duration = Duration::from_secs(10);
+
+#[tokio::test(flavor = "multi_thread")]
+async fn streams_wait_while_another_machine_loads_what_the_lost_one_ran() {
+    let (one, at_once) = Slow::new(7);
+    drop(at_once);
+    let (two, come_up) = Slow::new(20);
+    let a = Machine::small("a").await;
+    let b = Machine::start("b", Some("other.gguf"), Some(one), |_| {}).await;
+    b.join(&a).await;
+    until(&a.node, |snapshot| is_elsewhere(snapshot, "b")).await;
+    let x = node("x", &[]);
+    let ticket = within(a.node.invite(Invite::default())).await.unwrap();
+    within(x.join(&ticket)).await.unwrap();
+    knows(&x, "six", 1).await;
+    let mut answer = within(x.answer(request("six"))).await.unwrap();
+    let mut text = String::new();
+    while text != whole(7) {
+        text += &piece(&mut answer.events).await;
+    }
+    let c = Machine::start("c", Some("other.gguf"), Some(two), |_| {}).await;
+    c.join(&a).await;
+    until(&a.node, |snapshot| {
+        let mesh = snapshot.mesh.as_ref().unwrap();
+        let mut members = mesh.members.iter();
+        members.any(|member| member.machine.name == "c" && !member.local.is_empty())
+    })
+    .await;
+    drop(b);
+    until(&a.node, |snapshot| {
+        let waits = ModelState::Waiting {
+            reason: "c loads all of it".into(),
+        };
+        snapshot.models[0].state == waits
+    })
+    .await;
+    tokio::time::sleep(STUCK).await;
+    come_up.send(()).unwrap();
+    let (more, end) = rest(&mut answer.events).await;
+    assert_eq!((text + &more, end), (whole(20), Ok(())));
+    until(&a.node, |snapshot| is_elsewhere(snapshot, "c")).await;
 }

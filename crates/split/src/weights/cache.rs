@@ -222,7 +222,7 @@ impl Cache {
             if gained >= bytes {
                 break;
             }
-            if self.remove(&entry) {
+            if self.remove(&entry.key, entry.kind) {
                 tracing::info!(slice = %entry.key.file_name(entry.kind), bytes = entry.bytes, "removed from the cache");
                 gained = gained.saturating_add(entry.bytes);
             }
@@ -230,17 +230,24 @@ impl Cache {
         Ok(gained)
     }
 
+    /// Removes a slice that is of no more use, complete or not, unless it is in use.
+    pub fn forget(&self, key: &SliceKey) {
+        for kind in [Kind::Slice, Kind::Partial] {
+            self.remove(key, kind);
+        }
+    }
+
     /// Removes a file unless it is in use.
-    fn remove(&self, entry: &Entry) -> bool {
-        let path = self.path(&entry.key, entry.kind);
+    fn remove(&self, key: &SliceKey, kind: Kind) -> bool {
+        let path = self.path(key, kind);
         let Ok(file) = File::open(&path) else {
             return false;
         };
         if file.try_lock().is_err() {
             return false;
         }
-        if entry.kind == Kind::Partial {
-            let _ = fs::remove_file(self.path(&entry.key, Kind::Journal));
+        if kind == Kind::Partial {
+            let _ = fs::remove_file(self.path(key, Kind::Journal));
         }
         fs::remove_file(&path).is_ok()
     }

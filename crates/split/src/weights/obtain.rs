@@ -74,6 +74,17 @@ pub enum ObtainError {
     Broken(#[from] JoinError),
 }
 
+impl ObtainError {
+    /// Whether the same slice is being made by somebody else on this machine: it may be there when one looks again.
+    #[must_use]
+    pub fn is_busy(&self) -> bool {
+        let (Self::Cache(error) | Self::Fetch(FetchError::Cache(error))) = self else {
+            return false;
+        };
+        matches!(error, CacheError::Busy { .. })
+    }
+}
+
 /// Brings a slice to this machine, if it is not here yet. Where from, in order: the cache; the own
 /// file of the whole model; slices of other layers, members and the hub, chunk by chunk.
 /// `free_bytes` says how much room the disk of a folder has. Dropping the future ends the work, and

@@ -7,6 +7,7 @@ mod fake;
 mod flight;
 mod leases;
 mod loss;
+mod measuring;
 mod net;
 mod replay;
 mod rig;

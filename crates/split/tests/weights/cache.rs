@@ -85,6 +85,24 @@ async fn what_was_not_used_for_longest_goes_and_what_is_in_use_stays() {
 }
 
 #[tokio::test]
+async fn what_is_of_no_more_use_goes_unless_it_is_in_use() {
+    let world = World::of(0..1, SliceRole::Stage);
+    let cache = world.cache("cache");
+    for first in [0, 1] {
+        drop(add(&world, &cache, first).await.unwrap());
+    }
+    let in_use = cache.lookup(&key(&world, 0)).unwrap().unwrap();
+    for first in [0, 1, 2] {
+        cache.forget(&key(&world, first));
+    }
+    let left = cache.slices(world.model.fingerprint()).unwrap();
+    assert_eq!(left, [key(&world, 0)]);
+    drop(in_use);
+    cache.forget(&key(&world, 0));
+    assert_eq!(std::fs::read_dir(cache.folder()).unwrap().count(), 0);
+}
+
+#[tokio::test]
 async fn a_slice_that_can_never_fit_is_refused() {
     let world = World::of(0..1, SliceRole::Stage);
     let cache = Cache::open(world.folder.path().join("cache"), 1000).unwrap();

@@ -2,6 +2,9 @@
 
 use std::time::Duration;
 
+/// How much may wait in front of a link with a rate unless set otherwise, as time: what a home router holds.
+const QUEUE_DEFAULT: Duration = Duration::from_millis(100);
+
 /// How packets travel from one host to another.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Link {
@@ -13,6 +16,8 @@ pub struct Link {
     pub loss: f64,
     /// Bits per second that fit through, IP headers included. `None` is as fast as this machine can.
     pub rate_bits: Option<u64>,
+    /// How much may wait in front of a link with a rate, as time. Further packets are dropped.
+    pub queue: Duration,
     /// What loss and jitter are drawn from: the same packets in the same order share the same fate.
     pub seed: u64,
 }
@@ -24,6 +29,7 @@ impl Default for Link {
             jitter: Duration::ZERO,
             loss: 0.0,
             rate_bits: None,
+            queue: QUEUE_DEFAULT,
             seed: 1,
         }
     }
@@ -59,6 +65,15 @@ impl Link {
     pub fn with_rate_mbit(self, mbit: u64) -> Self {
         Self {
             rate_bits: Some(mbit * 1_000_000),
+            ..self
+        }
+    }
+
+    /// The same, but what waits in front of it may take this long; 100 ms if not set.
+    #[must_use]
+    pub fn with_queue_ms(self, ms: u64) -> Self {
+        Self {
+            queue: Duration::from_millis(ms),
             ..self
         }
     }

@@ -9,10 +9,6 @@ use rand::{RngExt as _, SeedableRng as _};
 
 use super::link::{Counters, Link};
 
-/// How much may wait in front of a link with a rate, as time: what a home router holds. Further
-/// packets are dropped, as there.
-const QUEUE_MAX: Duration = Duration::from_millis(100);
-
 /// Most bytes on their way in one direction: 10 Gbit/s for 50 ms. More is dropped.
 const WAITING_BYTES_MAX: usize = 64 << 20;
 
@@ -116,7 +112,7 @@ impl<P> Path<P> {
             return Some(now);
         };
         let starts_at = self.free_at.map_or(now, |free_at| free_at.max(now));
-        if starts_at - now > QUEUE_MAX {
+        if starts_at - now > self.link.queue {
             return None;
         }
         let ends_at = starts_at + Duration::from_secs_f64(bytes as f64 * 8.0 / rate_bits as f64);
@@ -219,6 +215,8 @@ mod tests {
             assert_eq!(*took, Some(MS * index));
         }
         assert!(fate[101..].iter().all(Option::is_none));
+        let short = fates(link.with_queue_ms(20), 200, 1_250, Duration::ZERO);
+        assert_eq!(short.iter().flatten().count(), 21);
         // Those that come as fast as the link is never wait.
         assert_eq!(fates(link, 200, 1_250, MS), vec![Some(MS); 200]);
     }

@@ -331,7 +331,7 @@ impl World {
             self.scheduler.commit(&step);
             for (key, drawn) in drawn {
                 if let Some(Keep { id, gone }) = self.scheduler.keep_logits(key) {
-                    self.kept.retain(|id, _| Some(*id) != gone);
+                    self.kept.retain(|id, _| !gone.contains(id));
                     assert!(self.kept.insert(id, drawn[0]).is_none(), "kept twice");
                     assert!(self.kept.len() <= self.limits.logits_kept);
                 }

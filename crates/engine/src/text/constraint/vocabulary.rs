@@ -127,11 +127,12 @@ impl Vocabulary {
         TokenId::try_from(at).ok()
     }
 
-    /// The spellings of all control tokens.
+    /// The spellings of all control tokens, and of tokens in the form of one: some models have
+    /// them for the form of their prompts, but list them as text.
     pub(in crate::text) fn special_texts(&self) -> impl Iterator<Item = &[u8]> {
         let tokens = self.0.bytes.iter().zip(&self.0.special);
         tokens
-            .filter(|(_, special)| **special)
+            .filter(|(bytes, special)| **special || looks_special(bytes))
             .map(|(bytes, _)| bytes.as_slice())
     }
 
@@ -151,7 +152,7 @@ impl Vocabulary {
             .filter(|index| (*index as usize) < self.len())
     }
 
-    pub(super) fn bytes(&self, index: u32) -> &[u8] {
+    pub(in crate::text) fn bytes(&self, index: u32) -> &[u8] {
         self.0.bytes.get(index as usize).map_or(&[], Vec::as_slice)
     }
 
@@ -269,6 +270,16 @@ impl Vocabulary {
             cache: Mutex::new(VecDeque::new()),
         })
     }
+}
+
+/// Whether a token has the form of a control token, as programs that make GGUF files see it.
+fn looks_special(bytes: &[u8]) -> bool {
+    let between = |open: &str, close: &str| {
+        bytes.len() > open.len() + close.len()
+            && bytes.starts_with(open.as_bytes())
+            && bytes.ends_with(close.as_bytes())
+    };
+    between("<|", "|>") || between("<｜", "｜>")
 }
 
 /// Sets of tokens that are checked as one inside JSON texts.

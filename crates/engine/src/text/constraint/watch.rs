@@ -55,7 +55,7 @@ impl Watch {
                 self.forget();
                 return None;
             };
-            let blank = self.tail[..at].trim_ascii().is_empty();
+            let blank = is_blank(&self.tail[..at]);
             self.tail.drain(..at + marker.len());
             let opens_reasoning = self.tags.is_some_and(|tags| tags.open == marker);
             match self.place {
@@ -86,13 +86,22 @@ impl Watch {
     fn forget(&mut self) {
         let longest = self.sought.iter().map(|marker| marker.len()).max();
         let kept = longest.unwrap_or(0).saturating_sub(1);
-        let dropped = self.tail.len().saturating_sub(kept);
-        let blank = self.tail[..dropped].trim_ascii().is_empty();
+        let mut dropped = self.tail.len().saturating_sub(kept);
+        // Whole characters, so that those of more bytes are known for blanks, too.
+        while dropped > 0 && (self.tail.get(dropped)).is_some_and(|byte| byte & 0xC0 == 0x80) {
+            dropped -= 1;
+        }
+        let blank = is_blank(&self.tail[..dropped]);
         self.tail.drain(..dropped);
         if self.place == Place::Beginning && !blank {
             self.enter(Place::Content);
         }
     }
+}
+
+/// As the parser of answers sees it.
+fn is_blank(text: &[u8]) -> bool {
+    std::str::from_utf8(text).is_ok_and(|text| text.trim().is_empty())
 }
 
 /// The first marker in `text`; among those that start at one place the longest.

@@ -5,7 +5,7 @@ use minijinja::{Environment, ErrorKind};
 use super::TemplateError;
 use super::conversation::{self, Quirks, Variables};
 use super::environment;
-use crate::text::literal::Literals;
+use crate::text::literal::{Author, Literals};
 use crate::{Chat, Error, Message, Role, Tool, ToolCall, ToolChoice};
 
 const NAME: &str = "chat";
@@ -87,10 +87,13 @@ impl Compiled {
             ToolChoice::None => &[][..],
             _ => &chat.tools[..],
         };
-        let messages = self.adapted(messages, tools, chat.parallel_tool_calls);
+        // Before anything is added: what is said here and not by the caller holds no literals.
+        let tools = conversation::marked_tools(tools, literals);
+        let messages = conversation::marked_messages(messages, literals);
+        let messages = self.adapted(messages, &tools, chat.parallel_tool_calls, literals);
         let variables = Variables {
             messages: &messages,
-            tools: if self.abilities.tools { tools } else { &[] },
+            tools: if self.abilities.tools { &tools } else { &[] },
             kwargs: &chat.template_kwargs,
             bos: &self.bos,
             eos: &self.eos,
@@ -100,10 +103,15 @@ impl Compiled {
     }
 
     /// Messages in a form that this template can show.
-    fn adapted(&self, messages: &[Message], tools: &[Tool], parallel: bool) -> Vec<Message> {
-        let mut messages = messages.to_vec();
+    fn adapted(
+        &self,
+        mut messages: Vec<Message>,
+        tools: &[Tool],
+        parallel: bool,
+        literals: &Literals,
+    ) -> Vec<Message> {
         if !self.abilities.tools {
-            messages = conversation::without_tool_roles(messages);
+            messages = conversation::without_tool_roles(messages, literals);
             if !tools.is_empty() {
                 let block = conversation::tools_block(tools, parallel);
                 conversation::add_to_system(&mut messages, &block);
@@ -261,17 +269,18 @@ fn is_open_answer(message: &Message) -> bool {
 /// Appends what the assistant has said already. If the prompt opens a block of reasoning, the
 /// message's reasoning fills it and it is closed before the content.
 fn continued(mut prompt: String, last: &Message, literals: &Literals) -> String {
+    let mark = |text| literals.mark(text, Author::Model);
     match crate::text::dialect::opens_reasoning(&prompt) {
         Some(syntax) => {
-            prompt.push_str(&literals.mark(last.reasoning.as_deref().unwrap_or("")));
+            prompt.push_str(&mark(last.reasoning.as_deref().unwrap_or("")));
             if !last.content.is_empty() {
                 prompt.push('\n');
                 prompt.push_str(syntax.close);
                 prompt.push_str("\n\n");
-                prompt.push_str(&literals.mark(&last.content));
+                prompt.push_str(&mark(&last.content));
             }
         }
-        None => prompt.push_str(&literals.mark(&last.content)),
+        None => prompt.push_str(&mark(&last.content)),
     }
     prompt
 }

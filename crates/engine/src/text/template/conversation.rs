@@ -6,8 +6,8 @@ use std::collections::BTreeMap;
 use minijinja::value::Value;
 use serde_json::{Map, json};
 
-use crate::text::literal::Literals;
-use crate::{Message, Role, Tool};
+use crate::text::literal::{Author, Literals};
+use crate::{Message, Role, Tool, ToolCall};
 
 /// How one template wants its variables.
 #[derive(Debug, Clone, Copy, Default)]
@@ -24,7 +24,9 @@ pub(super) struct Quirks {
 
 /// What a template sees.
 pub(super) struct Variables<'a> {
+    /// Marked, as [`marked_messages`] does it.
     pub(super) messages: &'a [Message],
+    /// Marked, as [`marked_tools`] does it.
     pub(super) tools: &'a [Tool],
     pub(super) kwargs: &'a Map<String, serde_json::Value>,
     pub(super) bos: &'a str,
@@ -32,9 +34,8 @@ pub(super) struct Variables<'a> {
 }
 
 impl Variables<'_> {
-    /// The template's context, with `literals` marked in what the caller wrote.
+    /// The template's context, with `literals` marked in what is not marked yet.
     pub(super) fn to_value(&self, quirks: Quirks, literals: &Literals) -> Value {
-        let value = |json: &serde_json::Value| value(json, literals);
         let tools = if self.tools.is_empty() {
             Value::from(())
         } else {
@@ -47,7 +48,7 @@ impl Variables<'_> {
         let messages: Vec<Value> = self
             .messages
             .iter()
-            .map(|message| value(&message_json(message, &names, quirks)))
+            .map(|message| value(&message_json(message, &names, quirks, literals)))
             .collect();
         let fixed = [
             ("messages", Value::from(messages)),
@@ -61,7 +62,10 @@ impl Variables<'_> {
             .kwargs
             .iter()
             .filter(|(name, _)| !fixed.iter().any(|(fixed, _)| fixed == name))
-            .map(|(name, json)| (name.clone(), value(json)));
+            .map(|(name, json)| {
+                let marked = marked_json(json, literals, Author::Caller);
+                (name.clone(), value(&marked))
+            });
         // Collected to a map first: a `Value` collects pairs to a sequence.
         let variables: std::collections::BTreeMap<String, Value> = fixed
             .iter()
@@ -69,6 +73,65 @@ impl Variables<'_> {
             .chain(extra)
             .collect();
         Value::from(variables)
+    }
+}
+
+/// `messages` with `literals` marked, but for what is changed before a template sees it:
+/// identifiers and the arguments of calls.
+pub(super) fn marked_messages(messages: &[Message], literals: &Literals) -> Vec<Message> {
+    let marked = |message: &Message| {
+        let author = author(message.role);
+        let mark = |text: &str| literals.mark(text, author).into_owned();
+        let call = |call: &ToolCall| ToolCall {
+            name: mark(&call.name),
+            ..call.clone()
+        };
+        Message {
+            role: message.role,
+            content: mark(&message.content),
+            name: message.name.as_deref().map(mark),
+            reasoning: message.reasoning.as_deref().map(mark),
+            tool_calls: message.tool_calls.iter().map(call).collect(),
+            tool_call_id: message.tool_call_id.clone(),
+        }
+    };
+    messages.iter().map(marked).collect()
+}
+
+/// `tools` with `literals` marked.
+pub(super) fn marked_tools(tools: &[Tool], literals: &Literals) -> Vec<Tool> {
+    let mark = |text: &str| literals.mark(text, Author::Caller).into_owned();
+    let json = |json: &serde_json::Value| marked_json(json, literals, Author::Caller);
+    let marked = |tool: &Tool| Tool {
+        name: mark(&tool.name),
+        description: tool.description.as_deref().map(mark),
+        parameters: tool.parameters.as_ref().map(json),
+    };
+    tools.iter().map(marked).collect()
+}
+
+fn marked_json(json: &serde_json::Value, literals: &Literals, author: Author) -> serde_json::Value {
+    match json {
+        serde_json::Value::String(text) => literals.mark(text, author).into(),
+        serde_json::Value::Array(items) => items
+            .iter()
+            .map(|item| marked_json(item, literals, author))
+            .collect(),
+        serde_json::Value::Object(entries) => entries
+            .iter()
+            .map(|(key, entry)| {
+                let key = literals.mark(key, author).into_owned();
+                (key, marked_json(entry, literals, author))
+            })
+            .collect(),
+        other => other.clone(),
+    }
+}
+
+fn author(role: Role) -> Author {
+    match role {
+        Role::Assistant => Author::Model,
+        Role::System | Role::Developer | Role::User | Role::Tool => Author::Caller,
     }
 }
 
@@ -100,6 +163,7 @@ fn message_json(
     message: &Message,
     names: &BTreeMap<&str, &str>,
     quirks: Quirks,
+    literals: &Literals,
 ) -> serde_json::Value {
     let mut out = Map::new();
     out.insert("role".into(), role(message.role, quirks).into());
@@ -119,13 +183,15 @@ fn message_json(
         let calls = message
             .tool_calls
             .iter()
-            .map(|call| call_json(call, quirks));
+            .map(|call| call_json(call, quirks, literals));
         out.insert("tool_calls".into(), calls.collect());
     }
     let mut name = message.name.as_deref();
     if let Some(id) = &message.tool_call_id {
         name = name.or_else(|| names.get(id.as_str()).copied());
-        out.insert("tool_call_id".into(), call_id(id, quirks).into());
+        let id = call_id(id, quirks);
+        let id = literals.mark(&id, author(message.role));
+        out.insert("tool_call_id".into(), id.into());
     }
     if let Some(name) = name {
         out.insert("name".into(), name.into());
@@ -143,15 +209,17 @@ fn role(role: Role, quirks: Quirks) -> &'static str {
     }
 }
 
-fn call_json(call: &crate::ToolCall, quirks: Quirks) -> serde_json::Value {
+fn call_json(call: &ToolCall, quirks: Quirks, literals: &Literals) -> serde_json::Value {
     let text = || serde_json::Value::String(call.arguments.clone());
     let arguments = if quirks.text_arguments {
         text()
     } else {
         serde_json::from_str(&call.arguments).unwrap_or_else(|_| text())
     };
+    // After reading: JSON may write any character as an escape.
+    let arguments = marked_json(&arguments, literals, Author::Model);
     json!({
-        "id": call_id(&call.id, quirks),
+        "id": literals.mark(&call_id(&call.id, quirks), Author::Model),
         "type": "function",
         "function": {"name": call.name, "arguments": arguments},
     })
@@ -171,7 +239,7 @@ fn call_id(id: &str, quirks: Quirks) -> String {
     format!("{:09x}", hash >> 28)
 }
 
-fn value(json: &serde_json::Value, literals: &Literals) -> Value {
+fn value(json: &serde_json::Value) -> Value {
     match json {
         serde_json::Value::Null => Value::from(()),
         serde_json::Value::Bool(flag) => Value::from(*flag),
@@ -180,21 +248,14 @@ fn value(json: &serde_json::Value, literals: &Literals) -> Value {
             (None, Some(integer)) => Value::from(integer),
             (None, None) => Value::from(number.as_f64().unwrap_or(f64::NAN)),
         },
-        serde_json::Value::String(text) => Value::from(literals.mark(text).as_ref()),
-        serde_json::Value::Array(items) => (items.iter())
-            .map(|item| value(item, literals))
-            .collect::<Vec<_>>()
-            .into(),
+        serde_json::Value::String(text) => Value::from(text.as_str()),
+        serde_json::Value::Array(items) => items.iter().map(value).collect::<Vec<_>>().into(),
         serde_json::Value::Object(entries) => Value::from_pairs(
             entries
                 .iter()
-                .map(|(key, entry)| (key_value(key, literals), value(entry, literals))),
+                .map(|(key, entry)| (Value::from(key.as_str()), value(entry))),
         ),
     }
-}
-
-fn key_value(key: &str, literals: &Literals) -> Value {
-    Value::from(literals.mark(key).as_ref())
 }
 
 /// The description of tools for models whose template has no place for them: the Hermes form,
@@ -214,8 +275,9 @@ pub(super) fn tools_block(tools: &[Tool], parallel: bool) -> String {
     block
 }
 
-/// Calls and results of tools as plain text, for templates without the role `tool`.
-pub(super) fn without_tool_roles(messages: Vec<Message>) -> Vec<Message> {
+/// Calls and results of tools as plain text, for templates without the role `tool`, with
+/// `literals` marked in the arguments of calls.
+pub(super) fn without_tool_roles(messages: Vec<Message>, literals: &Literals) -> Vec<Message> {
     let mut out: Vec<Message> = Vec::with_capacity(messages.len());
     let mut after_result = false;
     for mut message in messages {
@@ -227,7 +289,7 @@ pub(super) fn without_tool_roles(messages: Vec<Message>) -> Vec<Message> {
             let name = serde_json::Value::from(call.name);
             message.content.push_str(&format!(
                 "<tool_call>\n{{\"name\": {name}, \"arguments\": {}}}\n</tool_call>",
-                call.arguments
+                literals.mark(&call.arguments, Author::Model)
             ));
         }
         if is_result {

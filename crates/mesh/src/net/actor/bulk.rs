@@ -13,9 +13,8 @@ use super::super::hello::{self, Candidate, HelloError};
 use super::super::links::{Path, bytes_of, path_of};
 use super::super::peer::{Acceptor, Ending, serve_streams};
 use super::super::stream::InUse;
-use super::super::wire::Rejection;
-use super::connections::{Context, hear, turn_away};
-use super::dial::{WAITERS_MAX, copy};
+use super::connections::{Context, let_in};
+use super::dial::{WAITERS_MAX, copy, dial_error};
 use super::handshakes::Place;
 use super::input::BulkRegistered;
 use super::{Actor, Event, Input, MeshError, OpenPeer, Refusal};
@@ -253,8 +252,11 @@ impl Actor {
             }
             Err(error) => {
                 tracing::debug!(peer = %node.short(), %error, "a dial for bulk failed");
-                let error = self.dial_error(node, error);
-                answer(waiters, &error);
+                // Whether a member wants this node is told by the other connection, which stands.
+                if let HelloError::RefusedByPeer(rejection) = &error {
+                    self.note_proof(rejection);
+                }
+                answer(waiters, &dial_error(node, error));
                 return;
             }
         };
@@ -406,41 +408,25 @@ async fn enter(
     Ok(candidate)
 }
 
-/// Hears who a peer is, and takes its streams if it may have a connection for bulk.
-pub(super) async fn receive(connection: Connection, context: Context, mut place: Place) {
-    let Some((checked, mut send, _recv)) = hear(&connection, &context, &mut place).await else {
+/// Takes the streams of a peer that may have a connection for bulk.
+pub(super) async fn receive(connection: Connection, context: Context, place: Place) {
+    let input = |candidate, reply| Input::RegisterBulk { candidate, reply };
+    let Some(peer) = let_in(&connection, &context, place, input).await else {
         return;
     };
-    let registered = match checked {
-        Ok(candidate) => {
-            let (node, role, chain) = (candidate.node, candidate.role, candidate.chain.clone());
-            register(&context, candidate)
-                .await
-                .map(|registered| (node, role, chain, registered))
-                .map_err(Rejection::from)
-        }
-        Err(rejection) => Err(rejection),
-    };
-    let (node, role, chain, registered) = match registered {
-        Ok(registered) => registered,
-        Err(rejection) => {
-            turn_away(&connection, &context, &mut place, &mut send, &rejection).await;
-            return;
-        }
-    };
-    // It is no stranger any more.
-    drop(place);
-    let serial = registered.serial;
-    let ending = match hello::welcome(&connection, &mut send, &context.hello).await {
+    let node = peer.node;
+    let BulkRegistered { serial, in_use } = peer.registered;
+    let ending = match peer.welcomed {
         Ok(()) => {
             let acceptor = Acceptor {
                 node,
-                role,
+                role: peer.role,
                 connection,
-                chain,
+                chain: peer.chain,
                 streams: context.streams,
                 trust: context.trust,
-                in_use: registered.in_use,
+                in_use,
+                is_bulk: true,
             };
             serve_streams(acceptor).await
         }
@@ -453,13 +439,4 @@ pub(super) async fn receive(connection: Connection, context: Context, mut place:
     };
     // Fails only when the actor is gone.
     let _ = context.inputs.send(closed).await;
-}
-
-async fn register(context: &Context, candidate: Candidate) -> Result<BulkRegistered, Refusal> {
-    let (reply, answer) = oneshot::channel();
-    let input = Input::RegisterBulk { candidate, reply };
-    if context.inputs.send(input).await.is_err() {
-        return Err(Refusal::Leaving);
-    }
-    answer.await.unwrap_or(Err(Refusal::Leaving))
 }

@@ -9,7 +9,7 @@ use tokio::time::{Duration, Instant, timeout};
 
 use super::super::bulk::BulkSettings;
 use super::super::close::CloseCode;
-use super::super::hello::{self, Candidate};
+use super::super::hello::{self, Candidate, HelloError};
 use super::super::links::{Link, bytes_of, path_of};
 use super::super::peer::{Ending, OUTBOX_MAX, PeerConnection, serve};
 use super::super::stream::{InUse, IncomingStream};
@@ -351,8 +351,59 @@ async fn begin(incoming: Incoming, context: Context, mut place: Place) -> Option
     receive(connection, context, place).await
 }
 
+/// A peer that the actor has taken up.
+pub(super) struct LetIn<R> {
+    pub(super) node: NodeId,
+    pub(super) role: Role,
+    pub(super) chain: Arc<[Certificate]>,
+    pub(super) registered: R,
+    /// The stream on which memberships were shown.
+    pub(super) stream: (SendStream, RecvStream),
+    /// Whether the peer was told.
+    pub(super) welcomed: Result<(), HelloError>,
+}
+
+/// Hears who a peer is, asks the actor with `input` whether it may come in, and tells the peer. `None` if it may
+/// not, or is gone.
+pub(super) async fn let_in<R>(
+    connection: &Connection,
+    context: &Context,
+    mut place: Place,
+    input: impl FnOnce(Candidate, oneshot::Sender<Result<R, Refusal>>) -> Input,
+) -> Option<LetIn<R>> {
+    let (checked, mut send, recv) = hear(connection, context, &mut place).await?;
+    let registered = match checked {
+        Ok(candidate) => {
+            let (role, chain) = (candidate.role, candidate.chain.clone());
+            register(context, |reply| input(candidate, reply))
+                .await
+                .map(|registered| (role, chain, registered))
+                .map_err(Rejection::from)
+        }
+        Err(rejection) => Err(rejection),
+    };
+    let (role, chain, registered) = match registered {
+        Ok(registered) => registered,
+        Err(rejection) => {
+            turn_away(connection, context, &mut place, &mut send, &rejection).await;
+            return None;
+        }
+    };
+    // It is no stranger any more.
+    drop(place);
+    let welcomed = hello::welcome(connection, &mut send, &context.hello).await;
+    Some(LetIn {
+        node: address::node_of(connection.remote_id()),
+        role,
+        chain,
+        registered,
+        stream: (send, recv),
+        welcomed,
+    })
+}
+
 /// What a peer has shown, and the stream that it did so on; `None` if it is gone or did not say it.
-pub(super) async fn hear(
+async fn hear(
     connection: &Connection,
     context: &Context,
     place: &mut Place,
@@ -374,7 +425,7 @@ pub(super) async fn hear(
 }
 
 /// Says why a peer is not let in.
-pub(super) async fn turn_away(
+async fn turn_away(
     connection: &Connection,
     context: &Context,
     place: &mut Place,
@@ -392,69 +443,42 @@ pub(super) async fn turn_away(
     }
 }
 
-/// Hears who a peer is, and lets it in or says why not.
-async fn receive(
-    connection: Connection,
-    context: Context,
-    mut place: Place,
-) -> Option<PeerConnection> {
-    let node = address::node_of(connection.remote_id());
-    let (checked, mut send, recv) = hear(&connection, &context, &mut place).await?;
-    let registered = match checked {
-        Ok(candidate) => {
-            let (role, chain) = (candidate.role, candidate.chain.clone());
-            register(&context, candidate, None)
-                .await
-                .map(|registered| (role, chain, registered))
-                .map_err(Rejection::from)
-        }
-        Err(rejection) => Err(rejection),
+/// Takes up a peer that opened a connection to this node, if it may come in.
+async fn receive(connection: Connection, context: Context, place: Place) -> Option<PeerConnection> {
+    let input = |candidate, reply| Input::Register {
+        candidate,
+        dial: None,
+        reply,
     };
-    let (role, chain, registered) = match registered {
-        Ok(registered) => registered,
-        Err(rejection) => {
-            turn_away(&connection, &context, &mut place, &mut send, &rejection).await;
-            return None;
-        }
-    };
-    // It is no stranger any more.
-    drop(place);
-    let serial = registered.serial;
-    if let Err(error) = hello::welcome(&connection, &mut send, &context.hello).await {
-        let ending = Ending::Lost(error.to_string());
+    let LetIn {
+        node,
+        role,
+        chain,
+        registered,
+        stream,
+        welcomed,
+    } = let_in(&connection, &context, place, input).await?;
+    if let Err(error) = welcomed {
         let closed = Input::Closed {
             node,
-            serial,
-            ending,
+            serial: registered.serial,
+            ending: Ending::Lost(error.to_string()),
         };
         // Fails only when the actor is gone.
         let _ = context.inputs.send(closed).await;
         return None;
     }
-    Some(peer_connection(
-        context,
-        node,
-        role,
-        chain,
-        connection,
-        (send, recv),
-        registered,
-    ))
+    let peer = peer_connection(context, node, role, chain, connection, stream, registered);
+    Some(peer)
 }
 
 /// Asks the actor to take a checked peer into its table.
-pub(super) async fn register(
+pub(super) async fn register<R>(
     context: &Context,
-    candidate: Candidate,
-    dial: Option<u64>,
-) -> Result<Registered, Refusal> {
+    input: impl FnOnce(oneshot::Sender<Result<R, Refusal>>) -> Input,
+) -> Result<R, Refusal> {
     let (reply, answer) = oneshot::channel();
-    let input = Input::Register {
-        candidate,
-        dial,
-        reply,
-    };
-    if context.inputs.send(input).await.is_err() {
+    if context.inputs.send(input(reply)).await.is_err() {
         return Err(Refusal::Leaving);
     }
     answer.await.unwrap_or(Err(Refusal::Leaving))

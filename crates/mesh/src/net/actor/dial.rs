@@ -16,8 +16,8 @@ use crate::announcement::addresses;
 use crate::proto::DIAL_MS_MAX;
 use crate::{Addresses, NodeId};
 
-/// Most dials that the application has under way. Those of `proto` are bounded there.
-const DIALS_MAX: usize = 64;
+/// Most dials that are under way when the application has one begun. `proto` bounds its own, which count too.
+pub(crate) const DIALS_MAX: usize = 64;
 
 /// Most streams that wait for one dial.
 pub(super) const WAITERS_MAX: usize = 256;
@@ -56,6 +56,17 @@ pub(super) fn copy(error: &MeshError) -> MeshError {
             reason: reason.clone(),
         },
         _ => MeshError::Stopped,
+    }
+}
+
+/// What a failed dial is to the application.
+pub(super) fn dial_error(node: NodeId, error: HelloError) -> MeshError {
+    match error {
+        HelloError::RefusedByPeer(rejection) => MeshError::Refused(rejection.refusal),
+        error => MeshError::Peer {
+            node,
+            reason: error.to_string(),
+        },
     }
 }
 
@@ -170,22 +181,10 @@ impl Actor {
             return;
         }
         tracing::debug!(peer = %node.short(), %error, "a dial failed");
-        let error = self.dial_error(node, error);
-        self.fail_dial(node, &error);
-    }
-
-    /// What a failed dial is to the application. Remembers a refusal.
-    pub(super) fn dial_error(&mut self, node: NodeId, error: HelloError) -> MeshError {
-        match error {
-            HelloError::RefusedByPeer(Rejection { refusal, proof }) => {
-                self.note_refused(node, &refusal, proof);
-                MeshError::Refused(refusal)
-            }
-            error => MeshError::Peer {
-                node,
-                reason: error.to_string(),
-            },
+        if let HelloError::RefusedByPeer(rejection) = &error {
+            self.note_refused(node, rejection);
         }
+        self.fail_dial(node, &dial_error(node, error));
     }
 
     /// Gives up dials that lost against one of the other side which then did not come.
@@ -280,7 +279,12 @@ async fn dial(
     let trust = context.trust.borrow().clone();
     let (candidate, send, recv) = hello::dial(&connection, &context.hello, &trust).await?;
     let (role, chain) = (candidate.role, candidate.chain.clone());
-    match register(&context, candidate, Some(serial)).await {
+    let input = |reply| Input::Register {
+        candidate,
+        dial: Some(serial),
+        reply,
+    };
+    match register(&context, input).await {
         Ok(registered) => Ok(Some(peer_connection(
             context,
             node,

@@ -3,7 +3,7 @@
 use tokio::sync::oneshot;
 
 use super::super::unix_ms;
-use super::super::wire::{JOINED_NODES_MAX, Join, Joined};
+use super::super::wire::{JOINED_NODES_MAX, Join, Joined, Rejection};
 use super::bookkeeper::Keeping;
 use super::{Actor, Event, MemberStatus, MeshError, Refusal};
 use crate::admission::{Insertion, Invite, Redemption, Revocation, Target};
@@ -202,15 +202,22 @@ impl Actor {
         }
     }
 
-    /// Remembers that a member does not want this node, for whoever shows its state. Only a
-    /// revocation that holds ends the membership: it is looked at like any other.
-    pub(super) fn note_refused(&mut self, by: NodeId, reason: &Refusal, proof: Option<Vec<u8>>) {
-        if let Some(bytes) = proof
-            && let Ok(revocation) = Revocation::from_bytes(&bytes)
+    /// Looks at the revocation that a member shows who refuses this node, like at any other: only one
+    /// that holds ends the membership.
+    pub(super) fn note_proof(&mut self, rejection: &Rejection) {
+        if let Some(bytes) = &rejection.proof
+            && let Ok(revocation) = Revocation::from_bytes(bytes)
             && self.trust.borrow().clone().revoke(revocation) == Ok(Insertion::Added)
         {
-            self.event(Event::Revoke(bytes));
+            self.event(Event::Revoke(bytes.clone()));
         }
+    }
+
+    /// Remembers that a member does not want this node, for whoever shows its state, until a
+    /// connection comes to stand.
+    pub(super) fn note_refused(&mut self, by: NodeId, rejection: &Rejection) {
+        self.note_proof(rejection);
+        let reason = &rejection.refusal;
         let grave = matches!(
             reason,
             Refusal::Expelled | Refusal::TicketRevoked | Refusal::MembershipExpired

@@ -25,6 +25,7 @@ use tokio::time::{Duration, MissedTickBehavior, interval, sleep_until, timeout};
 use self::authority::{KnownChains, NodeAuthority};
 use self::bookkeeper::Bookkeeper;
 use self::connections::Peer;
+pub(crate) use self::dial::DIALS_MAX;
 use self::dial::Dial;
 use self::handshakes::Handshakes;
 pub(crate) use self::handshakes::{CROWDED, Place};

@@ -46,6 +46,7 @@ async fn the_next_stream_of_an_expelled_member_is_refused_unread() {
         streams,
         trust: trust.subscribe(),
         in_use: InUse::default(),
+        is_bulk: false,
     };
     let serving = tokio::spawn(acceptor.run());
     let before = open(&dialled).await;

@@ -16,7 +16,10 @@ const HANG: Duration = Duration::from_secs(90);
 const PATIENT: Waits = Waits {
     ask: HANG,
     measure: Duration::from_secs(40),
+    rest: MOMENT,
 };
+
+const MOMENT: Duration = Duration::from_millis(1);
 
 /// A member, and what answers its peers.
 struct Machine {
@@ -131,7 +134,7 @@ async fn what_two_members_measure_reaches_the_pool_of_a_third() {
     let pool = scene.pool().unwrap();
     assert_eq!(pool.round_trip(a, b), Some(round_trip(us)));
     // What is known is not asked for again.
-    let again = host.distances.shared.questions(&[(a, b)]);
+    let again = host.distances.surveyor.questions(&[(a, b)]);
     assert!(again.is_empty(), "{again:?}");
 }
 
@@ -144,7 +147,7 @@ async fn a_member_measures_only_to_members_and_once_at_a_time() {
         let mesh = &host.mesh;
         async move { within(exchange(mesh, a, &about)).await.unwrap() }
     };
-    let held = one.distances.shared.begin(host.node());
+    let held = one.distances.surveyor.enter(host.node());
     assert!(held.is_some());
     assert!(ask(vec![b]).await.is_empty());
     drop(held);
@@ -155,4 +158,50 @@ async fn a_member_measures_only_to_members_and_once_at_a_time() {
     // Too many at once are not even read.
     let nodes = vec![b; crate::wire::trips::TRIPS_MAX + 1];
     assert!(ask(nodes).await.is_empty());
+}
+
+/// A dial goes on when nobody waits for it any more, and as long as it does it counts.
+#[tokio::test]
+async fn a_place_is_given_back_with_the_last_dial() {
+    let (mesh, _streams) = within(Mesh::create(settings(), None)).await.unwrap();
+    let waits = Waits {
+        measure: MOMENT,
+        ..PATIENT
+    };
+    let distances = Distances::with(mesh, Arc::new(Calls::new(HANG)), waits);
+    let surveyor = &distances.surveyor;
+    let (near, far) = (NodeId::from_bytes([1; 32]), NodeId::from_bytes([2; 32]));
+    let (end, ended) = tokio::sync::oneshot::channel::<()>();
+    let dial = async move {
+        ended.await.unwrap();
+        (far, false)
+    };
+    let attempts = [std::future::ready((near, true)).boxed(), dial.boxed()];
+    let mut rest = Rest {
+        attempts: attempts.into_iter().collect(),
+        place: surveyor.enter(near).unwrap(),
+    };
+    within(surveyor.measure(&mut rest.attempts)).await;
+    assert_eq!(rest.attempts.len(), 1);
+    let mut running = std::pin::pin!(rest.run());
+    assert!(timeout(20 * MOMENT, &mut running).await.is_err());
+    assert!(surveyor.enter(near).is_none());
+    end.send(()).unwrap();
+    within(running).await;
+    assert!(surveyor.enter(near).is_some());
+}
+
+#[tokio::test]
+async fn few_members_have_something_measured_at_a_time() {
+    let (mesh, _streams) = within(Mesh::create(settings(), None)).await.unwrap();
+    let distances = Distances::with(mesh, Arc::new(Calls::new(HANG)), PATIENT);
+    let enter = |number: usize| {
+        let node = NodeId::from_bytes([number as u8; 32]);
+        distances.surveyor.enter(node)
+    };
+    let mut places: Vec<_> = (0..MEASURING_MAX).filter_map(enter).collect();
+    assert_eq!(places.len(), MEASURING_MAX);
+    assert!(enter(MEASURING_MAX).is_none());
+    places.pop();
+    assert!(enter(MEASURING_MAX).is_some());
 }

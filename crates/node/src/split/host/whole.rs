@@ -10,7 +10,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
+use engine::ModelInfo;
 use mesh::NodeId;
+use mesh::announcement::{Model, NodeInfo};
 use mesh::proto::{Liveness, Member, View};
 use tokio::time::{Instant, sleep, timeout};
 
@@ -22,6 +24,7 @@ use crate::membership::Membership;
 use crate::models::Models;
 use crate::node::Shared;
 use crate::peer;
+use crate::succession::{SILENT_MS, served};
 use crate::wire::{Call, Reply, TakeUp};
 
 /// A machine that has refused a model, or lost it, is not asked for all of it again for so long. It may still run
@@ -31,8 +34,8 @@ const SHUNNED_FOR: Duration = Duration::from_secs(60);
 /// How long the mesh may take to tell that a machine serves what it says it does.
 const TOLD_MAX: Duration = Duration::from_secs(10);
 
-/// A machine that somebody hears nothing from is given up after so long. Within that time the mesh has looked for it.
-const SILENT_MAX: Duration = Duration::from_secs(4);
+/// A machine that somebody hears nothing from is given up after so long, as a host is.
+const SILENT_MAX: Duration = Duration::from_millis(SILENT_MS);
 
 /// Longest time between two looks at it.
 const LOOK_INTERVAL: Duration = Duration::from_secs(1);
@@ -64,11 +67,11 @@ enum Sight {
 }
 
 impl Sight {
-    fn of(member: Option<&Member>, subject: (&str, &str)) -> Self {
+    fn of(member: Option<&Member>, wanted: &TakeUp) -> Self {
         match member.map(|member| (member, member.liveness)) {
             None | Some((_, Liveness::Dead | Liveness::Left)) => Self::Gone,
             Some((_, Liveness::Suspect)) => Self::Silent,
-            Some((member, Liveness::Alive)) => match serves(member, subject) {
+            Some((member, Liveness::Alive)) => match serves(&member.announcement().info, wanted) {
                 true => Self::Serves,
                 false => Self::Idle,
             },
@@ -76,13 +79,13 @@ impl Sight {
     }
 }
 
-/// Whether a machine answers for the model of this name and fingerprint, with all of it.
-fn serves(member: &Member, (name, fingerprint): (&str, &str)) -> bool {
-    let info = &member.announcement().info;
-    let mut serving = info.serving.iter().map(|served| &served.model);
+/// Whether a machine answers for the model by its name, with all of it and with context enough.
+fn serves(info: &NodeInfo, wanted: &TakeUp) -> bool {
+    let fits =
+        |model: &Model| model.name == wanted.model && model.context_length >= wanted.context_tokens;
     let mut splits = info.splits.iter().map(|split| &split.model);
-    serving.any(|model| model.name == name && model.fingerprint == fingerprint)
-        && !splits.any(|model| model.fingerprint == fingerprint)
+    let is_split = splits.any(|model| model.fingerprint == wanted.fingerprint);
+    !is_split && served(info, &wanted.fingerprint).any(fits)
 }
 
 /// Follows whether a machine serves the model still. Pure.
@@ -125,6 +128,17 @@ impl Vigil {
     }
 }
 
+/// Whether a machine says that it serves what it was asked for.
+fn is_as_wanted(info: &ModelInfo, wanted: &TakeUp) -> Result<(), String> {
+    if info.name != wanted.model || info.fingerprint != wanted.fingerprint {
+        return Err("it serves another model".to_owned());
+    }
+    if info.context_tokens < wanted.context_tokens {
+        return Err("it has less context for the model".to_owned());
+    }
+    Ok(())
+}
+
 /// A machine that is to run all of the model.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Target {
@@ -154,14 +168,17 @@ pub(super) struct Whole<'a> {
 }
 
 impl Subject {
-    /// The other machine with the model's file that has room for all of it; the fastest of several.
+    /// The other machine with the model's file that has room for all of it; the fastest of several. Not one that answers
+    /// for it in another way, by another name or with less context: it would refuse.
     fn whole(&self, scene: &Scene<'_>, shunned: &BTreeSet<NodeId>) -> Option<NodeId> {
-        let lacks = |member: &&Member| {
-            let mut local = member.announcement().info.local.iter();
-            !local.any(|model| model.fingerprint == scene.fingerprint)
+        let refuses = |member: &&Member| {
+            let info = &member.announcement().info;
+            let mut local = info.local.iter();
+            let lacks = !local.any(|model| model.fingerprint == scene.fingerprint);
+            lacks || served(info, scene.fingerprint).next().is_some()
         };
-        let lacking = scene.view.alive().filter(lacks).map(|member| member.node);
-        let without: BTreeSet<NodeId> = shunned.iter().copied().chain(lacking).collect();
+        let refusing = scene.view.alive().filter(refuses).map(|member| member.node);
+        let without: BTreeSet<NodeId> = shunned.iter().copied().chain(refusing).collect();
         let mut own = scene.own;
         own.memory_bytes = None;
         let elsewhere = Scene {
@@ -175,28 +192,54 @@ impl Subject {
     }
 }
 
+/// Tokens of context that another machine must have for the model. Where the owner names none it need not be more than
+/// the model was trained for, however many are planned with.
+fn context_tokens(asked: Option<u32>, planned: u32, trained: u32) -> u32 {
+    match asked {
+        None if trained > 0 => planned.min(trained),
+        _ => planned,
+    }
+}
+
 impl Whole<'_> {
+    /// What is asked of another machine.
+    fn wanted(&self) -> TakeUp {
+        let facts = self.subject.facts(self.forced, 0);
+        let trained = self.subject.model.metadata().context_length();
+        let trained = trained.unwrap_or_default();
+        let (asked, planned) = (self.plan.context_tokens, facts.context_tokens);
+        TakeUp {
+            model: self.subject.name.clone(),
+            fingerprint: facts.fingerprint,
+            context_tokens: context_tokens(asked, planned, trained),
+            slots: self.plan.slots.unwrap_or(0),
+        }
+    }
+
     /// The machine that is to run all of the model by the plan; one that does so already comes first. Only for what
-    /// this node's owner asked for: what a node takes over from a lost host has layers on workers, and what it takes up
-    /// for the mesh would have been taken up there.
+    /// this node's owner asked for: what it takes up for the mesh would have been taken up there. A node that is not the
+    /// model's first host asks nobody: streams wait for it, and loading all of a model takes longer than workers keep the
+    /// layers that they have.
     pub(super) fn target(&self) -> Option<Target> {
         let shared = self.shared.upgrade()?;
         if self.forced || !shared.models.is_split_asked(self.id) {
             return None;
         }
         let shunned = self.shunned.nodes(Instant::now());
-        let fingerprint = self.subject.fingerprint.to_string();
+        let wanted = self.wanted();
         let view = self.membership.view();
-        let subject = (self.subject.name.as_str(), fingerprint.as_str());
         let mut others = view.alive().filter(|member| {
             let is_other = member.node != view.me && !shunned.contains(&member.node);
-            is_other && Sight::of(Some(*member), subject) == Sight::Serves
+            is_other && Sight::of(Some(*member), &wanted) == Sight::Serves
         });
         if let Some(member) = others.next() {
             return Some(Target {
                 node: member.node,
                 serves: true,
             });
+        }
+        if shared.models.split_term(self.id) > Some(1) {
+            return None;
         }
         let node = with_all(&shared, self.subject, self.membership, |scene| {
             self.subject.whole(scene, &shunned)
@@ -231,7 +274,7 @@ impl Whole<'_> {
     /// Has this machine run it, until it does not any more.
     async fn on(&self, target: Target, name: &str) -> Ended {
         if !target.serves {
-            self.note(|models, id| models.split_waits(id, format!("{name} loads all of it")));
+            self.note(|models, id| models.split_asks(id, name.to_owned()));
             tokio::select! {
                 asked = self.ask(target.node) => {
                     if let Err(reason) = asked {
@@ -244,13 +287,12 @@ impl Whole<'_> {
         let model = &self.subject.name;
         tracing::info!(model, node = name, "a model runs whole on another machine");
         self.note(|models, id| models.split_is_whole(id, name.to_owned()));
-        let fingerprint = self.subject.fingerprint.to_string();
-        let subject = (model.as_str(), fingerprint.as_str());
+        let wanted = self.wanted();
         let mut views = self.membership.mesh().view();
         let mut vigil = Vigil::new(Instant::now());
         while is_wanted(self.shared, self.id, self.membership) {
             let view: Arc<View> = Arc::clone(&views.borrow_and_update());
-            let sight = Sight::of(view.member(target.node), subject);
+            let sight = Sight::of(view.member(target.node), &wanted);
             if let Some(reason) = vigil.observe(sight, Instant::now()) {
                 return Ended::Lost(reason.to_owned());
             }
@@ -265,23 +307,13 @@ impl Whole<'_> {
 
     /// Asks a machine to load the model, and waits until it answers there.
     async fn ask(&self, node: NodeId) -> Result<(), String> {
-        let facts = self.subject.facts(self.forced, 0);
-        let model = self.subject.name.clone();
-        let call = Call::TakeUp(TakeUp {
-            model: model.clone(),
-            fingerprint: facts.fingerprint.clone(),
-            context_tokens: facts.context_tokens,
-            slots: self.plan.slots.unwrap_or(0),
-        });
+        let wanted = self.wanted();
+        let call = Call::TakeUp(wanted.clone());
         let replies = peer::call(self.membership.mesh(), node, &call).await;
         let mut replies = replies.map_err(|error| error.to_string())?;
         match replies.next().await {
-            Ok(Reply::Model(info))
-                if info.name == model && info.fingerprint == facts.fingerprint =>
-            {
-                Ok(())
-            }
-            Ok(_) => Err("it serves another model".to_owned()),
+            Ok(Reply::Model(info)) => is_as_wanted(&info, &wanted),
+            Ok(_) => Err("it does not say what it serves".to_owned()),
             Err(error) => Err(error.to_string()),
         }
     }
@@ -302,6 +334,8 @@ impl Whole<'_> {
 
 #[cfg(test)]
 mod tests {
+    use mesh::announcement::{ServedModel, SplitModel};
+
     use super::*;
 
     fn at(seconds: u64, start: Instant) -> Instant {
@@ -335,6 +369,53 @@ mod tests {
         let again = [(0, Silent), (3, Silent), (3, Serves), (4, Silent)];
         assert_eq!(given_up(&again), None);
         assert_eq!(given_up(&[(1, Silent), (4, Silent), (5, Silent)]), Some(5));
+    }
+
+    #[test]
+    fn who_serves_the_model_does_so_by_its_name_with_all_of_it_and_context_enough() {
+        let wanted = TakeUp {
+            model: "m".into(),
+            fingerprint: "f".into(),
+            context_tokens: 4_096,
+            slots: 0,
+        };
+        let model = |name: &str, fingerprint: &str, context_length: u32| Model {
+            name: name.into(),
+            fingerprint: fingerprint.into(),
+            context_length,
+            ..Model::default()
+        };
+        let split = |fingerprint: &str| SplitModel {
+            model: model("m", fingerprint, 4_096),
+            ..SplitModel::default()
+        };
+        let check = |model: Model, splits: Vec<SplitModel>, expected: bool| {
+            let info = NodeInfo {
+                serving: vec![ServedModel {
+                    model,
+                    ..ServedModel::default()
+                }],
+                splits,
+                ..NodeInfo::default()
+            };
+            assert_eq!(serves(&info, &wanted), expected, "{info:?}");
+        };
+        check(model("m", "f", 4_096), vec![], true);
+        check(model("m", "f", 8_192), vec![split("g")], true);
+        check(model("m", "f", 4_095), vec![], false);
+        check(model("n", "f", 4_096), vec![], false);
+        check(model("m", "g", 4_096), vec![], false);
+        check(model("m", "f", 4_096), vec![split("f")], false);
+        assert!(!serves(&NodeInfo::default(), &wanted));
+    }
+
+    #[test]
+    fn what_the_owner_asks_for_is_wanted_and_else_no_more_than_the_model_has() {
+        assert_eq!(context_tokens(Some(65_536), 65_536, 4_096), 65_536);
+        assert_eq!(context_tokens(None, 8_192, 4_096), 4_096);
+        assert_eq!(context_tokens(None, 8_192, 131_072), 8_192);
+        // The header does not say.
+        assert_eq!(context_tokens(None, 8_192, 0), 8_192);
     }
 
     #[test]

@@ -1,0 +1,285 @@
+//! Which models a node takes up because a member asks, and why it refuses the others. Pure.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use mesh::NodeId;
+use mesh::announcement::NodeInfo;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+
+use crate::ModelState;
+use crate::models::{is_auto, is_called};
+use crate::wire::TakeUp;
+
+/// Models that one member may have this node keep. Whoever has more of them may split the rest.
+const KEPT_MAX: usize = 2;
+
+/// A model that could not be loaded is not tried again for others so soon, ms: a try may keep a disk busy for minutes,
+/// and somebody has to mend the file.
+const RETRY_MS: u64 = 5 * 60_000;
+
+/// A model of this node's table.
+#[derive(Debug, Clone)]
+pub(super) struct Known {
+    pub(super) name: String,
+    pub(super) state: ModelState,
+    /// Its fingerprint and the tokens that fit into its context, once it answers.
+    pub(super) content: Option<(String, u32)>,
+    pub(super) is_split: bool,
+}
+
+/// What is known at one moment.
+#[derive(Debug, Clone)]
+pub(super) struct Scene {
+    pub(super) is_client: bool,
+    /// The node is about to stop.
+    pub(super) is_closing: bool,
+    /// Whether the owner of this node wants it to run what others ask for.
+    pub(super) is_willing: bool,
+    /// Whether whoever asks serves models too.
+    pub(super) is_from_server: bool,
+    /// Whether it tells the mesh that it hosts the model, by this very name.
+    pub(super) is_claimed: bool,
+    /// Whether a member answers for another model by that name.
+    pub(super) is_name_taken: bool,
+    /// Whether the owner of this node dropped the model not long ago.
+    pub(super) was_dropped: bool,
+    /// Whether it could not be loaded not long ago.
+    pub(super) has_failed: bool,
+    /// Whether a model is being loaded because a member asked.
+    pub(super) is_loading: bool,
+    /// Models that are here for whoever asks.
+    pub(super) kept: usize,
+    /// The most tokens of context that the model gets here; `None`: no file on the disk has its content.
+    pub(super) context_max: Option<u32>,
+    pub(super) known: Vec<Known>,
+}
+
+/// What to do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Begin {
+    /// Load it.
+    Load,
+    /// It is loaded, or answers already.
+    Wait,
+}
+
+/// Why a model is not taken up, as a sentence about this node.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub(super) enum Refusal {
+    #[error("it is a client and runs no models")]
+    Client,
+    #[error("it is about to stop")]
+    Closing,
+    #[error("too many ask it at once")]
+    TooMany,
+    #[error("its owner wants no models there that others ask for")]
+    Unwilling,
+    #[error("it takes models up for members that serve some")]
+    NoServer,
+    #[error("whoever asks does not tell the mesh of the model")]
+    Unclaimed,
+    #[error("no model may have this name")]
+    BadName,
+    #[error("another model has this name")]
+    NameTaken,
+    #[error("it serves the model under another name")]
+    OtherName,
+    #[error("it runs the model over several machines")]
+    Split,
+    #[error("it does not serve the model any more")]
+    Leaving,
+    #[error("its owner has dropped the model")]
+    Dropped,
+    #[error("it has less context for the model")]
+    Context,
+    #[error("it has no file of the model")]
+    NoFile,
+    #[error("it has no memory for the model")]
+    NoRoom,
+    #[error("the model could not be loaded there")]
+    Failed,
+    #[error("its load of the model does not get on")]
+    Stalled,
+    #[error("it loads another model")]
+    Busy,
+    #[error("it keeps enough models for whoever asks")]
+    Enough,
+}
+
+/// Whether a member tells the mesh that it hosts the model.
+pub(super) fn claims(info: &NodeInfo, wanted: &TakeUp) -> bool {
+    let mut splits = info.splits.iter().map(|split| &split.model);
+    splits.any(|model| model.name == wanted.model && model.fingerprint == wanted.fingerprint)
+}
+
+/// Whether a member answers for another model by that name.
+pub(super) fn is_claimed_otherwise(info: &NodeInfo, wanted: &TakeUp) -> bool {
+    let mut serving = info.serving.iter().map(|served| &served.model);
+    serving.any(|model| {
+        is_same_name(&model.name, &wanted.model) && model.fingerprint != wanted.fingerprint
+    })
+}
+
+/// Whether users who ask for one of two models could be given the other.
+fn is_same_name(one: &str, other: &str) -> bool {
+    one == other || is_called(one, other) || is_called(other, one)
+}
+
+/// The first of some rules that is broken.
+fn check<const N: usize>(rules: [(bool, Refusal); N]) -> Result<(), Refusal> {
+    let mut broken = rules.into_iter().filter(|(is_broken, _)| *is_broken);
+    broken.next().map_or(Ok(()), |(_, refusal)| Err(refusal))
+}
+
+/// Whether to take a model up; else why not.
+pub(super) fn decide(wanted: &TakeUp, scene: &Scene) -> Result<Begin, Refusal> {
+    check([
+        (scene.is_client, Refusal::Client),
+        (scene.is_closing, Refusal::Closing),
+        (!scene.is_from_server, Refusal::NoServer),
+        (is_auto(&wanted.model), Refusal::BadName),
+        (!scene.is_claimed, Refusal::Unclaimed),
+    ])?;
+    // Waiting for what is there takes nothing of anybody.
+    if let Some(begin) = find(wanted, &scene.known)? {
+        return Ok(begin);
+    }
+    let context_max = scene.context_max.unwrap_or(u32::MAX);
+    check([
+        (!scene.is_willing, Refusal::Unwilling),
+        (scene.is_name_taken, Refusal::NameTaken),
+        (scene.was_dropped, Refusal::Dropped),
+        (scene.context_max.is_none(), Refusal::NoFile),
+        (wanted.context_tokens > context_max, Refusal::Context),
+        (scene.has_failed, Refusal::Failed),
+        (scene.kept >= KEPT_MAX, Refusal::Enough),
+        (scene.is_loading, Refusal::Busy),
+    ])?;
+    Ok(Begin::Load)
+}
+
+/// What to do where the table has the model, or another one of that name; `None`: neither.
+fn find(wanted: &TakeUp, known: &[Known]) -> Result<Option<Begin>, Refusal> {
+    let same_content = |known: &Known| {
+        let content = known.content.as_ref();
+        content.map(|(fingerprint, _)| *fingerprint == wanted.fingerprint)
+    };
+    // What has failed is in nobody's way.
+    let living = || {
+        let known = known.iter();
+        known.filter(|known| !matches!(known.state, ModelState::Failed { .. }))
+    };
+    let exact = living().find(|known| known.name == wanted.model);
+    let similar = || {
+        living().find(|known| {
+            same_content(known) == Some(true) || is_same_name(&known.name, &wanted.model)
+        })
+    };
+    let Some(found) = exact.or_else(similar) else {
+        return Ok(None);
+    };
+    match (&found.state, same_content(found)) {
+        (_, Some(false)) => Err(Refusal::NameTaken),
+        _ if found.is_split => Err(Refusal::Split),
+        (_, Some(true)) if found.name != wanted.model => Err(Refusal::OtherName),
+        // What it is shows once it is loaded.
+        _ if found.name != wanted.model => Err(Refusal::NameTaken),
+        (ModelState::Ready, _) => match &found.content {
+            Some((_, tokens)) if *tokens < wanted.context_tokens => Err(Refusal::Context),
+            _ => Ok(Some(Begin::Wait)),
+        },
+        (ModelState::Loading { .. }, _) => Ok(Some(Begin::Wait)),
+        _ => Err(Refusal::Leaving),
+    }
+}
+
+/// A model that was taken up for a member.
+#[derive(Debug)]
+struct Kept {
+    peer: NodeId,
+    model: String,
+    fingerprint: String,
+}
+
+/// What this node has taken up because members asked, and what it could not.
+#[derive(Debug)]
+pub(crate) struct Taken {
+    /// Of which there is one, for whoever loads.
+    loads: Arc<Semaphore>,
+    kept: Vec<Kept>,
+    /// When models could not be loaded, by fingerprint.
+    failed_ms: BTreeMap<String, u64>,
+}
+
+impl Default for Taken {
+    fn default() -> Self {
+        Self {
+            loads: Arc::new(Semaphore::new(1)),
+            kept: Vec::new(),
+            failed_ms: BTreeMap::new(),
+        }
+    }
+}
+
+impl Taken {
+    /// Forgets what is not in the table any more, and old failures.
+    pub(super) fn forget(&mut self, known: &[Known], now_ms: u64) {
+        self.failed_ms.retain(|_, at| now_ms < *at + RETRY_MS);
+        if self.is_loading() {
+            // It may be about to come into the table.
+            return;
+        }
+        let is_there = |kept: &Kept| {
+            let mut named = known.iter().filter(|known| known.name == kept.model);
+            named.any(|known| {
+                let content = known.content.as_ref();
+                content.is_none_or(|(fingerprint, _)| *fingerprint == kept.fingerprint)
+            })
+        };
+        self.kept.retain(is_there);
+    }
+
+    /// A model is loaded for a member from now on, until what comes back is dropped. `None`: another one is.
+    pub(super) fn begin(
+        &mut self,
+        peer: NodeId,
+        model: &str,
+        fingerprint: &str,
+    ) -> Option<OwnedSemaphorePermit> {
+        let permit = Arc::clone(&self.loads).try_acquire_owned().ok()?;
+        self.kept.push(Kept {
+            peer,
+            model: model.to_owned(),
+            fingerprint: fingerprint.to_owned(),
+        });
+        Some(permit)
+    }
+
+    pub(super) fn is_loading(&self) -> bool {
+        self.loads.available_permits() == 0
+    }
+
+    pub(super) fn kept_for(&self, peer: NodeId) -> usize {
+        self.kept.iter().filter(|kept| kept.peer == peer).count()
+    }
+
+    /// The fingerprint of a model that was taken up.
+    pub(super) fn fingerprint(&self, model: &str) -> Option<String> {
+        let kept = self.kept.iter().find(|kept| kept.model == model);
+        kept.map(|kept| kept.fingerprint.clone())
+    }
+
+    /// A model could not be loaded.
+    pub(super) fn fail(&mut self, fingerprint: String, now_ms: u64) {
+        self.failed_ms.insert(fingerprint, now_ms);
+    }
+
+    pub(super) fn has_failed(&self, fingerprint: &str, now_ms: u64) -> bool {
+        let at = self.failed_ms.get(fingerprint);
+        at.is_some_and(|at| now_ms < *at + RETRY_MS)
+    }
+}
+
+#[cfg(test)]
+mod tests;

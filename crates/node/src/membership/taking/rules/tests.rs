@@ -1,0 +1,221 @@
+use mesh::announcement::{Model, ServedModel, SplitModel};
+
+use super::*;
+
+fn wanted() -> TakeUp {
+    TakeUp {
+        model: "m".into(),
+        fingerprint: "f".into(),
+        context_tokens: 4_096,
+        slots: 0,
+    }
+}
+
+/// A model of the table; one that answers has some context.
+fn known(name: &str, state: ModelState, fingerprint: Option<&str>) -> Known {
+    Known {
+        name: name.into(),
+        state,
+        content: fingerprint.map(|fingerprint| (fingerprint.to_owned(), 8_192)),
+        is_split: false,
+    }
+}
+
+fn scene() -> Scene {
+    Scene {
+        is_client: false,
+        is_closing: false,
+        is_willing: true,
+        is_from_server: true,
+        is_claimed: true,
+        is_name_taken: false,
+        was_dropped: false,
+        has_failed: false,
+        is_loading: false,
+        kept: KEPT_MAX - 1,
+        context_max: Some(8_192),
+        known: Vec::new(),
+    }
+}
+
+fn decided(change: impl FnOnce(&mut Scene)) -> Result<Begin, Refusal> {
+    let mut scene = scene();
+    change(&mut scene);
+    decide(&wanted(), &scene)
+}
+
+fn loading() -> ModelState {
+    ModelState::Loading { progress: 0.5 }
+}
+
+#[test]
+fn what_is_on_the_disk_is_taken_up_once() {
+    assert_eq!(decided(|_| {}), Ok(Begin::Load));
+    type Decided = Result<Begin, Refusal>;
+    let check = |name: &str, state: ModelState, fingerprint: Option<&str>, expected: Decided| {
+        let known = known(name, state, fingerprint);
+        let text = format!("{known:?}");
+        let decided = decided(|scene| scene.known = vec![known]);
+        assert_eq!(decided, expected, "{text}");
+    };
+    let failed = || ModelState::Failed {
+        reason: "torn".into(),
+    };
+    check("m", loading(), None, Ok(Begin::Wait));
+    check("m", ModelState::Ready, Some("f"), Ok(Begin::Wait));
+    check("m", ModelState::Dropping, Some("f"), Err(Refusal::Leaving));
+    // It is tried again.
+    check("m", failed(), None, Ok(Begin::Load));
+    check("M.gguf", failed(), None, Ok(Begin::Load));
+    // Other models, and names that users take for this one.
+    let taken = || Err(Refusal::NameTaken);
+    check("m", ModelState::Ready, Some("another"), taken());
+    check("M", ModelState::Ready, Some("another"), taken());
+    check("m.gguf", ModelState::Ready, Some("another"), taken());
+    check("M", loading(), None, taken());
+    check("M", ModelState::Ready, Some("f"), Err(Refusal::OtherName));
+    check("n", ModelState::Ready, Some("f"), Err(Refusal::OtherName));
+    check("n", loading(), None, Ok(Begin::Load));
+    check("n", ModelState::Ready, Some("another"), Ok(Begin::Load));
+}
+
+#[test]
+fn the_name_as_it_is_written_counts_first() {
+    let named = |name| known(name, ModelState::Ready, Some("f"));
+    for names in [["M", "m"], ["m", "M"]] {
+        let decided = decided(|scene| scene.known = names.map(named).to_vec());
+        assert_eq!(decided, Ok(Begin::Wait), "{names:?}");
+    }
+}
+
+#[test]
+fn a_node_refuses_what_it_can_or_may_not_serve() {
+    let check = |change: fn(&mut Scene), refusal: Refusal| {
+        assert_eq!(decided(change), Err(refusal));
+    };
+    check(|scene| scene.is_client = true, Refusal::Client);
+    check(|scene| scene.is_closing = true, Refusal::Closing);
+    check(|scene| scene.is_willing = false, Refusal::Unwilling);
+    check(|scene| scene.is_from_server = false, Refusal::NoServer);
+    check(|scene| scene.is_claimed = false, Refusal::Unclaimed);
+    check(|scene| scene.is_name_taken = true, Refusal::NameTaken);
+    check(|scene| scene.was_dropped = true, Refusal::Dropped);
+    check(|scene| scene.has_failed = true, Refusal::Failed);
+    check(|scene| scene.context_max = None, Refusal::NoFile);
+    check(|scene| scene.context_max = Some(4_095), Refusal::Context);
+    check(|scene| scene.is_loading = true, Refusal::Busy);
+    check(|scene| scene.kept = KEPT_MAX, Refusal::Enough);
+    check(
+        |scene| {
+            scene.known = vec![known("m", ModelState::Ready, Some("f"))];
+            scene.known[0].is_split = true;
+        },
+        Refusal::Split,
+    );
+    check(
+        |scene| {
+            scene.known = vec![known("m", ModelState::Ready, Some("f"))];
+            scene.known[0].content = Some(("f".into(), 4_095));
+        },
+        Refusal::Context,
+    );
+    for name in ["auto", "Auto"] {
+        let wanted = TakeUp {
+            model: name.into(),
+            ..wanted()
+        };
+        assert_eq!(decide(&wanted, &scene()), Err(Refusal::BadName));
+    }
+}
+
+#[test]
+fn who_waits_for_what_is_there_takes_no_memory() {
+    let decided = decided(|scene| {
+        scene.known = vec![known("m", ModelState::Ready, Some("f"))];
+        scene.is_willing = false;
+        scene.is_loading = true;
+        scene.kept = KEPT_MAX;
+        scene.context_max = None;
+    });
+    assert_eq!(decided, Ok(Begin::Wait));
+}
+
+fn model(name: &str, fingerprint: &str) -> Model {
+    Model {
+        name: name.into(),
+        fingerprint: fingerprint.into(),
+        ..Model::default()
+    }
+}
+
+#[test]
+fn whoever_asks_must_tell_the_mesh_of_the_model() {
+    let host = |name: &str, fingerprint: &str| NodeInfo {
+        splits: vec![SplitModel {
+            model: model(name, fingerprint),
+            ..SplitModel::default()
+        }],
+        ..NodeInfo::default()
+    };
+    assert!(claims(&host("m", "f"), &wanted()));
+    assert!(!claims(&host("n", "f"), &wanted()));
+    assert!(!claims(&host("m", "g"), &wanted()));
+    assert!(!claims(&NodeInfo::default(), &wanted()));
+}
+
+#[test]
+fn a_name_that_a_member_answers_to_is_no_other_models() {
+    let check = |name: &str, fingerprint: &str, expected: bool| {
+        let info = NodeInfo {
+            serving: vec![ServedModel {
+                model: model(name, fingerprint),
+                ..ServedModel::default()
+            }],
+            ..NodeInfo::default()
+        };
+        let is_taken = is_claimed_otherwise(&info, &wanted());
+        assert_eq!(is_taken, expected, "{name} {fingerprint}");
+    };
+    check("m", "f", false);
+    check("n", "g", false);
+    check("m", "g", true);
+    check("M", "g", true);
+    check("m.gguf", "g", true);
+}
+
+#[test]
+fn one_model_is_loaded_at_a_time_and_each_member_has_some() {
+    let node = |number| NodeId::from_bytes([number; 32]);
+    let mut taken = Taken::default();
+    let (one, other) = (node(1), node(2));
+    let permit = taken.begin(one, "m", "f").unwrap();
+    assert!(taken.is_loading());
+    assert!(taken.begin(other, "n", "g").is_none());
+    // It is not in the table yet.
+    taken.forget(&[], 0);
+    assert_eq!((taken.kept_for(one), taken.kept_for(other)), (1, 0));
+    assert_eq!(taken.fingerprint("m").as_deref(), Some("f"));
+    drop(permit);
+    assert!(!taken.is_loading());
+    taken.forget(&[known("m", loading(), None)], 0);
+    assert_eq!(taken.kept_for(one), 1);
+    drop(taken.begin(one, "n", "g").unwrap());
+    assert_eq!(taken.kept_for(one), 2);
+    let ready = |name, fingerprint| known(name, ModelState::Ready, Some(fingerprint));
+    taken.forget(&[ready("m", "f"), ready("n", "g")], 0);
+    assert_eq!(taken.kept_for(one), 2);
+    // One was dropped, and its owner serves another by the name of the other.
+    taken.forget(&[ready("n", "another")], 0);
+    assert_eq!(taken.kept_for(one), 0);
+}
+
+#[test]
+fn what_could_not_be_loaded_is_tried_again_later() {
+    let mut taken = Taken::default();
+    taken.fail("f".into(), 1_000);
+    assert!(taken.has_failed("f", 1_000) && !taken.has_failed("g", 1_000));
+    assert!(taken.has_failed("f", 999 + RETRY_MS));
+    assert!(!taken.has_failed("f", 1_000 + RETRY_MS));
+    taken.forget(&[], 1_000 + RETRY_MS);
+    assert!(taken.failed_ms.is_empty(), "it is forgotten");
+}

@@ -1,0 +1,172 @@
+//! How fast machines are with a model before they have run it: a short run on a layer of it, here and on members that
+//! could take part.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Weak};
+use std::time::Duration;
+
+use futures::future::join_all;
+use gguf::Fingerprint;
+use mesh::NodeId;
+use mesh::proto::View;
+use split::plan::Speed;
+use split::station::Station;
+use split::wire::Pace;
+use tokio::time::{Instant, timeout_at};
+use tokio_util::task::AbortOnDropHandle;
+
+use super::super::pool::threads;
+use super::super::probe::probe;
+use super::super::trial_folder;
+use super::making::Subject;
+use super::with_all;
+use crate::membership::Membership;
+use crate::node::Shared;
+
+/// How long a plan waits for all trials together.
+const WAIT_MAX: Duration = Duration::from_secs(12);
+
+/// Machines that are asked for such a trial. A ring has fewer.
+const ASKED_MAX: usize = 16;
+
+/// Those of them that fetch a layer for it. Each may take 256 MiB, of which most come from here.
+const FETCHERS_MAX: usize = 8;
+
+/// Trials of members that are under way. Those that nobody waits for any more go on: what they say is noted when it
+/// comes, and leads to a move where it makes another plan better.
+#[derive(Debug, Default)]
+pub(super) struct Trials(BTreeMap<NodeId, AbortOnDropHandle<()>>);
+
+/// What a trial needs to be asked for, and noted.
+struct Asking<'a> {
+    shared: &'a Weak<Shared>,
+    membership: &'a Arc<Membership>,
+    station: Station,
+    model: Fingerprint,
+    /// Until then the plan waits.
+    deadline: Instant,
+}
+
+impl Trials {
+    /// Measures this machine and members that could take part, as far as nobody has. Waits for them, for so long at most.
+    pub(super) async fn run(
+        &mut self,
+        shared: &Weak<Shared>,
+        subject: &Subject,
+        membership: &Arc<Membership>,
+    ) {
+        let deadline = Instant::now() + WAIT_MAX;
+        let (Some(present), Some(station)) = (shared.upgrade(), membership.station()) else {
+            return;
+        };
+        self.0.retain(|_, trial| !trial.is_finished());
+        let unmeasured = with_all(&present, subject, membership, |scene| scene.unmeasured());
+        let (view, name) = (membership.view(), subject.fingerprint.to_string());
+        let (having, mut lacking): (Vec<_>, Vec<_>) = unmeasured
+            .into_iter()
+            .take(ASKED_MAX)
+            .filter(|node| !self.0.contains_key(node))
+            .partition(|node| has_file(&view, *node, &name));
+        lacking.truncate(FETCHERS_MAX);
+        let asking = Asking {
+            shared,
+            membership,
+            station,
+            model: subject.fingerprint,
+            deadline,
+        };
+        let here = measure_here(&present, subject, membership.mesh().node_id());
+        tokio::join!(self.ask(&having, &asking), here);
+        drop(present);
+        // They fetch from those that were being measured until now, which takes these some work.
+        self.ask(&lacking, &asking).await;
+    }
+
+    /// Asks machines, all at once.
+    async fn ask(&mut self, nodes: &[NodeId], asking: &Asking<'_>) {
+        for node in nodes {
+            let trial = trial(
+                asking.shared.clone(),
+                Arc::downgrade(asking.membership),
+                asking.station.clone(),
+                *node,
+                asking.model,
+            );
+            let task = AbortOnDropHandle::new(tokio::spawn(trial));
+            self.0.insert(*node, task);
+        }
+        let asked = self.0.iter_mut().filter(|(node, _)| nodes.contains(node));
+        let answers = join_all(asked.map(|(_, task)| task));
+        // Who takes longer is guessed for now.
+        let _ = timeout_at(asking.deadline, answers).await;
+    }
+}
+
+/// Asks one machine and notes what it says, unless the ring has told more meanwhile.
+async fn trial(
+    shared: Weak<Shared>,
+    membership: Weak<Membership>,
+    station: Station,
+    node: NodeId,
+    model: Fingerprint,
+) {
+    let pace = station.pace_of(node, model).await;
+    let Some((pace, speed)) = pace.and_then(|pace| Some((pace, speed_of(pace)?))) else {
+        return;
+    };
+    let (Some(shared), Some(membership)) = (shared.upgrade(), membership.upgrade()) else {
+        return;
+    };
+    let view = membership.view();
+    let member = view.member(node);
+    let threads = threads(member.and_then(|member| member.announcement().info.compute));
+    let name = model.to_string();
+    if shared.speeds.of_model(&name, node, threads).is_some() {
+        return;
+    }
+    tracing::info!(
+        node = node.short(),
+        ?pace,
+        "a machine was measured with a layer"
+    );
+    shared.speeds.note_model(&name, node, threads, speed);
+    // What can't be written is measured again.
+    let _ = tokio::task::spawn_blocking(move || shared.speeds.save()).await;
+}
+
+/// Whether a member says that it has the model's file.
+fn has_file(view: &View, node: NodeId, fingerprint: &str) -> bool {
+    let member = view.member(node);
+    member.is_some_and(|member| {
+        let local = &member.announcement().info.local;
+        local.iter().any(|local| local.fingerprint == fingerprint)
+    })
+}
+
+/// The same for this machine.
+async fn measure_here(shared: &Arc<Shared>, subject: &Subject, me: NodeId) {
+    let fingerprint = subject.fingerprint.to_string();
+    let threads = threads(shared.compute.get().copied());
+    if shared.speeds.of_model(&fingerprint, me, threads).is_some() {
+        return;
+    }
+    let (shared, path) = (Arc::clone(shared), subject.path.clone());
+    let measure = move || {
+        let folder = trial_folder(&shared.settings);
+        let bytes = shared.models.free_bytes(shared.settings.memory_bytes_max);
+        match probe(&path, &shared.settings, &folder, bytes) {
+            Ok(speed) => shared.speeds.note_model(&fingerprint, me, threads, speed),
+            Err(reason) => tracing::debug!(reason, "this machine can't be measured"),
+        }
+    };
+    // A trial that fails leaves a guess.
+    let _ = tokio::task::spawn_blocking(measure).await;
+}
+
+/// What a machine says of itself, if it can be.
+fn speed_of(pace: Pace) -> Option<Speed> {
+    #[expect(clippy::cast_precision_loss, reason = "three digits are plenty")]
+    let of = |bytes_per_s: u64| 1.0 / bytes_per_s as f64;
+    let speed = Speed::from_times(1, of(pace.decode_bytes_per_s), of(pace.prefill_bytes_per_s));
+    speed.ok()
+}
