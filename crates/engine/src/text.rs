@@ -89,7 +89,14 @@ impl ChatFormat {
             .iter()
             .filter_map(|marker| vocabulary.special_token(marker));
         let shown = Arc::new(shown.collect::<HashSet<_>>());
-        let literals = Arc::new(Literals::new(vocabulary.special_texts(), markers));
+        let listed = [markers.as_slice(), &dialect::RESULT_TAGS].concat();
+        let mut kept = dialect.text_markers();
+        // What ends an answer would end the turn.
+        kept.retain(|marker| {
+            let token = vocabulary.special_token(marker);
+            token.is_none_or(|token| !vocabulary.is_end(token))
+        });
+        let literals = Arc::new(Literals::new(vocabulary.special_texts(&listed), kept));
         Ok(Self {
             template,
             dialect,

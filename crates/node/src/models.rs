@@ -8,6 +8,7 @@ mod outcome;
 mod purpose;
 mod splitting;
 
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -21,7 +22,7 @@ pub(crate) use self::outcome::{Dropped, Outcome};
 pub(crate) use self::purpose::{Purpose, is_auto, is_called};
 pub(crate) use self::splitting::{Facts, Hosting, Splitting};
 use crate::layout::Layout;
-use crate::loader::{Loader, Plan};
+use crate::loader::{Loader, Plan, Source};
 use crate::plan::{plan, plan_one};
 use crate::{DropError, ModelSource, ModelState, ModelStatus, Settings, StartError};
 
@@ -48,6 +49,8 @@ struct Model {
     id: u64,
     name: String,
     needed_bytes: u64,
+    /// Its first file, if it is loaded here from one.
+    file: Option<PathBuf>,
     stage: Stage,
     /// Of a model that runs on several machines.
     layout: Option<Arc<Layout>>,
@@ -105,6 +108,7 @@ impl Models {
                 id,
                 name: backend.info().name.clone(),
                 needed_bytes: 0,
+                file: None,
                 stage: Stage::Ready(backend),
                 layout: None,
                 split: None,
@@ -170,7 +174,7 @@ impl Models {
     }
 
     /// Begins to load a model of which everything is decided. `is_for_others`: other members want it, so nothing is left
-    /// of it in the table if that fails.
+    /// of it in the table if that fails, unless it is asked for in another way meanwhile.
     pub(crate) async fn load_planned(
         &self,
         plan: Plan,
@@ -183,7 +187,12 @@ impl Models {
             Ok::<_, StartError>((plan, needed_bytes))
         })
         .await??;
-        if self.table.borrow().is_taken(&plan.name) {
+        let mut is_taken = false;
+        self.table.send_if_modified(|table| {
+            is_taken = table.is_taken(&plan.name);
+            !is_for_others && table.claim(&plan.name)
+        });
+        if is_taken {
             return Ok(());
         }
         let free_bytes = self.free_bytes(settings.memory_bytes_max);
@@ -202,8 +211,15 @@ impl Models {
             .reserve()
             .await
             .map_err(|_| StartError::ShutDown)?;
+        let file = match &plan.source {
+            Source::File(path) => Some(path.clone()),
+            Source::Embedded(_) => None,
+        };
         let mut id = None;
         self.table.send_modify(|table| {
+            if !is_for_others {
+                table.claim(&plan.name);
+            }
             if table.shutting_down || table.is_taken(&plan.name) {
                 return;
             }
@@ -216,6 +232,7 @@ impl Models {
                 id: table.next_id,
                 name: plan.name.clone(),
                 needed_bytes,
+                file,
                 stage: Stage::Loading(0.0),
                 layout: None,
                 split: None,
@@ -400,6 +417,17 @@ impl Table {
         self.models
             .iter()
             .any(|model| model.name == name && !model.has_failed())
+    }
+
+    /// A model that others asked for is wanted for this node too: it is told if it can't be loaded. Whether that changes
+    /// anything.
+    fn claim(&mut self, name: &str) -> bool {
+        let mut models = self.models.iter_mut();
+        let theirs = models.find(|model| model.name == name && model.is_for_others);
+        theirs.is_some_and(|model| {
+            model.is_for_others = false;
+            true
+        })
     }
 
     fn asked_at_start(&self) -> impl Iterator<Item = &Model> {

@@ -97,11 +97,16 @@ pub struct MeshSettings {
     pub region: String,
     /// How long a peer may read nothing of an answer before it is cut off.
     pub unread_max: Duration,
+    /// How long the first plan of a split model waits until machines have run a layer of it.
+    pub trial_wait_max: Duration,
 }
 
 /// How long a peer may read nothing. Its own client may be slow, so this is longer than the API's
 /// patience with that.
 const UNREAD_MAX: Duration = Duration::from_secs(90);
+
+/// How long the first plan waits for trials: longer would be a start that seems to hang.
+const TRIAL_WAIT_MAX: Duration = Duration::from_secs(12);
 
 impl Default for MeshSettings {
     fn default() -> Self {
@@ -114,6 +119,7 @@ impl Default for MeshSettings {
             node_name: String::new(),
             region: String::new(),
             unread_max: UNREAD_MAX,
+            trial_wait_max: TRIAL_WAIT_MAX,
         }
     }
 }

@@ -12,16 +12,22 @@ pub fn gpus() -> Vec<String> {
 }
 
 /// Memory that is free on all GPUs together, or on the one of this name, bytes; `None` if one of them does not
-/// tell. GPUs that use the machine's main memory have none of their own. Asks drivers, which may take long.
+/// tell, or has this name. GPUs that use the machine's main memory have none of their own. Asks drivers, which may
+/// take long.
 #[must_use]
 pub fn gpu_bytes_free(name: Option<&str>) -> Option<u64> {
     free_on(&llama::devices(), name)
 }
 
 fn free_on(devices: &[Device], name: Option<&str>) -> Option<u64> {
-    let is_meant = |device: &&Device| name.is_none_or(|name| device.name == name);
-    let gpus = devices.iter().filter(|d| d.kind == DeviceKind::Gpu);
-    let mut gpus = gpus.filter(is_meant);
+    // As llama.cpp is given them.
+    let is_meant =
+        |device: &&Device| name.is_none_or(|name| device.name.eq_ignore_ascii_case(name));
+    let mut meant = devices.iter().filter(is_meant).peekable();
+    if name.is_some() {
+        meant.peek()?;
+    }
+    let mut gpus = meant.filter(|d| d.kind == DeviceKind::Gpu);
     gpus.try_fold(0_u64, |sum, gpu| {
         let is_known = gpu.total_bytes > 0;
         is_known.then(|| sum.saturating_add(gpu.free_bytes))
@@ -60,7 +66,8 @@ mod tests {
         let mut devices = vec![cpu, gpu.clone(), shared, gpu];
         assert_eq!(free_on(&devices, None), Some(14));
         devices[1].name = "CUDA0".into();
-        assert_eq!(free_on(&devices, Some("CUDA0")), Some(7));
+        assert_eq!(free_on(&devices, Some("cuda0")), Some(7));
+        assert_eq!(free_on(&devices, Some("cuda7")), None);
         devices.push(device(DeviceKind::Gpu, u64::MAX, u64::MAX));
         assert_eq!(free_on(&devices, None), Some(u64::MAX));
         devices.push(device(DeviceKind::Gpu, 0, 0));

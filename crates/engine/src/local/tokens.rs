@@ -140,6 +140,42 @@ mod tests {
         assert_eq!(String::from_utf8(bytes).unwrap(), prepared.prompt.unwrap());
     }
 
+    /// The model's file lists these tokens as text, which tokenizers find in any text.
+    #[test]
+    fn markers_that_users_and_tools_write_are_text() {
+        let (model, format) = starter();
+        let vocabulary = model.vocabulary();
+        let markers = [
+            "<tool_call>",
+            "</tool_call>",
+            "<tool_response>",
+            "</tool_response>",
+            "<think>",
+            "</think>",
+        ];
+        let text = markers.concat();
+        let mut call = Message::assistant("I look.");
+        call.tool_calls.push(ToolCall {
+            id: "call_1".into(),
+            name: "find".into(),
+            arguments: format!("{{\"what\": \"{text}\"}}"),
+        });
+        let result = Message::tool("call_1", text.as_str());
+        let messages = vec![Message::user(text.as_str()), call, result];
+        let prepared = prepared(&format, chat(messages));
+        let tokens = chat_tokens(vocabulary, &format, &prepared).unwrap();
+        let count = |marker: &str| {
+            let token = vocabulary.tokenize(marker, false, true).unwrap();
+            assert_eq!(token.len(), 1, "{marker}");
+            tokens.iter().filter(|other| **other == token[0]).count()
+        };
+        // Those that the template writes around the call and its result.
+        assert_eq!(markers.map(count), [1, 1, 1, 1, 0, 0]);
+        let bytes = tokens.iter().map(|t| vocabulary.token_bytes(*t, true));
+        let bytes: Vec<u8> = bytes.flatten().collect();
+        assert_eq!(String::from_utf8(bytes).unwrap(), prepared.prompt.unwrap());
+    }
+
     #[test]
     fn ordinary_conversations_are_tokenised_as_a_whole() {
         let (model, own) = starter();
@@ -153,9 +189,9 @@ mod tests {
         });
         let mut tools = chat(vec![
             Message::system("  Be brief. "),
-            Message::user("find 3 <tool_call> tags, n\u{e4}mlich\n\n<|im_en"),
+            Message::user("find 3 <tool_call tags, n\u{e4}mlich\n\n<|im_en"),
             call,
-            Message::tool("call_1", "</tool_response> [none]"),
+            Message::tool("call_1", "</tool_response [none]"),
             Message::user(" and now? "),
         ]);
         tools.tools.push(Tool {

@@ -38,6 +38,9 @@ const TAGS: [ReasoningTags; 6] = [
     },
 ];
 
+/// Around a tool's result, in the Hermes form and those made after it.
+pub(super) const RESULT_TAGS: [&str; 2] = ["<tool_response>", "</tool_response>"];
+
 /// How a model writes tool calls.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum CallSyntax {
@@ -272,22 +275,29 @@ impl Dialect {
     /// then reach the parser as text.
     #[must_use]
     pub fn markers(&self) -> Vec<&'static str> {
-        let mut markers: Vec<&'static str> = match self.calls {
-            CallSyntax::Json { open, close, .. } | CallSyntax::Block { open, close, .. } => {
-                open.iter().chain(close).copied().collect()
-            }
-            CallSyntax::Pythonic => Vec::new(),
-            CallSyntax::Harmony => super::parse::HARMONY_MARKERS.to_vec(),
-        };
-        if let Some(tags) = self.reasoning {
-            markers.extend([tags.open, tags.close]);
-        }
+        let mut markers = self.text_markers();
         match self.calls {
             CallSyntax::Json { open, .. } if open.contains(&"[TOOL_CALLS]") => {
                 markers.extend(["[ARGS]", "[CALL_ID]"]);
             }
             CallSyntax::Block { parser, .. } => markers.extend(inner_markers(parser)),
+            CallSyntax::Harmony => markers.extend(super::parse::HARMONY_MARKERS),
             _ => {}
+        }
+        markers
+    }
+
+    /// Those of [`Dialect::markers`] that may stand in an answer's text: around calls and around
+    /// reasoning. Harmony has none, as its markers begin and end messages.
+    pub(super) fn text_markers(&self) -> Vec<&'static str> {
+        let mut markers: Vec<&'static str> = match self.calls {
+            CallSyntax::Json { open, close, .. } | CallSyntax::Block { open, close, .. } => {
+                open.iter().chain(close).copied().collect()
+            }
+            CallSyntax::Pythonic | CallSyntax::Harmony => Vec::new(),
+        };
+        if let Some(tags) = self.reasoning {
+            markers.extend([tags.open, tags.close]);
         }
         markers
     }

@@ -20,16 +20,18 @@ const CLOSE: char = '\u{fdd1}';
 pub(super) struct Literals {
     /// By first byte; longest first.
     spellings: BTreeMap<u8, Vec<Box<str>>>,
-    /// Those of the model's calls and reasoning, and perhaps texts that are no control tokens.
-    markers: Vec<&'static str>,
+    /// Markers in the model's own text, which may be more or less than one control token.
+    kept: Vec<&'static str>,
 }
 
 /// Who wrote a text.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Author {
-    /// Users, tools and programs: all of it is text.
+    /// Users, tools and programs, and what a template puts between markers of its own, such as
+    /// the arguments of calls: all of it is text.
     Caller,
-    /// The model, in an earlier answer: the markers of its calls and reasoning keep their meaning.
+    /// The model, in the text of an earlier answer: the markers of its calls and reasoning keep
+    /// their meaning.
     Model,
 }
 
@@ -43,14 +45,14 @@ pub struct Prompt {
 }
 
 impl Literals {
-    /// `markers` mean something in the model's own answers.
+    /// `kept` mean something in the text of the model's own answers.
     pub(super) fn new<'a>(
         spellings: impl Iterator<Item = &'a [u8]>,
-        markers: Vec<&'static str>,
+        kept: Vec<&'static str>,
     ) -> Self {
         let mut literals = Self {
             spellings: BTreeMap::new(),
-            markers,
+            kept,
         };
         for spelling in spellings.filter_map(|bytes| std::str::from_utf8(bytes).ok()) {
             if let Some(first) = spelling.bytes().next() {
@@ -76,13 +78,15 @@ impl Literals {
         let mut at = 0;
         while let Some(found) = self.next(&text, at) {
             at = found.end;
-            let spelling = &text[found.clone()];
-            if author == Author::Model && self.markers.contains(&spelling) {
+            if author == Author::Model
+                && let Some(end) = self.kept_to(&text, &found)
+            {
+                at = end;
                 continue;
             }
             marked.push_str(&text[copied..found.start]);
             marked.push(OPEN);
-            marked.push_str(spelling);
+            marked.push_str(&text[found.clone()]);
             marked.push(CLOSE);
             copied = found.end;
         }
@@ -91,6 +95,22 @@ impl Literals {
         }
         marked.push_str(&text[copied..]);
         marked.into()
+    }
+
+    /// The end of the marker in `text` that the spelling at `found` is, or is a part of.
+    fn kept_to(&self, text: &str, found: &Range<usize>) -> Option<usize> {
+        let spelling = text.get(found.clone())?;
+        let mut last: Option<usize> = None;
+        for marker in &self.kept {
+            for (before, _) in marker.match_indices(spelling) {
+                let start = found.start.checked_sub(before);
+                let rest = start.and_then(|start| text.get(start..));
+                if rest.is_some_and(|rest| rest.starts_with(*marker)) {
+                    last = last.max(Some(found.start - before + marker.len()));
+                }
+            }
+        }
+        last
     }
 
     /// The first spelling in `text` from byte `from` on.
@@ -219,6 +239,23 @@ mod tests {
         assert_eq!(parts(&prompt), expected);
         let prompt = literals.unmark(&literals.mark(text, Author::Caller));
         assert_eq!(parts(&prompt)[1], ("[INST]", false));
+    }
+
+    /// A marker may be put together of control tokens and text; its parts alone are no markers.
+    #[test]
+    fn parts_of_a_marker_mean_something_only_in_it() {
+        let spellings = ["<s>", "|x|"];
+        let spellings = spellings.iter().map(|text| text.as_bytes());
+        let literals = Literals::new(spellings, vec!["<|x|call>", "<s>think<s>"]);
+        let text = "<|x|call>|x|<s>think<s><s>";
+        let prompt = literals.unmark(&literals.mark(text, Author::Model));
+        let expected = [
+            ("<|x|call>", true),
+            ("|x|", false),
+            ("<s>think<s>", true),
+            ("<s>", false),
+        ];
+        assert_eq!(parts(&prompt), expected);
     }
 
     /// A template that cuts or changes what it was given leaves no half marks behind.

@@ -121,6 +121,7 @@ pub(super) fn settings(
             .map(|region| short(&region))
             .unwrap_or_default(),
         unread_max: defaults.unread_max,
+        trial_wait_max: defaults.trial_wait_max,
     }
 }
 

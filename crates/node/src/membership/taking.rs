@@ -6,6 +6,7 @@
 
 mod rules;
 
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -16,7 +17,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::timeout;
 
 pub(super) use self::rules::Taken;
-use self::rules::{Begin, Known, Refusal, Scene, claims, decide, is_claimed_otherwise};
+use self::rules::{Begin, Known, Refusal, Scene, claims, decide, is_claimed_otherwise, slots};
 use super::inheritance::plan_as;
 use super::{Done, Keeper};
 use crate::library::Volume;
@@ -85,18 +86,38 @@ impl From<&StartError> for Refusal {
     }
 }
 
-fn known(table: &Table) -> Vec<Known> {
+fn known(table: &Table, library: &[Volume]) -> Vec<Known> {
+    let on_disk = |path: &Path| {
+        let volume = library.iter().find(|volume| volume.path == path);
+        volume.map(|volume| volume.fingerprint.clone())
+    };
     let models = table.status().into_iter();
     models
-        .map(|model| Known {
-            is_split: table.is_over_several(&model.name),
-            content: model
-                .info
-                .map(|info| (info.fingerprint.clone(), info.context_tokens)),
-            name: model.name,
-            state: model.state,
+        .map(|model| {
+            let info = model.info.as_ref();
+            let of_answering = info.map(|info| info.fingerprint.clone());
+            let of_loading = || table.loading_file(&model.name).and_then(on_disk);
+            Known {
+                is_split: table.is_over_several(&model.name),
+                fingerprint: of_answering.or_else(of_loading),
+                context_tokens: info.map(|info| info.context_tokens),
+                name: model.name,
+                state: model.state,
+            }
         })
         .collect()
+}
+
+/// What comes of a load. `None`: whoever asked is gone, and only waited for what others have begun.
+async fn while_asked<T, A>(
+    load: impl Future<Output = T>,
+    is_own: bool,
+    answer: &mut oneshot::Sender<A>,
+) -> Option<T> {
+    tokio::select! {
+        loaded = load => Some(loaded),
+        () = answer.closed(), if !is_own => None,
+    }
 }
 
 impl Keeper {
@@ -109,19 +130,24 @@ impl Keeper {
         let Ask {
             peer,
             wanted,
-            answer,
+            mut answer,
         } = ask;
+        if answer.is_closed() {
+            // Nobody waits any more.
+            return;
+        }
         let now_ms = shared.ingress.now_ms();
         let mut volumes = self.library.iter();
         let volume = volumes.find(|volume| volume.fingerprint == wanted.fingerprint);
-        let known = known(&shared.models.table());
+        let known = known(&shared.models.table(), &self.library);
         self.taken.forget(&known, now_ms);
         let scene = self.scene_of(&shared, peer, &wanted, volume, known);
         let plan = match decide(&wanted, &scene) {
             Ok(Begin::Load) => volume.map(|volume| {
-                let (context_tokens, slots) = (wanted.context_tokens, wanted.slots);
                 let settings = &shared.settings;
-                plan_as(&wanted.model, volume, context_tokens, slots, settings)
+                let tokens = wanted.context_tokens;
+                let slots = slots(wanted.slots, settings.slots);
+                plan_as(&wanted.model, volume, tokens, slots, settings)
             }),
             Ok(Begin::Wait) => None,
             Err(refusal) => {
@@ -147,7 +173,10 @@ impl Keeper {
         self.tasks.spawn(async move {
             let _permit = permit;
             let is_own = plan.is_some();
-            let brought = bring_up(shared, &model, plan).await;
+            let bringing = bring_up(shared, &model, plan);
+            let Some(brought) = while_asked(bringing, is_own, &mut answer).await else {
+                return Done::Call;
+            };
             if let Err(refusal) = &brought {
                 tracing::warn!(model, %refusal, "a model could not be taken up");
             }
@@ -193,6 +222,7 @@ impl Keeper {
             is_loading: self.taken.is_loading(),
             kept: self.taken.kept_for(peer),
             context_max: volume.map(|volume| volume.context_tokens.max(own_tokens)),
+            context_trained: volume.map_or(0, |volume| volume.context_tokens),
             known,
         }
     }
@@ -275,7 +305,12 @@ async fn until_it_answers(
 
 #[cfg(test)]
 mod tests {
+    use engine::Backend;
+
     use super::*;
+    use crate::loader::{Loader, Progress, Source};
+    use crate::models::Models;
+    use crate::{Settings, store};
 
     #[test]
     fn peers_are_told_nothing_of_this_machine() {
@@ -304,5 +339,71 @@ mod tests {
             let told = Error::from(refusal).to_string();
             assert!(!told.contains("secret") && !told.contains("ada"), "{told}");
         }
+    }
+
+    #[tokio::test]
+    async fn who_has_hung_up_is_not_waited_with() {
+        let (mut answer, answered) = oneshot::channel::<()>();
+        drop(answered);
+        let never = std::future::pending::<()>();
+        assert_eq!(while_asked(never, false, &mut answer).await, None);
+        // What was begun for whoever has gone is brought to its end.
+        let later = async {
+            tokio::task::yield_now().await;
+            7
+        };
+        assert_eq!(while_asked(later, true, &mut answer).await, Some(7));
+    }
+
+    #[tokio::test]
+    async fn who_waits_is_told_what_comes_of_a_load() {
+        let (mut answer, _answered) = oneshot::channel::<()>();
+        let later = async {
+            tokio::task::yield_now().await;
+            7
+        };
+        assert_eq!(while_asked(later, false, &mut answer).await, Some(7));
+    }
+
+    /// Finds room for everything, and loads until the other end is dropped.
+    struct Slow(std::sync::Mutex<std::sync::mpsc::Receiver<()>>);
+
+    impl Loader for Slow {
+        fn memory_needed(&self, _: &Plan) -> Result<u64, Error> {
+            Ok(1)
+        }
+
+        fn load(&self, _: Plan, _: Progress) -> Result<Arc<dyn Backend>, Error> {
+            let _ = self.0.lock().unwrap().recv();
+            Err(Error::Load("nothing is loaded here".into()))
+        }
+    }
+
+    #[tokio::test]
+    async fn what_is_loaded_from_a_models_folder_is_known_by_its_file() {
+        let (go_on, may) = std::sync::mpsc::channel();
+        let models = Models::empty(Some(Arc::new(Slow(std::sync::Mutex::new(may)))));
+        let settings = Settings::default();
+        for (name, file) in [("m", "folder/other.gguf"), ("n", "elsewhere/n.gguf")] {
+            let plan = store::plan(name.into(), Source::File(file.into()), &settings);
+            let began = models.load_planned(plan, &settings, false).await;
+            assert_eq!(began, Ok(()));
+        }
+        let volume = Volume {
+            name: "other".into(),
+            path: "folder/other.gguf".into(),
+            fingerprint: "f".into(),
+            size_bytes: 1,
+            context_tokens: 4_096,
+            needed_bytes: 1,
+            can_split: false,
+        };
+        let known = known(&models.table(), &[volume]);
+        let known: Vec<_> = known
+            .iter()
+            .map(|known| (known.name.as_str(), known.fingerprint.as_deref()))
+            .collect();
+        assert_eq!(known, [("m", Some("f")), ("n", None)]);
+        drop(go_on);
     }
 }

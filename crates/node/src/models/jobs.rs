@@ -109,6 +109,9 @@ fn publish_progress(table: watch::Sender<Table>, id: u64) -> Box<dyn FnMut(f32) 
 
 #[cfg(test)]
 mod tests {
+    use std::path::{Path, PathBuf};
+    use std::sync::{Mutex, mpsc as blocking_mpsc};
+
     use engine::Error;
 
     use super::super::{Models, Outcome};
@@ -152,5 +155,48 @@ mod tests {
         };
         assert_eq!(own.name, "own");
         assert!(matches!(own.state, ModelState::Failed { .. }));
+    }
+
+    /// Loads nothing either, and says so once the other end is dropped.
+    struct Slow(Mutex<blocking_mpsc::Receiver<()>>);
+
+    impl Loader for Slow {
+        fn memory_needed(&self, _: &Plan) -> Result<u64, Error> {
+            Ok(1)
+        }
+
+        fn load(&self, _: Plan, _: Progress) -> Result<Arc<dyn Backend>, Error> {
+            let _ = self.0.lock().unwrap().recv();
+            Err(Error::Load("the file is torn".into()))
+        }
+    }
+
+    #[tokio::test]
+    async fn what_the_owner_wants_as_well_fails_with_its_reason() {
+        let (go_on, may) = blocking_mpsc::channel();
+        let models = Models::empty(Some(Arc::new(Slow(Mutex::new(may)))));
+        let settings = Settings::default();
+        let path = PathBuf::from("six.gguf");
+        let mut table = models.watch();
+        // Others ask again after the owner has.
+        for is_for_others in [true, false, true] {
+            let plan = store::plan("six".into(), Source::File(path.clone()), &settings);
+            let began = models.load_planned(plan, &settings, is_for_others).await;
+            assert_eq!(began, Ok(()));
+            assert_eq!(models.table().models.len(), 1, "it is loaded once");
+        }
+        assert_eq!(
+            models.table().loading_file("six"),
+            Some(Path::new("six.gguf"))
+        );
+        drop(go_on);
+        let settled = table.wait_for(|table| table.outcome("six").is_some());
+        assert!(settled.await.is_ok());
+        let status = models.table().status();
+        let [six] = &status[..] else {
+            panic!("{status:?}");
+        };
+        assert!(matches!(six.state, ModelState::Failed { .. }));
+        assert_eq!(models.table().loading_file("six"), None);
     }
 }

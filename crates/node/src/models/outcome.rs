@@ -1,5 +1,6 @@
 //! What became of a model that somebody waits for, or that its owner dropped.
 
+use std::path::Path;
 use std::sync::Arc;
 
 use engine::ModelInfo;
@@ -36,6 +37,16 @@ impl Table {
             Some(Stage::Failed(_)) | None => Some(Outcome::Failed),
             Some(Stage::Waiting(..) | Stage::Dropping(_)) => Some(Outcome::Leaving),
         }
+    }
+
+    /// The first file of a model that is being loaded, if it has any.
+    pub(crate) fn loading_file(&self, name: &str) -> Option<&Path> {
+        let mut models = self.models.iter();
+        let model = models.find(|model| {
+            let is_loading = matches!(model.stage, Stage::Loading(_));
+            model.name == name && is_loading
+        });
+        model?.file.as_deref()
     }
 
     /// Models that are being loaded, and which share of them is. As long as something loads, this changes.

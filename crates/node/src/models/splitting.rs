@@ -216,6 +216,7 @@ impl Models {
                 id: table.next_id,
                 name: name.to_owned(),
                 needed_bytes: 0,
+                file: None,
                 stage: Stage::Waiting("other machines are looked for".to_owned(), None),
                 layout: None,
                 split: Some(Splitting {

@@ -45,8 +45,9 @@ pub(super) struct Trial {
 }
 
 impl Trial {
-    /// Chooses layers of a model, of which the headers are enough. The run may use `memory_bytes` at most.
-    pub(super) fn of(model: &Model, memory_bytes: u64) -> Result<Self, String> {
+    /// Chooses layers of a model, of which the headers are enough. Of more than one the weights have `bytes_max` at most.
+    /// The run may use `memory_bytes` at most.
+    pub(super) fn of(model: &Model, bytes_max: u64, memory_bytes: u64) -> Result<Self, String> {
         let text = |error: &dyn std::fmt::Display| error.to_string();
         let map = LayerMap::of(model).map_err(|error| text(&error))?;
         let shape = ModelShape::from_model(model, map.cuts().first().copied(), WindowCache::Full);
@@ -54,9 +55,14 @@ impl Trial {
         // One in the middle: the first layers of some models are of another kind.
         let points: Vec<u32> = [0].iter().chain(map.cuts()).copied().collect();
         let middle = (points.len() - 1) / 2;
-        let layers = enough(&points[middle..], map.layers(), |layers| {
-            shape.active_bytes(layers)
-        });
+        let bytes_max = bytes_max.min(memory_bytes.saturating_sub(MEMORY_BYTES));
+        // A layer of a mixture of experts has many times the bytes that a token reads of it.
+        let fits = |layers: Range<u32>| {
+            let piece = map.plan(layers, SliceRole::Stage);
+            piece.is_ok_and(|piece| piece.copied_bytes() <= bytes_max)
+        };
+        let active_bytes = |layers: Range<u32>| shape.active_bytes(layers);
+        let layers = enough(&points[middle..], map.layers(), active_bytes, fits);
         let piece = map
             .plan(layers.clone(), SliceRole::Stage)
             .map_err(|error| text(&error))?;
@@ -101,7 +107,7 @@ pub(super) fn probe(
     memory_bytes: u64,
 ) -> Result<Speed, String> {
     let model = Model::open(path).map_err(|error| error.to_string())?;
-    let trial = Trial::of(&model, memory_bytes)?;
+    let trial = Trial::of(&model, PIECE_BYTES_MAX, memory_bytes)?;
     let file = slice(
         &model,
         trial.layers.clone(),
@@ -116,16 +122,26 @@ pub(super) fn probe(
     speed
 }
 
-/// As few of the layers between `points`, from the first one on, as read enough for a token.
+/// As few of the layers between `points`, from the first one on, as read enough for a token; fewer where no more fit.
+/// What stands before the second point is taken in any case.
 fn enough(
     points: &[u32],
     layer_count: u32,
     active_bytes: impl Fn(Range<u32>) -> u64,
+    fits: impl Fn(Range<u32>) -> bool,
 ) -> Range<u32> {
     let start = points.first().copied().unwrap_or(0);
-    let mut ends = points.iter().skip(1).copied();
-    let end = ends.find(|end| active_bytes(start..*end) >= READ_BYTES_MIN);
-    start..end.unwrap_or(layer_count)
+    let mut chosen = None;
+    for end in points.iter().skip(1).copied().chain([layer_count]) {
+        if chosen.is_some() && !fits(start..end) {
+            break;
+        }
+        chosen = Some(end);
+        if active_bytes(start..end) >= READ_BYTES_MIN {
+            break;
+        }
+    }
+    start..chosen.unwrap_or(layer_count)
 }
 
 /// Seconds of a decoded token, and of a row of a prompt.
@@ -181,7 +197,7 @@ mod tests {
         let check = |points: &[u32], layer_bytes: u64, wanted: Range<u32>| {
             let bytes = |layers: Range<u32>| u64::from(layers.end - layers.start) * layer_bytes;
             assert_eq!(
-                enough(points, 24, bytes),
+                enough(points, 24, bytes, |_| true),
                 wanted,
                 "{points:?} {layer_bytes}"
             );
@@ -192,6 +208,27 @@ mod tests {
         // The last layers do where there are no more.
         check(&[12, 13], 1 << 20, 12..24);
         check(&[0], 1 << 20, 0..24);
+    }
+
+    #[test]
+    fn a_trial_has_no_more_layers_than_fit_and_one_at_least() {
+        // A mixture of experts: a token reads 8 MiB of the 100 MiB of a layer.
+        let check = |bytes_max: u64, wanted: Range<u32>| {
+            let count = |layers: Range<u32>| u64::from(layers.end - layers.start);
+            let points: Vec<u32> = (12..24).collect();
+            let layers = enough(
+                &points,
+                24,
+                |layers| count(layers) * (8 << 20),
+                |layers| count(layers) * (100 << 20) <= bytes_max,
+            );
+            assert_eq!(layers, wanted, "{bytes_max}");
+        };
+        check(4 << 30, 12..20);
+        check(256 << 20, 12..14);
+        check(200 << 20, 12..14);
+        check(199 << 20, 12..13);
+        check(0, 12..13);
     }
 
     #[test]

@@ -254,7 +254,7 @@ impl LayerSource for Slices {
             role: SliceRole::Stage,
         };
         let slice = self.obtain(host, &key, true, progress)?;
-        self.forget_trial(&key);
+        self.forget_trials(&key);
         // Whether anybody still wants it is asked again when it is loaded.
         progress(Loading::of(Phase::Opening, 0, 1));
         let options = StageOptions {

@@ -58,7 +58,7 @@ pub(crate) struct TakeUp {
     pub(crate) fingerprint: String,
     /// Tokens that its context is to hold at least; 0: as many as the other node's owner wants.
     pub(crate) context_tokens: u32,
-    /// Requests that are to run at once; 0: as many as the other node's owner wants.
+    /// Requests that are to run at once, if the other node's owner allows so many; 0: as many as that one wants.
     pub(crate) slots: u32,
 }
 

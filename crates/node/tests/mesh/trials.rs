@@ -13,6 +13,9 @@ use crate::world::{settings, until, within};
 
 const STARTER: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../assets/starter.gguf");
 
+/// How long the first plan waits for trials here. On a busy machine all of them take longer than the 12 s of every day.
+const TRIAL_WAIT_MAX: Duration = Duration::from_secs(75);
+
 /// A node with its files.
 struct Machine {
     node: Node,
@@ -29,6 +32,7 @@ impl Machine {
         settings.models_dirs = vec![disk.path().to_path_buf()];
         settings.context_tokens = Some(4_096);
         settings.threads = Some(1);
+        settings.mesh.trial_wait_max = TRIAL_WAIT_MAX;
         change(&mut settings, disk.path());
         Self {
             node: Node::start(settings).await.unwrap(),

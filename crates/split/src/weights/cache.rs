@@ -197,13 +197,27 @@ impl Cache {
             });
         }
         let partial = Partial::open(self, job)?;
-        let held = self.entries()?.iter().map(|e| e.bytes).sum::<u64>();
+        let held = self.held_bytes()?;
         let needed = bytes.saturating_sub(partial.allocated_bytes());
         let over = held.saturating_add(needed).saturating_sub(self.bytes_max);
         if self.free_up(over)? < over {
             return Err(CacheError::Full { bytes });
         }
         Ok(partial)
+    }
+
+    /// Bytes that still fit before anything is removed.
+    ///
+    /// # Errors
+    /// When the folder cannot be read.
+    pub fn room_bytes(&self) -> Result<u64, CacheError> {
+        Ok(self.bytes_max.saturating_sub(self.held_bytes()?))
+    }
+
+    fn held_bytes(&self) -> Result<u64, CacheError> {
+        let entries = self.entries()?;
+        let sum = entries.iter().map(|e| e.bytes);
+        Ok(sum.fold(0, u64::saturating_add))
     }
 
     /// Removes what was not used for longest until so many bytes are gained, and returns how many
@@ -230,11 +244,15 @@ impl Cache {
         Ok(gained)
     }
 
-    /// Removes a slice that is of no more use, complete or not, unless it is in use.
-    pub fn forget(&self, key: &SliceKey) {
+    /// Removes a slice that is of no more use, complete or not, unless it is in use. Says whether it is gone, or was not
+    /// there.
+    pub fn forget(&self, key: &SliceKey) -> bool {
+        let mut is_gone = true;
         for kind in [Kind::Slice, Kind::Partial] {
-            self.remove(key, kind);
+            let there = self.path(key, kind).try_exists();
+            is_gone &= matches!(there, Ok(false)) || self.remove(key, kind);
         }
+        is_gone
     }
 
     /// Removes a file unless it is in use.
@@ -303,6 +321,15 @@ impl Cache {
                 tracing::warn!(path = %path.display(), %error, "headers in the cache are damaged");
                 None
             }
+        }
+    }
+
+    /// Removes the headers of a model of which there is no slice, complete or not.
+    pub fn forget_headers(&self, model: Fingerprint) {
+        let is_of_model = |e: &Entry| e.key.model == model;
+        if self.entries().is_ok_and(|all| !all.iter().any(is_of_model)) {
+            // They may not be there.
+            let _ = fs::remove_file(self.headers_path(model));
         }
     }
 

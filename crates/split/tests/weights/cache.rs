@@ -93,12 +93,13 @@ async fn what_is_of_no_more_use_goes_unless_it_is_in_use() {
     }
     let in_use = cache.lookup(&key(&world, 0)).unwrap().unwrap();
     for first in [0, 1, 2] {
-        cache.forget(&key(&world, first));
+        let is_gone = cache.forget(&key(&world, first));
+        assert_eq!(is_gone, first != 0, "{first}");
     }
     let left = cache.slices(world.model.fingerprint()).unwrap();
     assert_eq!(left, [key(&world, 0)]);
     drop(in_use);
-    cache.forget(&key(&world, 0));
+    assert!(cache.forget(&key(&world, 0)));
     assert_eq!(std::fs::read_dir(cache.folder()).unwrap().count(), 0);
 }
 

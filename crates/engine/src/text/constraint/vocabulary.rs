@@ -127,12 +127,13 @@ impl Vocabulary {
         TokenId::try_from(at).ok()
     }
 
-    /// The spellings of all control tokens, and of tokens in the form of one: some models have
-    /// them for the form of their prompts, but list them as text.
-    pub(in crate::text) fn special_texts(&self) -> impl Iterator<Item = &[u8]> {
+    /// The spellings of all control tokens, and of tokens in the form of one or that are one of
+    /// `markers`: some models have them for the form of their prompts, but list them as text.
+    pub(in crate::text) fn special_texts(&self, markers: &[&str]) -> impl Iterator<Item = &[u8]> {
+        let is_marker = move |bytes: &[u8]| markers.iter().any(|marker| marker.as_bytes() == bytes);
         let tokens = self.0.bytes.iter().zip(&self.0.special);
         tokens
-            .filter(|(bytes, special)| **special || looks_special(bytes))
+            .filter(move |(bytes, special)| **special || looks_special(bytes) || is_marker(bytes))
             .map(|(bytes, _)| bytes.as_slice())
     }
 

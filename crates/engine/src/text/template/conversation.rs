@@ -63,7 +63,7 @@ impl Variables<'_> {
             .iter()
             .filter(|(name, _)| !fixed.iter().any(|(fixed, _)| fixed == name))
             .map(|(name, json)| {
-                let marked = marked_json(json, literals, Author::Caller);
+                let marked = marked_json(json, literals);
                 (name.clone(), value(&marked))
             });
         // Collected to a map first: a `Value` collects pairs to a sequence.
@@ -82,14 +82,16 @@ pub(super) fn marked_messages(messages: &[Message], literals: &Literals) -> Vec<
     let marked = |message: &Message| {
         let author = author(message.role);
         let mark = |text: &str| literals.mark(text, author).into_owned();
+        // Templates write the markers around names themselves.
+        let name = |text: &str| literals.mark(text, Author::Caller).into_owned();
         let call = |call: &ToolCall| ToolCall {
-            name: mark(&call.name),
+            name: name(&call.name),
             ..call.clone()
         };
         Message {
             role: message.role,
             content: mark(&message.content),
-            name: message.name.as_deref().map(mark),
+            name: message.name.as_deref().map(name),
             reasoning: message.reasoning.as_deref().map(mark),
             tool_calls: message.tool_calls.iter().map(call).collect(),
             tool_call_id: message.tool_call_id.clone(),
@@ -101,7 +103,7 @@ pub(super) fn marked_messages(messages: &[Message], literals: &Literals) -> Vec<
 /// `tools` with `literals` marked.
 pub(super) fn marked_tools(tools: &[Tool], literals: &Literals) -> Vec<Tool> {
     let mark = |text: &str| literals.mark(text, Author::Caller).into_owned();
-    let json = |json: &serde_json::Value| marked_json(json, literals, Author::Caller);
+    let json = |json: &serde_json::Value| marked_json(json, literals);
     let marked = |tool: &Tool| Tool {
         name: mark(&tool.name),
         description: tool.description.as_deref().map(mark),
@@ -110,18 +112,18 @@ pub(super) fn marked_tools(tools: &[Tool], literals: &Literals) -> Vec<Tool> {
     tools.iter().map(marked).collect()
 }
 
-fn marked_json(json: &serde_json::Value, literals: &Literals, author: Author) -> serde_json::Value {
+fn marked_json(json: &serde_json::Value, literals: &Literals) -> serde_json::Value {
     match json {
-        serde_json::Value::String(text) => literals.mark(text, author).into(),
+        serde_json::Value::String(text) => literals.mark(text, Author::Caller).into(),
         serde_json::Value::Array(items) => items
             .iter()
-            .map(|item| marked_json(item, literals, author))
+            .map(|item| marked_json(item, literals))
             .collect(),
         serde_json::Value::Object(entries) => entries
             .iter()
             .map(|(key, entry)| {
-                let key = literals.mark(key, author).into_owned();
-                (key, marked_json(entry, literals, author))
+                let key = literals.mark(key, Author::Caller).into_owned();
+                (key, marked_json(entry, literals))
             })
             .collect(),
         other => other.clone(),
@@ -190,7 +192,7 @@ fn message_json(
     if let Some(id) = &message.tool_call_id {
         name = name.or_else(|| names.get(id.as_str()).copied());
         let id = call_id(id, quirks);
-        let id = literals.mark(&id, author(message.role));
+        let id = literals.mark(&id, Author::Caller);
         out.insert("tool_call_id".into(), id.into());
     }
     if let Some(name) = name {
@@ -217,9 +219,9 @@ fn call_json(call: &ToolCall, quirks: Quirks, literals: &Literals) -> serde_json
         serde_json::from_str(&call.arguments).unwrap_or_else(|_| text())
     };
     // After reading: JSON may write any character as an escape.
-    let arguments = marked_json(&arguments, literals, Author::Model);
+    let arguments = marked_json(&arguments, literals);
     json!({
-        "id": literals.mark(&call_id(&call.id, quirks), Author::Model),
+        "id": literals.mark(&call_id(&call.id, quirks), Author::Caller),
         "type": "function",
         "function": {"name": call.name, "arguments": arguments},
     })
@@ -289,7 +291,7 @@ pub(super) fn without_tool_roles(messages: Vec<Message>, literals: &Literals) ->
             let name = serde_json::Value::from(call.name);
             message.content.push_str(&format!(
                 "<tool_call>\n{{\"name\": {name}, \"arguments\": {}}}\n</tool_call>",
-                literals.mark(&call.arguments, Author::Model)
+                literals.mark(&call.arguments, Author::Caller)
             ));
         }
         if is_result {

@@ -18,13 +18,24 @@ const KEPT_MAX: usize = 2;
 /// and somebody has to mend the file.
 const RETRY_MS: u64 = 5 * 60_000;
 
+/// Requests that run at once for others at most, where the owner of this node names no number: as many as the engine
+/// runs where nobody does.
+const SLOTS_MAX: u32 = 8;
+
+/// A context of fewer tokens is of little use to the mesh, and would keep a longer one from the name. No more is asked of
+/// models that were trained for less.
+const CONTEXT_MIN: u32 = 2_048;
+
 /// A model of this node's table.
 #[derive(Debug, Clone)]
 pub(super) struct Known {
     pub(super) name: String,
     pub(super) state: ModelState,
-    /// Its fingerprint and the tokens that fit into its context, once it answers.
-    pub(super) content: Option<(String, u32)>,
+    /// Identity of its content, as far as it is known: what is loaded from elsewhere than the models folders shows it
+    /// once it answers.
+    pub(super) fingerprint: Option<String>,
+    /// Tokens that fit into its context, once it answers.
+    pub(super) context_tokens: Option<u32>,
     pub(super) is_split: bool,
 }
 
@@ -52,6 +63,8 @@ pub(super) struct Scene {
     pub(super) kept: usize,
     /// The most tokens of context that the model gets here; `None`: no file on the disk has its content.
     pub(super) context_max: Option<u32>,
+    /// Tokens that the model was trained for; 0: unknown.
+    pub(super) context_trained: u32,
     pub(super) known: Vec<Known>,
 }
 
@@ -93,6 +106,8 @@ pub(super) enum Refusal {
     Dropped,
     #[error("it has less context for the model")]
     Context,
+    #[error("it loads no model with so little context")]
+    LittleContext,
     #[error("it has no file of the model")]
     NoFile,
     #[error("it has no memory for the model")]
@@ -126,6 +141,12 @@ fn is_same_name(one: &str, other: &str) -> bool {
     one == other || is_called(one, other) || is_called(other, one)
 }
 
+/// Requests that a model runs at once, if a member asks for so many and the owner of this node names `own`; 0: as many as
+/// the owner wants.
+pub(super) fn slots(asked: u32, own: Option<u32>) -> u32 {
+    asked.min(own.unwrap_or(SLOTS_MAX))
+}
+
 /// The first of some rules that is broken.
 fn check<const N: usize>(rules: [(bool, Refusal); N]) -> Result<(), Refusal> {
     let mut broken = rules.into_iter().filter(|(is_broken, _)| *is_broken);
@@ -146,12 +167,16 @@ pub(super) fn decide(wanted: &TakeUp, scene: &Scene) -> Result<Begin, Refusal> {
         return Ok(begin);
     }
     let context_max = scene.context_max.unwrap_or(u32::MAX);
+    // With 0 this node's own is meant.
+    let context_min = CONTEXT_MIN.min(scene.context_trained);
+    let is_little = (1..context_min).contains(&wanted.context_tokens);
     check([
         (!scene.is_willing, Refusal::Unwilling),
         (scene.is_name_taken, Refusal::NameTaken),
         (scene.was_dropped, Refusal::Dropped),
         (scene.context_max.is_none(), Refusal::NoFile),
         (wanted.context_tokens > context_max, Refusal::Context),
+        (is_little, Refusal::LittleContext),
         (scene.has_failed, Refusal::Failed),
         (scene.kept >= KEPT_MAX, Refusal::Enough),
         (scene.is_loading, Refusal::Busy),
@@ -162,8 +187,8 @@ pub(super) fn decide(wanted: &TakeUp, scene: &Scene) -> Result<Begin, Refusal> {
 /// What to do where the table has the model, or another one of that name; `None`: neither.
 fn find(wanted: &TakeUp, known: &[Known]) -> Result<Option<Begin>, Refusal> {
     let same_content = |known: &Known| {
-        let content = known.content.as_ref();
-        content.map(|(fingerprint, _)| *fingerprint == wanted.fingerprint)
+        let content = known.fingerprint.as_ref();
+        content.map(|fingerprint| *fingerprint == wanted.fingerprint)
     };
     // What has failed is in nobody's way.
     let living = || {
@@ -185,11 +210,13 @@ fn find(wanted: &TakeUp, known: &[Known]) -> Result<Option<Begin>, Refusal> {
         (_, Some(true)) if found.name != wanted.model => Err(Refusal::OtherName),
         // What it is shows once it is loaded.
         _ if found.name != wanted.model => Err(Refusal::NameTaken),
-        (ModelState::Ready, _) => match &found.content {
-            Some((_, tokens)) if *tokens < wanted.context_tokens => Err(Refusal::Context),
+        (ModelState::Ready, _) => match found.context_tokens {
+            Some(tokens) if tokens < wanted.context_tokens => Err(Refusal::Context),
             _ => Ok(Some(Begin::Wait)),
         },
-        (ModelState::Loading { .. }, _) => Ok(Some(Begin::Wait)),
+        (ModelState::Loading { .. }, Some(true)) => Ok(Some(Begin::Wait)),
+        // It may be another one, and that would show after hours only.
+        (ModelState::Loading { .. }, None) => Err(Refusal::Busy),
         _ => Err(Refusal::Leaving),
     }
 }
@@ -233,8 +260,8 @@ impl Taken {
         let is_there = |kept: &Kept| {
             let mut named = known.iter().filter(|known| known.name == kept.model);
             named.any(|known| {
-                let content = known.content.as_ref();
-                content.is_none_or(|(fingerprint, _)| *fingerprint == kept.fingerprint)
+                let content = known.fingerprint.as_ref();
+                content.is_none_or(|fingerprint| *fingerprint == kept.fingerprint)
             })
         };
         self.kept.retain(is_there);

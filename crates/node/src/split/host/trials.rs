@@ -12,6 +12,7 @@ use mesh::proto::View;
 use split::plan::Speed;
 use split::station::Station;
 use split::wire::Pace;
+use tokio::task::JoinHandle;
 use tokio::time::{Instant, timeout_at};
 use tokio_util::task::AbortOnDropHandle;
 
@@ -23,19 +24,32 @@ use super::with_all;
 use crate::membership::Membership;
 use crate::node::Shared;
 
-/// How long a plan waits for all trials together.
-const WAIT_MAX: Duration = Duration::from_secs(12);
+/// What is left at least of the time that a plan waits, for machines to begin to fetch a layer: with less the ring would
+/// be there before they are done, and they would throw away what they have.
+const FETCH_WAIT_MIN: Duration = Duration::from_secs(4);
 
 /// Machines that are asked for such a trial. A ring has fewer.
 const ASKED_MAX: usize = 16;
 
-/// Those of them that fetch a layer for it. Each may take 256 MiB, of which most come from here.
+/// Those of them that fetch a layer for it at a time. Each may take 256 MiB, of which most come from here.
 const FETCHERS_MAX: usize = 8;
 
 /// Trials of members that are under way. Those that nobody waits for any more go on: what they say is noted when it
 /// comes, and leads to a move where it makes another plan better.
 #[derive(Debug, Default)]
-pub(super) struct Trials(BTreeMap<NodeId, AbortOnDropHandle<()>>);
+pub(super) struct Trials {
+    asked: BTreeMap<NodeId, UnderWay>,
+    /// The one of this machine, which can't be broken off.
+    here: Option<JoinHandle<()>>,
+}
+
+/// A trial of a member.
+#[derive(Debug)]
+struct UnderWay {
+    task: AbortOnDropHandle<()>,
+    /// It lacks the model's file.
+    fetches: bool,
+}
 
 /// What a trial needs to be asked for, and noted.
 struct Asking<'a> {
@@ -48,26 +62,29 @@ struct Asking<'a> {
 }
 
 impl Trials {
-    /// Measures this machine and members that could take part, as far as nobody has. Waits for them, for so long at most.
+    /// Measures this machine and members that could take part, as far as nobody has. Waits for them, for as long as the
+    /// settings say at most.
     pub(super) async fn run(
         &mut self,
         shared: &Weak<Shared>,
         subject: &Subject,
         membership: &Arc<Membership>,
     ) {
-        let deadline = Instant::now() + WAIT_MAX;
         let (Some(present), Some(station)) = (shared.upgrade(), membership.station()) else {
             return;
         };
-        self.0.retain(|_, trial| !trial.is_finished());
+        let Self { asked, here } = self;
+        let deadline = Instant::now() + present.settings.mesh.trial_wait_max;
+        asked.retain(|_, trial| !trial.task.is_finished());
         let unmeasured = with_all(&present, subject, membership, |scene| scene.unmeasured());
         let (view, name) = (membership.view(), subject.fingerprint.to_string());
         let (having, mut lacking): (Vec<_>, Vec<_>) = unmeasured
             .into_iter()
             .take(ASKED_MAX)
-            .filter(|node| !self.0.contains_key(node))
+            .filter(|node| !asked.contains_key(node))
             .partition(|node| has_file(&view, *node, &name));
-        lacking.truncate(FETCHERS_MAX);
+        let fetching = asked.values().filter(|trial| trial.fetches).count();
+        lacking.truncate(FETCHERS_MAX.saturating_sub(fetching));
         let asking = Asking {
             shared,
             membership,
@@ -75,31 +92,42 @@ impl Trials {
             model: subject.fingerprint,
             deadline,
         };
-        let here = measure_here(&present, subject, membership.mesh().node_id());
-        tokio::join!(self.ask(&having, &asking), here);
+        let me = membership.mesh().node_id();
+        tokio::join!(
+            ask(asked, &having, false, &asking),
+            measure_here(here, &present, subject, me, deadline)
+        );
         drop(present);
-        // They fetch from those that were being measured until now, which takes these some work.
-        self.ask(&lacking, &asking).await;
-    }
-
-    /// Asks machines, all at once.
-    async fn ask(&mut self, nodes: &[NodeId], asking: &Asking<'_>) {
-        for node in nodes {
-            let trial = trial(
-                asking.shared.clone(),
-                Arc::downgrade(asking.membership),
-                asking.station.clone(),
-                *node,
-                asking.model,
-            );
-            let task = AbortOnDropHandle::new(tokio::spawn(trial));
-            self.0.insert(*node, task);
+        if deadline.saturating_duration_since(Instant::now()) < FETCH_WAIT_MIN {
+            return;
         }
-        let asked = self.0.iter_mut().filter(|(node, _)| nodes.contains(node));
-        let answers = join_all(asked.map(|(_, task)| task));
-        // Who takes longer is guessed for now.
-        let _ = timeout_at(asking.deadline, answers).await;
+        // They fetch from those that were being measured until now, which takes these some work.
+        ask(asked, &lacking, true, &asking).await;
     }
+}
+
+/// Asks machines, all at once, and adds them to those that are `asked`.
+async fn ask(
+    asked: &mut BTreeMap<NodeId, UnderWay>,
+    nodes: &[NodeId],
+    fetches: bool,
+    asking: &Asking<'_>,
+) {
+    for node in nodes {
+        let trial = trial(
+            asking.shared.clone(),
+            Arc::downgrade(asking.membership),
+            asking.station.clone(),
+            *node,
+            asking.model,
+        );
+        let task = AbortOnDropHandle::new(tokio::spawn(trial));
+        asked.insert(*node, UnderWay { task, fetches });
+    }
+    let asked = asked.iter_mut().filter(|(node, _)| nodes.contains(node));
+    let answers = join_all(asked.map(|(_, trial)| &mut trial.task));
+    // Who takes longer is guessed for now.
+    let _ = timeout_at(asking.deadline, answers).await;
 }
 
 /// Asks one machine and notes what it says, unless the ring has told more meanwhile.
@@ -143,24 +171,46 @@ fn has_file(view: &View, node: NodeId, fingerprint: &str) -> bool {
     })
 }
 
-/// The same for this machine.
-async fn measure_here(shared: &Arc<Shared>, subject: &Subject, me: NodeId) {
+/// Measures this machine, once at a time, and waits for it until the deadline.
+async fn measure_here(
+    here: &mut Option<JoinHandle<()>>,
+    shared: &Arc<Shared>,
+    subject: &Subject,
+    me: NodeId,
+    deadline: Instant,
+) {
     let fingerprint = subject.fingerprint.to_string();
     let threads = threads(shared.compute.get().copied());
     if shared.speeds.of_model(&fingerprint, me, threads).is_some() {
         return;
     }
+    let is_running = here.as_ref().is_some_and(|task| !task.is_finished());
+    if !is_running {
+        *here = Some(start_here(shared, subject, fingerprint, me, threads));
+    }
+    if let Some(task) = here {
+        // A trial that fails, or takes longer, leaves a guess.
+        let _ = timeout_at(deadline, task).await;
+    }
+}
+
+/// Runs a layer here, on a thread of its own.
+fn start_here(
+    shared: &Arc<Shared>,
+    subject: &Subject,
+    fingerprint: String,
+    me: NodeId,
+    threads: u32,
+) -> JoinHandle<()> {
     let (shared, path) = (Arc::clone(shared), subject.path.clone());
-    let measure = move || {
+    tokio::task::spawn_blocking(move || {
         let folder = trial_folder(&shared.settings);
         let bytes = shared.models.free_bytes(shared.settings.memory_bytes_max);
         match probe(&path, &shared.settings, &folder, bytes) {
             Ok(speed) => shared.speeds.note_model(&fingerprint, me, threads, speed),
             Err(reason) => tracing::debug!(reason, "this machine can't be measured"),
         }
-    };
-    // A trial that fails leaves a guess.
-    let _ = tokio::task::spawn_blocking(measure).await;
+    })
 }
 
 /// What a machine says of itself, if it can be.

@@ -16,7 +16,8 @@ fn known(name: &str, state: ModelState, fingerprint: Option<&str>) -> Known {
     Known {
         name: name.into(),
         state,
-        content: fingerprint.map(|fingerprint| (fingerprint.to_owned(), 8_192)),
+        fingerprint: fingerprint.map(str::to_owned),
+        context_tokens: fingerprint.map(|_| 8_192),
         is_split: false,
     }
 }
@@ -34,6 +35,7 @@ fn scene() -> Scene {
         is_loading: false,
         kept: KEPT_MAX - 1,
         context_max: Some(8_192),
+        context_trained: 8_192,
         known: Vec::new(),
     }
 }
@@ -61,7 +63,7 @@ fn what_is_on_the_disk_is_taken_up_once() {
     let failed = || ModelState::Failed {
         reason: "torn".into(),
     };
-    check("m", loading(), None, Ok(Begin::Wait));
+    check("m", loading(), Some("f"), Ok(Begin::Wait));
     check("m", ModelState::Ready, Some("f"), Ok(Begin::Wait));
     check("m", ModelState::Dropping, Some("f"), Err(Refusal::Leaving));
     // It is tried again.
@@ -73,6 +75,10 @@ fn what_is_on_the_disk_is_taken_up_once() {
     check("M", ModelState::Ready, Some("another"), taken());
     check("m.gguf", ModelState::Ready, Some("another"), taken());
     check("M", loading(), None, taken());
+    // A load of another model may take hours, and so may one that nobody knows more of.
+    check("m", loading(), Some("another"), taken());
+    check("m", loading(), None, Err(Refusal::Busy));
+    check("n", loading(), Some("f"), Err(Refusal::OtherName));
     check("M", ModelState::Ready, Some("f"), Err(Refusal::OtherName));
     check("n", ModelState::Ready, Some("f"), Err(Refusal::OtherName));
     check("n", loading(), None, Ok(Begin::Load));
@@ -115,7 +121,7 @@ fn a_node_refuses_what_it_can_or_may_not_serve() {
     check(
         |scene| {
             scene.known = vec![known("m", ModelState::Ready, Some("f"))];
-            scene.known[0].content = Some(("f".into(), 4_095));
+            scene.known[0].context_tokens = Some(4_095);
         },
         Refusal::Context,
     );
@@ -125,6 +131,46 @@ fn a_node_refuses_what_it_can_or_may_not_serve() {
             ..wanted()
         };
         assert_eq!(decide(&wanted, &scene()), Err(Refusal::BadName));
+    }
+}
+
+#[test]
+fn a_model_gets_no_less_context_than_is_of_use() {
+    let check = |tokens: u32, trained: u32, expected: Result<Begin, Refusal>| {
+        let wanted = TakeUp {
+            context_tokens: tokens,
+            ..wanted()
+        };
+        let scene = Scene {
+            context_trained: trained,
+            ..scene()
+        };
+        assert_eq!(decide(&wanted, &scene), expected, "{tokens} of {trained}");
+    };
+    let refused = || Err(Refusal::LittleContext);
+    // As many as the owner wants.
+    check(0, 8_192, Ok(Begin::Load));
+    check(1, 8_192, refused());
+    check(CONTEXT_MIN - 1, 8_192, refused());
+    check(CONTEXT_MIN, 8_192, Ok(Begin::Load));
+    check(511, 512, refused());
+    check(512, 512, Ok(Begin::Load));
+    // Nobody knows how many it was trained for.
+    check(1, 0, Ok(Begin::Load));
+}
+
+#[test]
+fn no_more_runs_at_once_than_the_owner_wants() {
+    for (asked, own, expected) in [
+        (0, None, 0),
+        (0, Some(2), 0),
+        (1, Some(2), 1),
+        (256, Some(2), 2),
+        (256, Some(64), 64),
+        (SLOTS_MAX, None, SLOTS_MAX),
+        (256, None, SLOTS_MAX),
+    ] {
+        assert_eq!(slots(asked, own), expected, "{asked}, {own:?}");
     }
 }
 
