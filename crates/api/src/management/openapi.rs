@@ -10,7 +10,7 @@ use utoipa::{IntoResponses, Modify, OpenApi};
 use super::{MANAGEMENT, events, route};
 use crate::openai::error::ErrorBody;
 use crate::openapi::Key;
-use crate::route::Refusals;
+use crate::route::{BodyRefusals, Refusals};
 
 #[derive(OpenApi)]
 #[openapi(
@@ -48,18 +48,9 @@ struct Description;
 /// How the reading of a body fails.
 #[derive(IntoResponses)]
 #[expect(dead_code, reason = "read by the description alone")]
-enum BodyRefusals {
+enum Misread {
     #[response(status = 400, description = "The body is not as described")]
     Invalid(ErrorBody),
-    #[response(status = 408, description = "The body did not arrive in time")]
-    Timeout(ErrorBody),
-    #[response(status = 413, description = "The body is too long")]
-    TooLarge(ErrorBody),
-    #[response(
-        status = 415,
-        description = "A web page of another origin sends something else than JSON"
-    )]
-    MediaType(ErrorBody),
 }
 
 /// Tells of every route how what stands in front of it refuses requests. In one place and for all methods, so that a
@@ -76,6 +67,7 @@ impl Modify for Refused {
                     refusals.remove("503");
                 }
                 if operation.request_body.is_some() {
+                    refusals.extend(Misread::responses());
                     refusals.extend(BodyRefusals::responses());
                 }
                 for (status, refusal) in refusals {

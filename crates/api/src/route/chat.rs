@@ -6,7 +6,7 @@ use std::time::Instant;
 use axum::extract::State;
 use axum::response::Response;
 
-use super::{Failures, answered, computed_by, json_by, named};
+use super::{BodyRefusals, Failures, Refusals, answered, computed_by, json_by, named};
 use crate::body::Json;
 use crate::convert;
 use crate::error::ApiError;
@@ -32,6 +32,8 @@ use crate::state::App;
             (StreamEvent = "text/event-stream"),
         )),
         Failures,
+        BodyRefusals,
+        Refusals,
     )
 )]
 pub(crate) async fn chat(

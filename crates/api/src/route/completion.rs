@@ -7,7 +7,7 @@ use axum::extract::State;
 use axum::response::Response;
 use engine::{Backend, Input, Request};
 
-use super::{Failures, answered, computed_by, json_by, named};
+use super::{BodyRefusals, Failures, Refusals, answered, computed_by, json_by, named};
 use crate::body::Json;
 use crate::convert;
 use crate::error::ApiError;
@@ -34,6 +34,8 @@ use crate::state::App;
             (StreamEvent = "text/event-stream"),
         )),
         Failures,
+        BodyRefusals,
+        Refusals,
     )
 )]
 pub(crate) async fn complete(

@@ -8,7 +8,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use engine::{EmbedInput, EmbedRequest, ModelInfo};
 
-use super::{Failures, answered, json_by};
+use super::{BodyRefusals, Failures, Refusals, answered, json_by};
 use crate::body::Json;
 use crate::convert::completion::check_tokens;
 use crate::convert::count;
@@ -28,6 +28,8 @@ use crate::state::App;
     responses(
         (status = 200, description = "The embeddings", body = EmbeddingList),
         Failures,
+        BodyRefusals,
+        Refusals,
     )
 )]
 pub(crate) async fn embed(

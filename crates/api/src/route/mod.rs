@@ -59,21 +59,24 @@ fn computed_by(host: Option<HeaderValue>, mut response: Response) -> Response {
     response
 }
 
-/// How a request to a model can fail.
+/// How a request to a model can fail, once it was let in and read.
 #[derive(utoipa::IntoResponses)]
 #[expect(dead_code, reason = "read by the description alone")]
 pub(crate) enum Failures {
     #[response(status = 400, description = "A value can't be used")]
     Invalid(ErrorBody),
-    #[response(status = 401, description = "The API key is missing or wrong")]
-    Unauthorized(ErrorBody),
-    #[response(
-        status = 403,
-        description = "The host name or the web page's origin is not allowed"
-    )]
-    Forbidden(ErrorBody),
     #[response(status = 404, description = "No such model")]
     NotFound(ErrorBody),
+    #[response(status = 429, description = "Too many requests wait")]
+    QueueFull(ErrorBody),
+    #[response(status = 500, description = "Inference failed")]
+    Inference(ErrorBody),
+}
+
+/// How a body is refused before it is understood.
+#[derive(utoipa::IntoResponses)]
+#[expect(dead_code, reason = "read by the description alone")]
+pub(crate) enum BodyRefusals {
     #[response(status = 408, description = "The body did not arrive in time")]
     Timeout(ErrorBody),
     #[response(status = 413, description = "The body is too long")]
@@ -83,15 +86,9 @@ pub(crate) enum Failures {
         description = "A web page of another origin sends something else than JSON"
     )]
     MediaType(ErrorBody),
-    #[response(status = 429, description = "Too many requests wait")]
-    QueueFull(ErrorBody),
-    #[response(status = 500, description = "Inference failed")]
-    Inference(ErrorBody),
-    #[response(status = 503, description = "Loading or shutting down")]
-    Unavailable(ErrorBody),
 }
 
-/// How a request is refused that has no body and asks no model.
+/// How any request is refused.
 #[derive(utoipa::IntoResponses)]
 #[expect(dead_code, reason = "read by the description alone")]
 pub(crate) enum Refusals {

@@ -6,7 +6,7 @@ use axum::extract::State;
 use axum::response::Response;
 use engine::Backend;
 
-use super::{Failures, json_by};
+use super::{BodyRefusals, Failures, Refusals, json_by};
 use crate::body::Json;
 use crate::convert;
 use crate::error::ApiError;
@@ -24,6 +24,8 @@ use crate::state::App;
     responses(
         (status = 200, description = "The tokens", body = TokenizeAnswer),
         Failures,
+        BodyRefusals,
+        Refusals,
     )
 )]
 pub(crate) async fn tokenize(
@@ -80,6 +82,8 @@ async fn text(wire: &TokenizeRequest, backend: &dyn Backend) -> Result<String, A
     responses(
         (status = 200, description = "The text", body = DetokenizeAnswer),
         Failures,
+        BodyRefusals,
+        Refusals,
     )
 )]
 pub(crate) async fn detokenize(

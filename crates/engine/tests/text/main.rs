@@ -5,6 +5,7 @@ mod constraint;
 mod gbnf;
 mod hostile;
 mod lazy;
+mod literals;
 mod parser;
 mod template;
 mod vocabulary;

@@ -10,7 +10,7 @@ use tokio::time::{sleep, timeout};
 
 use crate::alphabet::wants_every_loss;
 use crate::losses::{Loss, Phase, Said, Subject, anew, pause};
-use crate::several::{Node, question};
+use crate::several::{Asked, Node, question};
 
 /// Workers beyond the two that have layers. Whoever was lost is not asked again for a while, nor is who
 /// was only slow, which on a busy machine may be anybody.
@@ -265,13 +265,8 @@ impl Ring {
                 tokio::join!(asking, striking)
             }
         };
-        let ends = answers.into_iter().map(|mut answer| async move {
-            answer.read_on().await;
-            (Said::of(&answer.text), pause(began, &answer.arrivals))
-        });
-        let ends = futures::future::join_all(ends).await;
+        let (said, pauses) = ends(answers, began).await;
         let took = began.elapsed();
-        let (said, pauses): (Vec<Said>, Vec<Duration>) = ends.into_iter().unzip();
         let mut now = Vec::new();
         // Else who called this is to tell what was lost.
         if said.iter().all(Said::has_ended) {
@@ -471,6 +466,16 @@ async fn streams_go_on_when_any_worker_is_killed() {
 #[tokio::test]
 async fn streams_go_on_when_any_worker_falls_silent() {
     nothing_is_lost_by(Harm::Stop).await;
+}
+
+/// What answers say until they end, however they do, and the longest pause of each since then.
+pub(crate) async fn ends(answers: Vec<Asked>, since: Instant) -> (Vec<Said>, Vec<Duration>) {
+    let ends = answers.into_iter().map(|mut answer| async move {
+        answer.read_on().await;
+        (Said::of(&answer.text), pause(since, &answer.arrivals))
+    });
+    let ends = futures::future::join_all(ends).await;
+    ends.into_iter().unzip()
 }
 
 /// Where two texts part, in characters; `None` if they are the same.

@@ -1,11 +1,11 @@
 //! A model over three machines, of which the one that hosts it is lost: streams go on through whoever
 //! hosts it next. Asked through a client, which loses nothing but time.
 
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use crate::alphabet::wants_every_loss;
-use crate::faults::{Harm, Ring, tokens_of, undisturbed};
-use crate::losses::{Loss, Phase, Said, Subject, pause};
+use crate::faults::{Harm, Ring, ends, tokens_of, undisturbed};
+use crate::losses::{Loss, Phase, Said, Subject};
 use crate::several::Node;
 
 /// So many streams lose the host; each must come to its end, and say what it would have said.
@@ -46,12 +46,7 @@ async fn goes_on_without(harm: Harm, phase: Phase, streams: usize, letters: u32)
             tokio::join!(asking, striking)
         }
     };
-    let ends = answers.into_iter().map(|mut answer| async move {
-        answer.read_on().await;
-        (Said::of(&answer.text), pause(began, &answer.arrivals))
-    });
-    let ends = futures::future::join_all(ends).await;
-    let (said, pauses): (Vec<Said>, Vec<Duration>) = ends.into_iter().unzip();
+    let (said, pauses) = ends(answers, began).await;
     assert_eq!(said.len(), streams);
     let mut whole = None;
     if !subject.is_exact() && said.iter().all(Said::has_ended) {
