@@ -189,6 +189,15 @@ impl Metadata {
     /// # Errors
     /// When sizes of the attention are missing or make no sense.
     pub fn kv_bytes_per_token(&self) -> Result<u64, KeyError> {
+        let layers = self.kv_bytes_per_token_of_layers()?;
+        Ok(layers.into_iter().fold(0, u64::saturating_add))
+    }
+
+    /// [`Metadata::kv_bytes_per_token`] of each layer; 0 of layers without key and value heads.
+    ///
+    /// # Errors
+    /// As [`Metadata::kv_bytes_per_token`].
+    pub fn kv_bytes_per_token_of_layers(&self) -> Result<Vec<u64>, KeyError> {
         const ELEMENT_BYTES: u64 = 2;
         let heads = self.head_counts()?;
         let kv_heads = self.kv_head_counts()?;
@@ -197,8 +206,7 @@ impl Metadata {
         let value_length = optional(self.arch_u32("attention.value_length"))?;
         // Compressed attention caches one row per token; values are a part of the key row.
         let compressed = self.contains(&self.arch_key("attention.key_length_mla")?);
-        let mut total = 0u64;
-        for (&heads, &kv_heads) in heads.iter().zip(&kv_heads).filter(|(_, kv)| **kv > 0) {
+        let layers = heads.iter().zip(&kv_heads).map(|(&heads, &kv_heads)| {
             let head_length = width.checked_div(heads.into()).unwrap_or(0);
             let k = key_length.map_or(head_length, u64::from);
             let v = if compressed {
@@ -206,10 +214,9 @@ impl Metadata {
             } else {
                 value_length.map_or(head_length, u64::from)
             };
-            // 4,096 layers of 2^32 heads of 2^33 elements cannot be; saturating keeps nonsense finite.
-            total =
-                total.saturating_add(u64::from(kv_heads).saturating_mul((k + v) * ELEMENT_BYTES));
-        }
-        Ok(total)
+            // 2^32 heads of 2^33 elements cannot be; saturating keeps nonsense finite.
+            u64::from(kv_heads).saturating_mul((k + v) * ELEMENT_BYTES)
+        });
+        Ok(layers.collect())
     }
 }

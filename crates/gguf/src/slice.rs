@@ -8,17 +8,20 @@
 //! - [`SplitArchitecture`] is the table of architectures for which that works, and how.
 //! - [`LayerMap`] says how large the layers of a model are and where it may be cut.
 //! - [`SlicePlan`] is one slice to be: its header, and which ranges of which files it copies. It
-//!   needs nothing but headers, so that whoever lacks the model can fetch just those ranges.
+//!   needs nothing but headers, so that whoever lacks the model can fetch just those ranges, or
+//!   [make the weights up](SlicePlan::write_made_up) to see how long its layers take.
 //!
 //! What is cut: `blk.i` becomes `blk.(i-a)`, `block_count` the slice's length, per-layer arrays
 //! are cut to the range, `leading_dense_block_count` loses the layers before the range. Layers
 //! that only draft tokens (MTP) are left out of every slice. Bytes of weights are never changed.
+//! [All of a model](SliceRole::Whole) is no slice: it is what its files hold, in one of them.
 //!
 //! It reads no weights but to copy them, and runs nothing.
 
 mod error;
 mod header;
 mod layers;
+mod made_up;
 mod origin;
 mod plan;
 mod table;
@@ -46,6 +49,8 @@ pub enum SliceRole {
     Stage,
     /// The last layers, with tokenizer, token embedding, output norm and head.
     Tail,
+    /// All of the model as it is, in one file: whoever reads that sees the model and no slice.
+    Whole,
 }
 
 impl fmt::Display for SliceRole {
@@ -53,6 +58,7 @@ impl fmt::Display for SliceRole {
         f.write_str(match self {
             Self::Stage => "stage",
             Self::Tail => "tail",
+            Self::Whole => "whole",
         })
     }
 }

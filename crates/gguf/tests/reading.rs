@@ -116,6 +116,10 @@ fn metadata_answers_typed_questions() {
         m.kv_bytes_per_token().unwrap(),
         (2 * (16 + 16) + 4 * (16 + 8)) * 2
     );
+    assert_eq!(
+        m.kv_bytes_per_token_of_layers().unwrap(),
+        [2 * (16 + 16) * 2, 4 * (16 + 8) * 2]
+    );
 }
 
 #[test]

@@ -162,6 +162,36 @@ fn one_file_and_parts_give_the_same_slices() {
 }
 
 #[test]
+fn all_of_a_model_is_the_model() {
+    let all = |files: &Files| {
+        let model = whole::open(files);
+        let map = LayerMap::of(&model).unwrap();
+        assert!(map.plan(1..map.layers(), SliceRole::Whole).is_err());
+        let plan = map.plan(0..map.layers(), SliceRole::Whole).unwrap();
+        let file = plan.write(files, Vec::new(), |_| true).unwrap();
+        check_ranges(&plan, files, &file);
+        let again = whole::open(&vec![file.clone()]);
+        assert_eq!(again.fingerprint(), model.fingerprint());
+        // It can be split like any other.
+        assert!(LayerMap::of(&again).is_ok());
+        file
+    };
+    let (m, rows) = (whole::metadata("qwen3", 5), whole::rows(5));
+    let one = vec![whole::file(m.clone(), &rows)];
+    assert!(all(&one) == one[0]);
+    for parts in 1..5 {
+        assert!(all(&whole::files(&m, &rows, parts)) == one[0], "{parts}");
+    }
+    // Layers that only draft are no slice's, and the model's all the same.
+    let spec = ModelSpec {
+        draft_layers: 1,
+        ..ModelSpec::tiny(Architecture::Qwen3)
+    };
+    let drafting = vec![spec.to_bytes().unwrap()];
+    assert!(all(&drafting) == drafting[0]);
+}
+
+#[test]
 fn slices_of_files_are_those_of_bytes() {
     let folder = tempfile::tempdir().unwrap();
     let files = whole::files(&whole::metadata("llama", 3), &whole::rows(3), 2);

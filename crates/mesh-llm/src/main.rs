@@ -66,6 +66,8 @@ fn start(cli: Cli, environment: &Environment) -> Result<(), Failure> {
     log::start(&settings, is_serving)?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(RUNTIME_THREADS)
+        .on_thread_park(split::handover::runtime_thread_parks)
+        .on_thread_unpark(split::handover::runtime_thread_unparks)
         .enable_all()
         .build()
         .map_err(|error| Failure::other(format!("can't start threads: {error}")))?;

@@ -182,6 +182,7 @@ pub(crate) fn calls() -> Vec<Call> {
             fingerprint: "f".into(),
             context_tokens: 4_096,
             slots: 2,
+            fetch: true,
         }),
     ]
 }
@@ -248,6 +249,7 @@ pub(crate) fn replies() -> Vec<Reply> {
         Reply::Tokens(vec![1]),
         Reply::Bytes(vec![vec![1], vec![]]),
         Reply::Text("t".into()),
+        Reply::Fetching(42),
         Reply::Model(Box::new(model())),
     ];
     let errors = errors.into_iter().map(Reply::Failed);

@@ -8,6 +8,8 @@ use std::sync::Arc;
 
 use engine::{Backend, Error};
 
+use crate::StartError;
+
 /// Takes the share of a model that is loaded, 0 to 1.
 pub type Progress = Box<dyn FnMut(f32) + Send>;
 
@@ -19,6 +21,15 @@ pub trait Loader: Send + Sync + 'static {
     /// # Errors
     /// [`Error::Load`] if the file is no model that can be loaded.
     fn memory_needed(&self, plan: &Plan) -> Result<u64, Error>;
+
+    /// Whether the model's layers would find room where they are to go: GPUs and main memory may have enough
+    /// together, and neither enough of its own. Reads headers only. Blocks on file reads.
+    ///
+    /// # Errors
+    /// [`StartError::Memory`] where other memory would help, [`StartError::Load`] where only other settings would.
+    fn check_place(&self, _plan: &Plan) -> Result<(), StartError> {
+        Ok(())
+    }
 
     /// Loads the model. Blocks until it can answer requests.
     ///

@@ -10,9 +10,8 @@ mod taking;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
-use engine::{Backend, Error, ModelInfo};
+use engine::{Backend, Error};
 use futures::FutureExt;
-use futures::future::BoxFuture;
 use mesh::net::{Link, MemberStatus, Streams};
 use mesh::proto::View;
 use mesh::{Mesh, NodeId, Role};
@@ -31,7 +30,7 @@ use crate::ModelSource;
 use crate::library::{Library, Volume};
 use crate::models::{Dropped, blocking};
 use crate::node::Shared;
-use crate::peer::{self, CALLS, Hosting};
+use crate::peer::{self, CALLS, Hosting, TakingUp};
 use crate::promotion::{Promoter, Reason};
 #[cfg(feature = "solo")]
 use crate::split::{Distances, Part};
@@ -114,12 +113,13 @@ impl Hosting for Host {
         shared.backend_for(call.model())
     }
 
-    fn take_up(
-        &self,
-        peer: NodeId,
-        wanted: TakeUp,
-    ) -> BoxFuture<'static, Result<Arc<ModelInfo>, Error>> {
-        taking::ask(self.asks.clone(), self.view.clone(), peer, wanted).boxed()
+    fn take_up(&self, peer: NodeId, wanted: TakeUp) -> TakingUp {
+        let (told, fetched) = watch::channel(0);
+        let asked = taking::ask(self.asks.clone(), self.view.clone(), peer, wanted, told);
+        TakingUp {
+            loading: asked.boxed(),
+            fetched,
+        }
     }
 }
 

@@ -182,9 +182,10 @@ impl Models {
         is_for_others: bool,
     ) -> Result<(), StartError> {
         let planner = self.loader.clone().ok_or(StartError::NoEngine)?;
-        let (plan, needed_bytes) = blocking("planning", move || {
+        let (plan, needed_bytes, placed) = blocking("planning", move || {
             let needed_bytes = crate::plan::needed(&plan, planner.as_ref())?;
-            Ok::<_, StartError>((plan, needed_bytes))
+            let placed = planner.check_place(&plan);
+            Ok::<_, StartError>((plan, needed_bytes, placed))
         })
         .await??;
         let mut is_taken = false;
@@ -197,6 +198,7 @@ impl Models {
         }
         let free_bytes = self.free_bytes(settings.memory_bytes_max);
         crate::plan::check_fits(&[(plan.name.clone(), needed_bytes)], free_bytes)?;
+        placed?;
         self.begin(plan, needed_bytes, is_for_others).await
     }
 

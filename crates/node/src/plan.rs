@@ -85,10 +85,20 @@ pub(crate) fn plan(settings: &Settings, loader: &dyn Loader) -> Result<Plans, St
         fits = check_fits(&needs, budget.free_bytes());
     }
     fits?;
-    Ok(Plans {
-        whole: plans,
-        split,
-    })
+    let mut whole = Vec::with_capacity(plans.len());
+    for (plan, needed_bytes) in plans {
+        match loader.check_place(&plan) {
+            Ok(()) => whole.push((plan, needed_bytes)),
+            // As with a model that is too large for all memory together.
+            Err(StartError::Memory { .. })
+                if settings.split == SplitModels::IfNeeded && can_split(&plan) =>
+            {
+                split.push(plan);
+            }
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(Plans { whole, split })
 }
 
 /// Whether a model gives embeddings instead of text. Those run whole: they are small, and a split one has nothing that
@@ -208,4 +218,66 @@ pub(crate) fn check_fits(needs: &[(String, u64)], free_bytes: u64) -> Result<(),
         free_bytes,
         hint: hint.to_owned(),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use engine::{Backend, Error};
+
+    use super::*;
+    use crate::loader::Progress;
+
+    /// Refuses every place with the same words.
+    struct Placeless(StartError);
+
+    impl Loader for Placeless {
+        fn memory_needed(&self, _: &Plan) -> Result<u64, Error> {
+            Ok(10)
+        }
+
+        fn load(&self, _: Plan, _: Progress) -> Result<Arc<dyn Backend>, Error> {
+            Err(Error::ShuttingDown)
+        }
+
+        fn memory_available(&self) -> u64 {
+            100
+        }
+
+        fn check_place(&self, _: &Plan) -> Result<(), StartError> {
+            Err(self.0.clone())
+        }
+    }
+
+    #[test]
+    fn a_model_without_a_place_is_refused_or_split() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("m.gguf");
+        std::fs::write(&path, b"").unwrap();
+        let mut settings = Settings {
+            models: vec![ModelSource::Path(path)],
+            split: SplitModels::IfNeeded,
+            ..Settings::default()
+        };
+        let short = StartError::Memory {
+            models: vec!["`m`".into()],
+            needed_bytes: 10,
+            free_bytes: 5,
+            hint: "use a smaller model".into(),
+        };
+        let wrong = StartError::Load {
+            model: "m".into(),
+            reason: "--gpu-layers 9 is too much".into(),
+        };
+        for error in [short.clone(), wrong] {
+            // An empty file can't be split.
+            let plans = plan(&settings, &Placeless(error.clone()));
+            assert_eq!(plans.map(|_| ()), Err(error));
+        }
+        // What is split anyway needs no place here.
+        settings.split = SplitModels::Always;
+        let plans = plan(&settings, &Placeless(short)).unwrap();
+        assert_eq!((plans.whole.len(), plans.split.len()), (0, 1));
+    }
 }

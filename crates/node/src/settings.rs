@@ -17,7 +17,7 @@ pub struct Settings {
     pub context_tokens: Option<u32>,
     /// Sequences that run at the same time, per model; `None`: the engine's default.
     pub slots: Option<u32>,
-    /// Layers to keep on the GPU; `None`: all.
+    /// Layers to keep on the GPU; `None`: all that fit.
     pub gpu_layers: Option<u32>,
     /// Device to run on, by llama.cpp's name; `None`: the best there is.
     pub device: Option<String>,

@@ -35,6 +35,7 @@ use self::distances::DISTANCES;
 pub(crate) use self::distances::Distances;
 pub(crate) use self::host::keep;
 use self::slices::Slices;
+pub(crate) use self::slices::{Need, WholeFile};
 pub(crate) use self::speeds::Speeds;
 use self::streams::{MeshStreams, duplex};
 use self::weights::{Shelf, WEIGHTS};
@@ -58,6 +59,8 @@ const MESH_IS_PUBLISHED: bool = false;
 #[derive(Clone)]
 pub(crate) struct Part {
     pub(crate) station: Station,
+    /// Models on this machine's disk, slices of them, and the way to those of others.
+    pub(crate) slices: Arc<Slices>,
     weights: Server<NodeId, Shelf>,
     pub(crate) distances: Distances,
 }
@@ -92,9 +95,15 @@ impl Part {
         let transport = Arc::new(MeshStreams::new(mesh.clone()));
         Some(Self {
             station: Station::new(mesh.node_id(), transport, Some(offer)),
-            weights: Server::new(Shelf::new(slices, cache.clone(), gives), cache),
+            weights: Server::new(Shelf::new(Arc::clone(&slices), cache.clone(), gives), cache),
+            slices,
             distances: Distances::new(mesh.clone(), Arc::clone(&shared.calls)),
         })
+    }
+
+    /// Whether files of models may be fetched here because members ask. What a giver's own user says, the giver minds.
+    pub(crate) fn could_fetch(&self) -> bool {
+        shares_weights(MESH_IS_PUBLISHED, None)
     }
 
     /// Takes a stream that is this protocol's, until it is over; gives back any other.
@@ -129,7 +138,7 @@ impl Part {
     }
 }
 
-/// Where layers are cut out for a trial.
+/// Where layers are cut out, or made up, for a trial.
 fn trial_folder(settings: &Settings) -> PathBuf {
     slices_folder(settings).with_file_name("trials")
 }

@@ -96,8 +96,9 @@ pub(crate) struct Scene<'a> {
 /// What is to be done.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Step {
-    /// Host the model of this entry, as the `term`-th host.
-    Begin { id: u64, term: u32 },
+    /// Host the model of this entry, as the `term`-th host. `follows`: it ran until its host was lost, so streams may
+    /// wait for it.
+    Begin { id: u64, term: u32, follows: bool },
     /// Leave the model of this entry to another.
     Yield { id: u64, to: NodeId },
     /// Take over a model that has lost its host.
@@ -171,6 +172,9 @@ impl Successor {
                     is_due.then(|| Step::Begin {
                         id: own.id,
                         term: self.next_term(&own.facts.fingerprint),
+                        // One that waited for machines or memory ran nothing that streams could wait for.
+                        follows: (self.lost(&own.facts.fingerprint, others))
+                            .is_some_and(|split| split.stage != SplitStage::Waiting),
                     })
                 }
             };
@@ -264,6 +268,7 @@ impl Successor {
         (other.split.term >= term).then(|| Step::Begin {
             id: own.id,
             term: self.next_term(&own.facts.fingerprint),
+            follows: false,
         })
     }
 
@@ -280,24 +285,26 @@ impl Successor {
         scene.now_ms >= lost_ms + place * TURN_MS
     }
 
+    /// The newest claim of a model that has lost its host. None of one that was withdrawn by a later host, or before this
+    /// node came: that is not wanted any more.
+    fn lost<'a>(&self, fingerprint: &str, claims: &'a [Claim]) -> Option<&'a SplitModel> {
+        let newest = claims.iter().max_by_key(|claim| claim.split.term)?;
+        let seen = self.seen.get(fingerprint)?;
+        let is_lost = newest.split.term >= *seen && self.lost_ms.contains_key(fingerprint);
+        is_lost.then_some(&newest.split)
+    }
+
     /// A model without a host that this node should take over.
     fn take_over(&self, claims: &BTreeMap<String, Vec<Claim>>, scene: &Scene<'_>) -> Option<Step> {
         claims.iter().find_map(|(fingerprint, claims)| {
             let has_entry = (scene.own.iter()).any(|own| own.facts.fingerprint == *fingerprint);
-            let newest = claims.iter().max_by_key(|claim| claim.split.term)?;
-            // What was withdrawn by a later host, or before this node came, is not wanted any more.
-            let is_wanted = self
-                .seen
-                .get(fingerprint)
-                .is_some_and(|s| newest.split.term >= *s)
-                && newest.split.stage != SplitStage::Waiting
-                && !self.dropped_ms.contains_key(&newest.split.model.name);
+            let split = self.lost(fingerprint, claims)?;
+            let is_wanted = split.stage != SplitStage::Waiting
+                && !self.dropped_ms.contains_key(&split.model.name);
             let could = !has_entry && is_wanted && scene.local.contains(fingerprint);
-            let due = could
-                && self.lost_ms.contains_key(fingerprint)
-                && self.is_my_turn(fingerprint, claims, scene);
+            let due = could && self.is_my_turn(fingerprint, claims, scene);
             due.then(|| Step::TakeOver {
-                split: newest.split.clone(),
+                split: split.clone(),
             })
         })
     }

@@ -20,8 +20,8 @@ const OPEN_MAX: Duration = Duration::from_secs(20);
 /// How long the other side may take to answer on a stream that is open.
 const ANSWER_MAX: Duration = Duration::from_secs(10);
 
-/// How long a machine may take to find out how fast it is: its turn comes, a layer is cut from a file, or fetched, which
-/// takes two minutes at most, loaded and run.
+/// How long a machine may take to find out how fast it is: its turn comes, a layer is cut from a file, or made up once
+/// the headers have come, which takes two minutes at most, loaded and run.
 const PACE_MAX: Duration = Duration::from_secs(180);
 
 /// A place in one life of a ring.

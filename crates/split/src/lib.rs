@@ -9,6 +9,7 @@
 //!   [`transport`] gives; [`layers`] is what computes.
 //! - [`recovery`] decides what happens when a machine of a ring is lost, leaves or is slow; [`pace`] is how
 //!   fast it was.
+//! - [`handover`] brings a frame from thread to thread without waking another core.
 //! - [`weights`] brings the layers of a slice to the machine that runs them, and nothing else.
 //!
 //! The crate never samples and serves no HTTP; streams to other machines are handed to it.
@@ -19,6 +20,7 @@ mod dock;
 pub mod fault;
 #[cfg(any(test, feature = "fuzzing"))]
 pub mod fuzzing;
+pub mod handover;
 pub mod layers;
 pub mod lease;
 pub mod pace;

@@ -132,7 +132,7 @@ impl Station {
     }
 
     /// Asks a member how fast it computes a model. `None`: it does not know, and can't find out or is too busy to.
-    /// A member that first fetches a layer takes up to some minutes; who stops waiting does not stop it.
+    /// A member that first fetches the model's headers takes up to some minutes; who stops waiting does not stop it.
     pub async fn pace_of(&self, peer: NodeId, model: Fingerprint) -> Option<Pace> {
         dock::pace(self.host.transport.as_ref(), peer, model).await
     }

@@ -7,6 +7,9 @@
 //! 3. at members that hold its tensors, in a whole model or in a slice ([`PeerSource`]);
 //! 4. at the hub, by ranges over HTTP ([`HttpSource`]).
 //!
+//! All of a model, for a machine that is to serve it, comes in the same way: it is a slice with every layer and the role
+//! [`gguf::SliceRole::Whole`], whose file is a file of the model.
+//!
 //! # Chunks
 //! A tensor is divided into [chunks](ChunkId) of [`CHUNK_BYTES`], and a chunk is named by its
 //! tensor and its number. Tensors are counted in the order of their names, which the fingerprint of

@@ -34,6 +34,25 @@ fn free_on(devices: &[Device], name: Option<&str>) -> Option<u64> {
     })
 }
 
+/// Memory that is free on each GPU that layers are shared out among, in llama.cpp's order, bytes: on all with memory
+/// of their own, or on the one of this name. `None` if there is none, or if one does not tell. Asks drivers.
+pub(super) fn free_of_each(name: Option<&str>) -> Option<Vec<u64>> {
+    each_free(&llama::devices(), name)
+}
+
+fn each_free(devices: &[Device], name: Option<&str>) -> Option<Vec<u64>> {
+    let is_meant = |device: &&Device| {
+        device.kind == DeviceKind::Gpu
+            && name.is_none_or(|name| device.name.eq_ignore_ascii_case(name))
+    };
+    let told = devices.iter().filter(is_meant).map(|gpu| {
+        let is_known = gpu.total_bytes > 0;
+        is_known.then_some(gpu.free_bytes)
+    });
+    let free: Option<Vec<u64>> = told.collect();
+    free.filter(|free| !free.is_empty())
+}
+
 fn is_gpu(device: &Device) -> bool {
     matches!(device.kind, DeviceKind::Gpu | DeviceKind::IntegratedGpu)
 }
@@ -50,15 +69,38 @@ fn name(description: &str, total_bytes: u64) -> String {
 mod tests {
     use super::*;
 
-    #[test]
-    fn gpus_are_free_together_if_all_of_them_tell() {
-        let device = |kind, free_bytes, total_bytes| Device {
+    fn device(kind: DeviceKind, free_bytes: u64, total_bytes: u64) -> Device {
+        Device {
             name: String::new(),
             description: String::new(),
             kind,
             free_bytes,
             total_bytes,
-        };
+        }
+    }
+
+    #[test]
+    fn layers_are_shared_among_gpus_with_memory_of_their_own() {
+        let cpu = device(DeviceKind::Cpu, 90, 100);
+        let shared = device(DeviceKind::IntegratedGpu, 9, 16);
+        let mut devices = vec![cpu, shared];
+        assert_eq!(each_free(&devices, None), None);
+        for (name, free_bytes) in [("CUDA0", 7), ("CUDA1", 0)] {
+            devices.push(Device {
+                name: name.into(),
+                ..device(DeviceKind::Gpu, free_bytes, 8)
+            });
+        }
+        assert_eq!(each_free(&devices, None), Some(vec![7, 0]));
+        assert_eq!(each_free(&devices, Some("cuda1")), Some(vec![0]));
+        assert_eq!(each_free(&devices, Some("cuda7")), None);
+        devices.push(device(DeviceKind::Gpu, 0, 0));
+        assert_eq!(each_free(&devices, None), None);
+        assert_eq!(each_free(&devices, Some("cuda0")), Some(vec![7]));
+    }
+
+    #[test]
+    fn gpus_are_free_together_if_all_of_them_tell() {
         let cpu = device(DeviceKind::Cpu, 90, 100);
         assert_eq!(free_on(std::slice::from_ref(&cpu), None), Some(0));
         let gpu = device(DeviceKind::Gpu, 7, 8);

@@ -70,7 +70,7 @@ pub struct LoadOptions {
     pub context_tokens: Option<u32>,
     /// Sequences that run at the same time.
     pub slots: Option<u32>,
-    /// Layers on the GPU; default: all, where there is one.
+    /// Layers on the GPU; default: all, where there is one. How many fit: [`place`](super::place).
     pub gpu_layers: Option<u32>,
     /// Device by name.
     pub device: Option<String>,
@@ -128,11 +128,8 @@ pub(super) struct Room {
 pub fn memory_needed(options: &LoadOptions) -> Result<u64, Error> {
     let header = Header::read(options)?;
     let mut bytes = header.memory_bytes()?;
-    if let Draft::Path(path) = &options.draft {
-        let mut draft = LoadOptions::new(ModelSource::Path(path.clone()));
-        draft.context_tokens = Some(header.room.context_tokens);
-        draft.draft = Draft::None;
-        bytes = bytes.saturating_add(Header::read(&draft)?.memory_bytes()?);
+    if let Some(draft) = header.draft(options)? {
+        bytes = bytes.saturating_add(draft.memory_bytes()?);
     }
     Ok(bytes)
 }
@@ -197,6 +194,17 @@ impl Header {
         })
     }
 
+    /// The header of the model that drafts for this one, if there is one.
+    pub(super) fn draft(&self, options: &LoadOptions) -> Result<Option<Self>, Error> {
+        let Draft::Path(path) = &options.draft else {
+            return Ok(None);
+        };
+        let mut draft = LoadOptions::new(ModelSource::Path(path.clone()));
+        draft.context_tokens = Some(self.room.context_tokens);
+        draft.draft = Draft::None;
+        Self::read(&draft).map(Some)
+    }
+
     /// Room for the parts of a model, this header being the last one's.
     pub(super) fn stage_options(&self, options: &LoadOptions) -> StageOptions {
         StageOptions {
@@ -217,12 +225,19 @@ impl Header {
         let kv_token_bytes = self.gguf.metadata().kv_bytes_per_token().unwrap_or(0);
         let kv_tokens = u64::from(self.room.context_tokens) + u64::from(self.room.stored_tokens);
         let kv = kv_token_bytes.saturating_mul(kv_tokens);
-        let width = u64::from(self.gguf.metadata().embedding_length().map_err(load)?);
+        let parts = [weights, kv, self.buffer_bytes()?];
+        Ok(parts.into_iter().fold(0, u64::saturating_add))
+    }
+
+    /// Memory beside weights and KV cache, about, bytes.
+    pub(super) fn buffer_bytes(&self) -> Result<u64, Error> {
+        let width = self.gguf.metadata().embedding_length();
+        let width = u64::from(width.map_err(|e| Error::Load(e.to_string()))?);
         let vocabulary = self.gguf.metadata().vocab_size().unwrap_or(0);
         // Logits of the output rows, and activations of a batch: about 16 rows of the model's width.
         let outputs = (u64::from(self.room.outputs_max()) * 4).saturating_mul(vocabulary);
         let activations = u64::from(self.room.batch_tokens) * width * 4 * 16;
-        let parts = [weights, kv, outputs, activations, OVERHEAD_BYTES];
+        let parts = [outputs, activations, OVERHEAD_BYTES];
         Ok(parts.into_iter().fold(0, u64::saturating_add))
     }
 }

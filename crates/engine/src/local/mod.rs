@@ -14,7 +14,9 @@ mod generation;
 mod handle;
 mod launch;
 pub(crate) mod load;
+mod offload;
 mod pace;
+mod placement;
 mod purpose;
 mod sample;
 mod sampler;
@@ -26,6 +28,8 @@ pub use device::{gpu_bytes_free, gpus};
 pub(crate) use forward::{Forward, ForwardError};
 pub use handle::Engine;
 pub use load::{Draft, LoadOptions, ModelSource, memory_needed, stage_options, threads_default};
+pub use offload::Placement;
+pub use placement::place;
 
 /// Checks that this build uses what the CPU has.
 ///

@@ -53,7 +53,7 @@ impl Part {
         let hook = LayerHook {
             outputs: match role {
                 SliceRole::Stage => vec![LayerHook::last_layer(model.layers())],
-                SliceRole::Tail => Vec::new(),
+                SliceRole::Tail | SliceRole::Whole => Vec::new(),
             },
             input: architecture.input_node.to_owned(),
         };
@@ -63,7 +63,7 @@ impl Part {
             // Rows that give nothing are dropped in the last layer, so in a stage all give something.
             outputs_max: match role {
                 SliceRole::Stage => options.rows_max,
-                SliceRole::Tail => options.outputs_max.min(options.rows_max),
+                SliceRole::Tail | SliceRole::Whole => options.outputs_max.min(options.rows_max),
             }
             .max(1),
             sequences_max: options.sequences.clamp(1, load::SLOTS_MAX),

@@ -5,6 +5,7 @@
 mod features;
 mod flight;
 mod generation;
+mod made_up;
 mod refusals;
 mod slices;
 mod transcript;

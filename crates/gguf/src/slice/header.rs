@@ -25,6 +25,9 @@ pub(crate) struct Cut<'a, 'm> {
 impl Cut<'_, '_> {
     /// The slice's metadata.
     pub(crate) fn metadata(&self) -> Result<Metadata, SliceError> {
+        if self.role == SliceRole::Whole {
+            return Ok(self.unchanged());
+        }
         let whole = self.map.model().metadata();
         let prefix = format!("{}.", self.map.architecture().name);
         let mut out = Metadata::new();
@@ -55,9 +58,22 @@ impl Cut<'_, '_> {
         Ok(out)
     }
 
+    /// The whole model's metadata, but for what says that it lies in several files.
+    fn unchanged(&self) -> Metadata {
+        let model = self.map.model();
+        let is_divided = model.parts().len() > 1;
+        let mut out = Metadata::new();
+        for (key, value) in model.metadata().iter() {
+            if !(is_divided && is_of_parts(key)) {
+                out.set(key, value.clone());
+            }
+        }
+        out
+    }
+
     /// True for keys that the slice has not, or gets anew.
     fn is_dropped(&self, key: &str, suffix: Option<&str>) -> bool {
-        let parts = matches!(key, KEY_SPLIT_NO | KEY_SPLIT_COUNT | KEY_SPLIT_TENSORS);
+        let parts = is_of_parts(key);
         // A stage gives hidden states of every token; pooling them is the tail's work.
         let head =
             key.starts_with("tokenizer.") || matches!(suffix, Some("vocab_size" | "pooling_type"));
@@ -120,6 +136,9 @@ impl Cut<'_, '_> {
 
     /// The name that a tensor of the whole model has in the slice; `None` when it is not in it.
     pub(crate) fn tensor_name(&self, name: &str) -> Result<Option<String>, SliceError> {
+        if self.role == SliceRole::Whole {
+            return Ok(Some(name.to_owned()));
+        }
         Ok(match self.map.place(name)? {
             Place::Layer(layer) if self.range.contains(&layer) => {
                 let rest = name.split_once('.').and_then(|(_, r)| r.split_once('.'));
@@ -131,6 +150,11 @@ impl Cut<'_, '_> {
             Place::Head => (self.role == SliceRole::Tail).then(|| name.to_owned()),
         })
     }
+}
+
+/// Whether a key says that a model lies in several files, and which one this is.
+fn is_of_parts(key: &str) -> bool {
+    matches!(key, KEY_SPLIT_NO | KEY_SPLIT_COUNT | KEY_SPLIT_TENSORS)
 }
 
 /// The elements at `kept`, when the value is an array of `count`.

@@ -203,7 +203,8 @@ impl<'m> LayerMap<'m> {
     /// # Errors
     /// [`SliceError::Range`], [`SliceError::Tail`], [`SliceError::Cut`] or [`SliceError::Length`].
     pub fn check(&self, range: &Range<u32>, role: SliceRole) -> Result<(), SliceError> {
-        if range.start >= range.end || range.end > self.layers {
+        let is_part = role == SliceRole::Whole && *range != (0..self.layers);
+        if range.start >= range.end || range.end > self.layers || is_part {
             return Err(SliceError::Range {
                 range: range.clone(),
                 layers: self.layers,

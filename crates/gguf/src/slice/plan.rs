@@ -251,19 +251,22 @@ fn fill<W: Write>(
     tensor: &TensorInfo,
     number: f32,
 ) -> Result<bool, WriteError> {
-    const PIECE_ELEMENTS: usize = 1024;
-    let piece = number.to_le_bytes().repeat(PIECE_ELEMENTS);
     let size = tensor
         .size_bytes()
         .map_err(|e| WriteError::invalid(format!("tensor {:?}", tensor.name), e.to_string()))?;
-    writer.stream(&tensor.name, |out| {
-        let mut left = size;
-        while left > 0 {
-            let n = usize::try_from(left).map_or(piece.len(), |left| left.min(piece.len()));
-            out.write_all(&piece[..n])?;
-            left -= n as u64;
-        }
-        Ok::<(), io::Error>(())
-    })?;
+    writer.stream(&tensor.name, |out| repeat(out, &number.to_le_bytes(), size))?;
     Ok(true)
+}
+
+/// Writes the bytes of a pattern, which has some, again and again until so many are written.
+pub(super) fn repeat(out: &mut dyn Write, pattern: &[u8], bytes: u64) -> io::Result<()> {
+    const PIECE_PATTERNS: usize = 1024;
+    let piece = pattern.repeat(PIECE_PATTERNS);
+    let mut left = bytes;
+    while left > 0 {
+        let n = usize::try_from(left).map_or(piece.len(), |left| left.min(piece.len()));
+        out.write_all(&piece[..n])?;
+        left -= n as u64;
+    }
+    Ok(())
 }

@@ -54,7 +54,7 @@ pub(crate) fn check_slice(
             let rank = optional(model.arch_u32(QUERY_RANK))?.unwrap_or(0);
             let vocab = match role {
                 SliceRole::Stage => 1,
-                SliceRole::Tail => model.vocab_size()?,
+                SliceRole::Tail | SliceRole::Whole => model.vocab_size()?,
             };
             let whole = has_plain_queries(map.layers(), model.vocab_size()?);
             if has_plain_queries(layers, vocab) && !whole && rank > 0 {

@@ -47,7 +47,7 @@ pub(crate) struct ModelFlags {
     /// Requests that are answered at the same time, per model, at most 256.
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=SLOTS_MAX))]
     pub(crate) parallel: Option<u32>,
-    /// Layers to keep on the GPU [default: all].
+    /// Layers to keep on the GPU [default: all that fit].
     #[arg(long, value_name = "N")]
     pub(crate) gpu_layers: Option<u32>,
     /// Device to run on, such as CUDA0.

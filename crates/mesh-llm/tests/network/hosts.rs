@@ -87,6 +87,8 @@ impl<'a> Machine<'a> {
         command
             .env_clear()
             .env("HOME", home.path())
+            // Several machines on the cores of one: their threads would wait for each other at every operator.
+            .env("MESH_LLM_THREADS", "1")
             .args(["--log-format=json", "--node-name", name])
             .args(network)
             .args(arguments)

@@ -495,6 +495,8 @@ async fn a_model_of_half_a_billion_parameters_outlives_its_workers() {
     /// With a cache of so many tokens a layer takes 101 MB as the planner counts, so that a worker with
     /// 1.97 GiB has up to 20 of the 24 layers, and still the 107 MB that a stage takes besides.
     const CONTEXT: u32 = 163_840;
+    /// Threads of several machines on the cores of one would wait for each other at every operator.
+    const THREADS: &str = "--threads=1";
     let shelf = tempfile::tempdir().unwrap();
     let spec = ModelSpec {
         name: "half".into(),
@@ -505,9 +507,15 @@ async fn a_model_of_half_a_billion_parameters_outlives_its_workers() {
     testkit::model::write(&spec, &path).unwrap();
     let model = format!("--model={}", path.display());
     // What is drafted depends on how long steps take, and changes their shapes.
-    let alone = Node::start(&[&model, "--no-mesh", "--no-draft", "--ctx-size=8192"]);
+    let alone = Node::start(&[
+        &model,
+        "--no-mesh",
+        "--no-draft",
+        THREADS,
+        "--ctx-size=8192",
+    ]);
     let gb = ["0.2", "1.97"];
-    let more = &["--no-draft"];
+    let more = &["--no-draft", THREADS];
     let mut ring = Ring::start_with(shelf, "half", CONTEXT, (gb, SPARE), more).await;
     let says = async |node: &Node, phase| {
         let answer = node.ask(&anew(&ring.question(phase, TOKENS))).await;

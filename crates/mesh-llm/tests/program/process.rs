@@ -51,6 +51,8 @@ impl Program {
             .env("MESH_LLM_NO_RELAY", "true")
             .env("MESH_LLM_NO_MDNS", "true")
             .env("MESH_LLM_BIND_IP", "127.0.0.1")
+            // Several machines on the cores of one: their threads would wait for each other at every operator.
+            .env("MESH_LLM_THREADS", "1")
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped());

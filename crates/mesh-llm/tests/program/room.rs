@@ -30,10 +30,13 @@ async fn comes(host: &Node) {
         model["state"] == "waiting" && reason.contains("hint: run `mesh-llm --join TICKET`")
     })
     .await;
-    // It lacks the file: a machine that had it would run the whole model.
+    // Its owner wants no models of others: else it would fetch the file and run the whole model.
     let empty = tempfile::tempdir().unwrap();
     let nothing = format!("--models-dir={}", empty.path().display());
-    let worker = Node::join(&host.ticket(), &[&nothing, "--standby", "--ctx-size=65536"]);
+    let worker = Node::join(
+        &host.ticket(),
+        &[&nothing, "--standby", "--ctx-size=65536", "--no-split"],
+    );
     host.until(|status| status["models"][0]["state"] == "ready")
         .await;
     let status = host.status().await;
@@ -61,6 +64,19 @@ async fn a_model_that_is_loaded_later_and_does_not_fit_is_split_too() {
     let response = load.send().await.unwrap();
     assert!(response.status().is_success(), "{response:?}");
     comes(&host).await;
+}
+
+#[tokio::test]
+async fn a_machine_without_the_file_fetches_it_and_runs_all_of_the_model() {
+    let (_shelf, models) = shelf();
+    let host = Node::start(&[&ROOM[..], &[&models, "--model=six"]].concat());
+    let empty = tempfile::tempdir().unwrap();
+    let nothing = format!("--models-dir={}", empty.path().display());
+    let _worker = Node::join(&host.ticket(), &[&nothing, "--standby", "--ctx-size=65536"]);
+    host.until(|status| status["models"][0]["state"] == "elsewhere")
+        .await;
+    host.knows("six", 1).await;
+    assert!(!host.ask(&asked()).await.content().await.is_empty());
 }
 
 #[test]

@@ -104,11 +104,6 @@ impl MeshFiles {
         )
     }
 
-    /// Forgets the membership, so that only a ticket leads back.
-    pub fn remove_membership(&self) -> Result<(), IdentityError> {
-        file::remove(&self.dir.join("membership"))
-    }
-
     /// Members and their addresses as last seen.
     pub fn bootstrap(&self) -> Result<Vec<(NodeId, Addresses)>, IdentityError> {
         let nodes = self.load("bootstrap", BOOTSTRAP_BYTES_MAX, |bytes| {

@@ -84,11 +84,6 @@ impl Network {
         }
     }
 
-    /// How messages fare on all links that have no quality of their own.
-    pub fn set_default(&mut self, quality: Quality) {
-        self.default = quality;
-    }
-
     /// How messages from `from` to `to` fare; those in the other direction are not touched.
     pub fn set_link(&mut self, from: usize, to: usize, quality: Quality) {
         self.links.insert((from, to), quality);

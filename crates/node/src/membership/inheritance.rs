@@ -1,28 +1,28 @@
 //! Carries out what `succession` decides: models over several machines that this node hosts, leaves to
 //! another, or takes over from a host that is lost.
 
+use std::path::Path;
 use std::sync::Arc;
 
 use mesh::announcement::SplitModel;
 
 use super::{Done, Keeper, LOADS_MAX};
-use crate::library::Volume;
 use crate::loader::{DraftPlan, Plan, Source};
 use crate::node::Shared;
 use crate::store;
 use crate::succession::{Scene, Step, members};
 use crate::{Draft, Settings, SplitModels};
 
-/// How to load a model of this disk under a name that others have for it; a context or number of slots that is
-/// 0 is this node's own.
+/// How to load a model from its file, the first if there are several, under a name that others have for it; a context or
+/// number of slots that is 0 is this node's own.
 pub(super) fn plan_as(
     name: &str,
-    volume: &Volume,
+    path: &Path,
     context_tokens: u32,
     slots: u32,
     settings: &Settings,
 ) -> Plan {
-    let file = Source::File(volume.path.clone());
+    let file = Source::File(path.to_path_buf());
     let mut plan = store::plan(name.to_owned(), file, settings);
     if settings.draft == Draft::Auto {
         plan.draft = DraftPlan::Auto;
@@ -59,7 +59,9 @@ impl Keeper {
         };
         for step in self.successor.decide(&scene) {
             match step {
-                Step::Begin { id, term } => shared.models.split_begins(id, term),
+                Step::Begin { id, term, follows } => {
+                    shared.models.split_begins(id, term, follows);
+                }
                 Step::Yield { id, to } => {
                     let member = view.member(to);
                     let name = member.map(|member| member.announcement().info.name.clone());
@@ -89,7 +91,7 @@ impl Keeper {
         tracing::info!(model, "taking over a model whose host is lost");
         // Under the name that it had, whatever the file is called here.
         let (context_tokens, slots) = (split.model.context_length, split.slots);
-        let plan = plan_as(model, volume, context_tokens, slots, &shared.settings);
+        let plan = plan_as(model, &volume.path, context_tokens, slots, &shared.settings);
         let me = self.mesh.node_id();
         let view = self.mesh.view().borrow().clone();
         let has_others = view.alive().any(|member| {

@@ -2,8 +2,11 @@
 //! and why it refuses the others. It owes nobody to go on: what was taken up stays until it is dropped here, also when
 //! whoever asked has dropped it or left, as with any model that a node takes up for the mesh.
 //!
-//! Whoever asks takes memory of this machine, so the rules are strict; they are in `rules`, which is pure.
+//! Whoever asks takes memory of this machine, and where the model's file is missing some of its disk and network
+//! (`fetching`), so the rules are strict; they are in `rules`, which is pure.
 
+#[cfg(feature = "solo")]
+mod fetching;
 mod rules;
 
 use std::path::Path;
@@ -24,6 +27,8 @@ use crate::library::Volume;
 use crate::loader::Plan;
 use crate::models::{Dropped, Outcome, Table};
 use crate::node::Shared;
+#[cfg(feature = "solo")]
+use crate::split::Part;
 use crate::wire::TakeUp;
 use crate::{SplitModels, StartError};
 
@@ -42,14 +47,18 @@ pub(super) struct Ask {
     peer: NodeId,
     wanted: TakeUp,
     answer: oneshot::Sender<Result<Arc<ModelInfo>, Error>>,
+    /// Takes the hundredths of the model's file that are here, where it is fetched first.
+    told: watch::Sender<u8>,
 }
 
-/// Asks the keeper for a model, and waits until it answers requests.
+/// Asks the keeper for a model, and waits until it answers requests. `fetched` takes the hundredths of the model's file
+/// that are here, where it is fetched first.
 pub(super) async fn ask(
     asks: mpsc::Sender<Ask>,
     mut view: watch::Receiver<Arc<View>>,
     peer: NodeId,
     wanted: TakeUp,
+    fetched: watch::Sender<u8>,
 ) -> Result<Arc<ModelInfo>, Error> {
     let told = view.wait_for(|view| {
         let member = view.member(peer);
@@ -62,6 +71,7 @@ pub(super) async fn ask(
         peer,
         wanted,
         answer,
+        told: fetched,
     };
     if asks.try_send(ask).is_err() {
         return Err(Refusal::TooMany.into());
@@ -115,8 +125,10 @@ async fn while_asked<T, A>(
     answer: &mut oneshot::Sender<A>,
 ) -> Option<T> {
     tokio::select! {
-        loaded = load => Some(loaded),
+        // What is there when nobody waits any more is not gone on with.
+        biased;
         () = answer.closed(), if !is_own => None,
+        loaded = load => Some(loaded),
     }
 }
 
@@ -127,15 +139,11 @@ impl Keeper {
             // Dropping what was asked answers it.
             return;
         };
-        let Ask {
-            peer,
-            wanted,
-            mut answer,
-        } = ask;
-        if answer.is_closed() {
+        if ask.answer.is_closed() {
             // Nobody waits any more.
             return;
         }
+        let (peer, wanted) = (ask.peer, ask.wanted.clone());
         let now_ms = shared.ingress.now_ms();
         let mut volumes = self.library.iter();
         let volume = volumes.find(|volume| volume.fingerprint == wanted.fingerprint);
@@ -147,17 +155,23 @@ impl Keeper {
                 let settings = &shared.settings;
                 let tokens = wanted.context_tokens;
                 let slots = slots(wanted.slots, settings.slots);
-                plan_as(&wanted.model, volume, tokens, slots, settings)
+                plan_as(&wanted.model, &volume.path, tokens, slots, settings)
             }),
+            Ok(Begin::Fetch) => return self.fetch_and_load(&shared, ask),
             Ok(Begin::Wait) => None,
             Err(refusal) => {
                 let model = &wanted.model;
                 tracing::info!(model, peer = peer.short(), %refusal, "a model is refused");
                 // Fails only when nobody waits any more.
-                let _ = answer.send(Err(refusal.into()));
+                let _ = ask.answer.send(Err(refusal.into()));
                 return;
             }
         };
+        if wanted.fetch {
+            // The file is here after all: whoever asks is not to wait for it with a deadline.
+            ask.told.send_replace(100);
+        }
+        let mut answer = ask.answer;
         let TakeUp {
             model, fingerprint, ..
         } = wanted;
@@ -220,11 +234,31 @@ impl Keeper {
             was_dropped: self.promoter.was_dropped(&wanted.fingerprint, now_ms),
             has_failed: self.taken.has_failed(&wanted.fingerprint, now_ms),
             is_loading: self.taken.is_loading(),
+            could_fetch: self.could_fetch(),
+            fetches: self.taken.fetches(now_ms),
             kept: self.taken.kept_for(peer),
             context_max: volume.map(|volume| volume.context_tokens.max(own_tokens)),
             context_trained: volume.map_or(0, |volume| volume.context_tokens),
             known,
         }
+    }
+
+    /// Whether this node could get files of models from members at all.
+    #[cfg(feature = "solo")]
+    fn could_fetch(&self) -> bool {
+        self.part.as_ref().is_some_and(Part::could_fetch)
+    }
+
+    #[cfg(not(feature = "solo"))]
+    fn could_fetch(&self) -> bool {
+        false
+    }
+
+    #[cfg(not(feature = "solo"))]
+    fn fetch_and_load(&mut self, _: &Arc<Shared>, ask: Ask) {
+        drop(ask.told);
+        // Fails only when nobody waits any more.
+        let _ = ask.answer.send(Err(Refusal::NoFile.into()));
     }
 
     /// The owner of this node dropped a model.

@@ -49,6 +49,13 @@ impl Table {
         model?.file.as_deref()
     }
 
+    /// Whether a model of this name is here that is loaded from this file, or was.
+    #[cfg(feature = "solo")]
+    pub(crate) fn is_from(&self, name: &str, path: &Path) -> bool {
+        let mut models = self.models.iter();
+        models.any(|model| model.name == name && model.file.as_deref() == Some(path))
+    }
+
     /// Models that are being loaded, and which share of them is. As long as something loads, this changes.
     pub(crate) fn loads(&self) -> Vec<(u64, f32)> {
         let loads = self.models.iter().filter_map(|model| match model.stage {

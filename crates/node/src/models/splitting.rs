@@ -25,6 +25,9 @@ pub(crate) struct Splitting {
     asked: bool,
     /// Which host of the model this node is, of those that came one after another; `None`: it is none.
     term: Option<u32>,
+    /// It became host because another one was lost, so streams may wait for it. Terms don't tell: they count on also when
+    /// an owner drops a model and loads it again.
+    follows: bool,
     /// What is known of the model, once its header is read.
     facts: Option<Facts>,
     /// Workers that load, and how far they are.
@@ -133,11 +136,14 @@ impl Models {
         }
     }
 
-    /// This node is to host a split model, as the `term`-th one.
-    pub(crate) fn split_begins(&self, id: u64, term: u32) {
+    /// This node is to host a split model, as the `term`-th one. `follows`: in place of one that is lost. Of one that is
+    /// host already only the term is another.
+    pub(crate) fn split_begins(&self, id: u64, term: u32, follows: bool) {
         self.change_split(id, |model| {
             if let Some(split) = &mut model.split {
-                if split.term.is_none() {
+                let was_host = split.term.is_some();
+                split.follows = if was_host { split.follows } else { follows };
+                if !was_host {
                     split.stays();
                     model.stage = Stage::Loading(0.0);
                 }
@@ -247,6 +253,14 @@ impl Models {
         model.split.as_ref()?.term
     }
 
+    /// Whether this node hosts a split model in place of a host that is lost.
+    pub(crate) fn split_follows(&self, id: u64) -> bool {
+        let table = self.table.borrow();
+        let model = table.models.iter().find(|model| model.id == id);
+        let split = model.and_then(|model| model.split.as_ref());
+        split.is_some_and(|split| split.term.is_some() && split.follows)
+    }
+
     /// Whether this node's owner asked for a split model, and not the mesh.
     pub(crate) fn is_split_asked(&self, id: u64) -> bool {
         let table = self.table.borrow();
@@ -265,6 +279,25 @@ impl Models {
             split.whole_on = None;
             model.stage = Stage::Waiting(format!("{host} loads all of it"), None);
             split.asks = Some(host);
+            true
+        });
+    }
+
+    /// The machine that was asked to run all of a split model fetches its file, of which so many hundredths are there.
+    pub(crate) fn split_fetches(&self, id: u64, percent: u8) {
+        self.change_split(id, |model| {
+            let split = model.split.as_ref().filter(|split| split.term.is_some());
+            let Some(host) = split.and_then(|split| split.asks.as_ref()) else {
+                return false;
+            };
+            let reason = match percent {
+                0..100 => format!("{host} fetches all of it ({percent} %)"),
+                _ => format!("{host} loads all of it"),
+            };
+            if matches!(&model.stage, Stage::Waiting(before, _) if *before == reason) {
+                return false;
+            }
+            model.stage = Stage::Waiting(reason, None);
             true
         });
     }
@@ -476,71 +509,4 @@ impl Model {
 }
 
 #[cfg(all(test, feature = "solo"))]
-mod tests {
-    use super::*;
-
-    /// What others are told of the only model, if this node hosts it.
-    fn told(models: &Models) -> Option<SplitStage> {
-        let table = models.table();
-        let hosting = table.splits().find(|hosting| hosting.term.is_some());
-        hosting.map(|hosting| hosting.stage)
-    }
-
-    /// A model that this node's owner asked for, with this node as its host.
-    fn hosted() -> (Arc<Models>, u64) {
-        let models = Models::empty(None);
-        let id = models.begin_split("m", true).unwrap();
-        models.split_is(id, Facts::default());
-        assert_eq!(told(&models), None);
-        models.split_begins(id, 1);
-        (models, id)
-    }
-
-    #[test]
-    fn streams_may_hope_while_another_machine_loads_all_of_a_model() {
-        let (models, id) = hosted();
-        assert_eq!(told(&models), Some(SplitStage::Coming));
-        for host in ["b", "c"] {
-            models.split_asks(id, host.into());
-            assert_eq!(told(&models), Some(SplitStage::Coming), "{host} loads it");
-            let status = models.table().status();
-            let crate::ModelState::Waiting { reason } = &status[0].state else {
-                panic!("{status:?}");
-            };
-            assert!(reason.starts_with(host), "{reason}");
-            models.split_is_whole(id, host.into());
-            assert_eq!(told(&models), Some(SplitStage::Coming), "{host} runs it");
-            models.split_begins_anew(id);
-            assert_eq!(told(&models), Some(SplitStage::Coming), "{host} is lost");
-        }
-    }
-
-    #[test]
-    fn streams_may_not_hope_once_nobody_has_room_for_a_model() {
-        let (models, id) = hosted();
-        models.split_asks(id, "b".into());
-        models.split_waits(id, "no room".into());
-        assert_eq!(told(&models), Some(SplitStage::Waiting));
-        // Nobody is asked, and nothing runs it, after that either.
-        models.split_asks(id, "b".into());
-        models.split_yields(id, "c hosts it".into());
-        assert_eq!(told(&models), None);
-        models.split_begins(id, 2);
-        models.split_waits(id, "no room".into());
-        assert_eq!(told(&models), Some(SplitStage::Waiting));
-    }
-
-    #[test]
-    fn what_was_dropped_is_known_by_its_content() {
-        let (models, id) = hosted();
-        let dropped = |models: &Models| models.table().models[0].dropped();
-        assert_eq!(dropped(&models).fingerprint, None, "it is unknown");
-        let facts = Facts {
-            fingerprint: "f".into(),
-            ..Facts::default()
-        };
-        models.split_is(id, facts);
-        assert_eq!(dropped(&models).name, "m");
-        assert_eq!(dropped(&models).fingerprint.as_deref(), Some("f"));
-    }
-}
+mod tests;

@@ -10,6 +10,7 @@ use futures::future::BoxFuture;
 use futures::{FutureExt, StreamExt};
 use mesh::NodeId;
 use mesh::net::{IncomingStream, RecvStream, SendStream};
+use tokio::sync::watch;
 use tokio::time::timeout;
 
 use super::{ALIVE_INTERVAL, CALL_READ_MAX, CODE_BROKEN};
@@ -40,12 +41,16 @@ pub(crate) trait Hosting: Send + Sync + 'static {
     /// The backend, or why there is none.
     fn backend(&self, call: &Call) -> Result<Arc<dyn Backend>, Error>;
 
-    /// Brings up a model that `peer` asks for, and gives what it is once it answers, or why it will not.
-    fn take_up(
-        &self,
-        peer: NodeId,
-        wanted: TakeUp,
-    ) -> BoxFuture<'static, Result<Arc<ModelInfo>, Error>>;
+    /// Brings up a model that `peer` asks for.
+    fn take_up(&self, peer: NodeId, wanted: TakeUp) -> TakingUp;
+}
+
+/// A model that is brought up because a peer asks for it.
+pub(crate) struct TakingUp {
+    /// Gives what the model is once it answers, or why it will not.
+    pub(crate) loading: BoxFuture<'static, Result<Arc<ModelInfo>, Error>>,
+    /// Hundredths of the model's file that are here, where it is fetched first; 100 at most.
+    pub(crate) fetched: watch::Receiver<u8>,
 }
 
 /// Counts the calls that run.
@@ -235,12 +240,20 @@ async fn run(
 }
 
 /// Tells a peer once the model answers that it has asked for. Whoever hangs up has asked all the same.
-async fn take_up(
-    send: &mut Back<'_>,
-    loading: BoxFuture<'static, Result<Arc<ModelInfo>, Error>>,
-) -> Result<(), Cut> {
+async fn take_up(send: &mut Back<'_>, taking_up: TakingUp) -> Result<(), Cut> {
+    let TakingUp { loading, fetched } = taking_up;
     say(send, &[Reply::Accepted]).await?;
-    let reply = match waiting(send, loading).await? {
+    let mut told = 0;
+    let sign = || {
+        let percent = *fetched.borrow();
+        let is_news = percent > told;
+        told = percent.max(told);
+        match is_news {
+            true => Reply::Fetching(percent),
+            false => Reply::Alive,
+        }
+    };
+    let reply = match waiting_with(send, loading, sign).await? {
         Ok(info) => Reply::Model(Box::new(info.as_ref().clone())),
         Err(error) => Reply::Failed(error),
     };
@@ -300,13 +313,22 @@ async fn embed(
 
 /// Waits for `work` and gives signs of life meanwhile; ends when the peer stops the stream.
 async fn waiting<T>(send: &mut Back<'_>, work: impl Future<Output = T>) -> Result<T, Cut> {
+    waiting_with(send, work, || Reply::Alive).await
+}
+
+/// The same with other signs.
+async fn waiting_with<T>(
+    send: &mut Back<'_>,
+    work: impl Future<Output = T>,
+    mut sign: impl FnMut() -> Reply,
+) -> Result<T, Cut> {
     let mut work = std::pin::pin!(work);
     let mut stopped = std::pin::pin!(send.stream.stopped());
     loop {
         tokio::select! {
             done = &mut work => return Ok(done),
             _ = &mut stopped => return Err(Cut::Stopped),
-            () = tokio::time::sleep(ALIVE_INTERVAL) => say(send, &[Reply::Alive]).await?,
+            () = tokio::time::sleep(ALIVE_INTERVAL) => say(send, &[sign()]).await?,
         }
     }
 }

@@ -1,6 +1,7 @@
 //! One model over several machines, with this node as its host: plans, brings up the last part here and
 //! the ring to the others, and does what [`Recovery`] says when a machine is lost.
 
+mod fetching;
 mod making;
 mod outlook;
 mod pacing;
@@ -21,7 +22,7 @@ use tokio::time::{Instant, sleep, sleep_until, timeout};
 use self::making::{HostPart, Made, Subject, make};
 use self::ring::RingKeeper;
 use self::trials::Trials;
-use self::whole::{Shunned, Whole};
+use self::whole::{Acquainted, KNOWN_AFTER, Shunned, Whole};
 use super::pool::{Own, Scene};
 use crate::loader::Plan;
 use crate::membership::Membership;
@@ -67,6 +68,7 @@ pub(crate) async fn keep(shared: Weak<Shared>, id: u64, plan: Plan, forced: bool
     };
     note(0);
     let mut shunned = Shunned::default();
+    let mut acquainted = Acquainted::default();
     let mut trials = Trials::default();
     while let Some((membership, station)) = mesh(&shared, id).await {
         if !is_host(&shared, id) {
@@ -87,11 +89,12 @@ pub(crate) async fn keep(shared: Weak<Shared>, id: u64, plan: Plan, forced: bool
                 forced,
                 membership: &membership,
                 shunned: &mut shunned,
+                acquainted: &mut acquainted,
             };
             if whole.run().await {
                 continue;
             }
-            made = first(&whole, &mut trials).await;
+            made = first(&mut whole, &mut trials).await;
         }
         let Some(made) = &mut made else {
             // Why is in the table; the mesh may be another by now.
@@ -183,24 +186,25 @@ async fn end(made: Made) {
 }
 
 /// Makes the first plan, which decides what runs here, and loads that.
-async fn first(whole: &Whole<'_>, trials: &mut Trials) -> Option<Made> {
+async fn first(whole: &mut Whole<'_>, trials: &mut Trials) -> Option<Made> {
     let (shared, id, membership) = (whole.shared, whole.id, whole.membership);
     let (subject, plan) = (whole.subject, whole.plan);
     // Only where a plan can be made is it worth to find out how fast everybody is.
     let present = shared.upgrade()?;
-    let planned = plan_first(&present, subject, membership);
+    let planned = plan_first(&present, subject, membership, whole.forced);
     // Streams wait for one that takes over from a lost host.
-    let is_awaited = present.models.split_term(id).is_some_and(|term| term > 1);
+    let is_awaited = present.models.split_follows(id);
     drop(present);
     let planned = match planned {
         Ok(_) if !is_awaited => {
             get_to_know(shared, subject, membership, trials).await;
-            // Who has just come says a moment later what is on its disk.
+            // Who has just come says a moment later what is on its disk, and others may come meanwhile.
+            let _ = timeout(KNOWN_AFTER * 2, whole.acquaint()).await;
             if whole.target().is_some() {
                 return None;
             }
             let present = shared.upgrade()?;
-            plan_first(&present, subject, membership)
+            plan_first(&present, subject, membership, whole.forced)
         }
         planned => planned,
     };
@@ -266,9 +270,10 @@ fn plan_first(
     shared: &Shared,
     subject: &Subject,
     membership: &Membership,
+    forced: bool,
 ) -> Result<HostPart, String> {
     with_all(shared, subject, membership, |scene| {
-        subject.first_plan(scene)
+        subject.first_plan(scene, forced)
     })
 }
 

@@ -5,14 +5,14 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use engine::stage::{StageBatch, StageOptions, StageRunner};
-use gguf::{LayerMap, Model, SliceRole};
+use gguf::{KeyError, LayerMap, Model, SliceRole, TensorInfo};
 use split::plan::{ModelShape, PREFILL_CHUNK_ROWS, Speed, WindowCache};
 
 use super::bandwidth::Field;
 use super::slices::{Keeping, slice};
 use crate::Settings;
 
-/// Largest piece of a model that is cut out for that: one layer of the largest models has some gigabytes.
+/// Largest piece of a model that is cut out or made up for that: one layer of the largest models has some gigabytes.
 const PIECE_BYTES_MAX: u64 = 4 << 30;
 
 /// So much a token is to read in the trial: beside a single small layer what each call costs would count as if
@@ -34,20 +34,20 @@ const TIME_MAX: Duration = Duration::from_secs(4);
 /// Room for the rows of the run.
 const CONTEXT_TOKENS: u32 = 512;
 
+/// Rows of the widest matrix's output that are held for each of them at a time, or keys and values as large, about.
+const ROWS_HELD: u64 = 4;
+
 /// Some layers of a model that are run to tell how fast all are.
 #[derive(Debug)]
 pub(super) struct Trial {
     pub(super) layers: Range<u32>,
-    /// Their weights, bytes.
-    pub(super) weight_bytes: u64,
     /// What a token reads of them, bytes.
     active_bytes: u64,
 }
 
 impl Trial {
-    /// Chooses layers of a model, of which the headers are enough. Of more than one the weights have `bytes_max` at most.
-    /// The run may use `memory_bytes` at most.
-    pub(super) fn of(model: &Model, bytes_max: u64, memory_bytes: u64) -> Result<Self, String> {
+    /// Chooses layers of a model, of which the headers are enough. The run may use `memory_bytes` at most.
+    pub(super) fn of(model: &Model, memory_bytes: u64) -> Result<Self, String> {
         let text = |error: &dyn std::fmt::Display| error.to_string();
         let map = LayerMap::of(model).map_err(|error| text(&error))?;
         let shape = ModelShape::from_model(model, map.cuts().first().copied(), WindowCache::Full);
@@ -55,7 +55,7 @@ impl Trial {
         // One in the middle: the first layers of some models are of another kind.
         let points: Vec<u32> = [0].iter().chain(map.cuts()).copied().collect();
         let middle = (points.len() - 1) / 2;
-        let bytes_max = bytes_max.min(memory_bytes.saturating_sub(MEMORY_BYTES));
+        let bytes_max = PIECE_BYTES_MAX.min(memory_bytes.saturating_sub(MEMORY_BYTES));
         // A layer of a mixture of experts has many times the bytes that a token reads of it.
         let fits = |layers: Range<u32>| {
             let piece = map.plan(layers, SliceRole::Stage);
@@ -67,15 +67,24 @@ impl Trial {
             .plan(layers.clone(), SliceRole::Stage)
             .map_err(|error| text(&error))?;
         let weight_bytes = piece.copied_bytes();
-        if weight_bytes > PIECE_BYTES_MAX
-            || weight_bytes.saturating_add(MEMORY_BYTES) > memory_bytes
-        {
+        // Where it can't be told, a row may see all of them.
+        let experts_used = match model.metadata().arch_u32("expert_used_count") {
+            Ok(used) => used.into(),
+            Err(KeyError::Missing { .. }) => 1,
+            Err(_) => u64::MAX,
+        };
+        let needed = [
+            weight_bytes,
+            MEMORY_BYTES,
+            row_bytes(piece.tensors(), experts_used),
+        ];
+        let needed = needed.into_iter().fold(0, u64::saturating_add);
+        if weight_bytes > PIECE_BYTES_MAX || needed > memory_bytes {
             return Err("layers take too much memory for a trial".to_owned());
         }
         Ok(Self {
             active_bytes: shape.active_bytes(layers.clone()),
             layers,
-            weight_bytes,
         })
     }
 
@@ -98,6 +107,24 @@ impl Trial {
     }
 }
 
+/// Bytes of all rows between two matrices, about. What a matrix makes of a row may be many times larger than the weights
+/// that it takes, in headers that were made up to that end.
+/// `experts_used`: so many of them a row sees.
+fn row_bytes(tensors: &[TensorInfo], experts_used: u64) -> u64 {
+    let widths = tensors.iter().filter_map(|tensor| {
+        let experts = tensor.dims.get(2).copied().unwrap_or(1);
+        Some(
+            tensor
+                .dims
+                .get(1)?
+                .saturating_mul(experts.min(experts_used.max(1))),
+        )
+    });
+    let widest = widths.max().unwrap_or(1);
+    let values = widest.saturating_mul(ROWS_HELD * u64::from(CONTEXT_TOKENS));
+    values.saturating_mul(size_of::<f32>() as u64)
+}
+
 /// Runs some of the layers of the model at `path`, of which `memory_bytes` at most may be used. Blocks for some seconds
 /// at most, the copying of a layer aside.
 pub(super) fn probe(
@@ -107,7 +134,7 @@ pub(super) fn probe(
     memory_bytes: u64,
 ) -> Result<Speed, String> {
     let model = Model::open(path).map_err(|error| error.to_string())?;
-    let trial = Trial::of(&model, PIECE_BYTES_MAX, memory_bytes)?;
+    let trial = Trial::of(&model, memory_bytes)?;
     let file = slice(
         &model,
         trial.layers.clone(),
@@ -190,6 +217,8 @@ fn times(mut runner: StageRunner, threads: u32) -> Result<(f64, f64), String> {
 
 #[cfg(test)]
 mod tests {
+    use gguf::GgmlType;
+
     use super::*;
 
     #[test]
@@ -229,6 +258,26 @@ mod tests {
         check(200 << 20, 12..14);
         check(199 << 20, 12..13);
         check(0, 12..13);
+    }
+
+    #[test]
+    fn rows_take_memory_by_the_widest_matrix() {
+        let tensor = |dims: &[u64]| TensorInfo {
+            name: "blk.0.ffn_up.weight".into(),
+            dims: dims.to_vec(),
+            ggml_type: GgmlType::Q8_0,
+            offset: 0,
+        };
+        let check = |widths: &[&[u64]], wanted: u64| {
+            let tensors: Vec<_> = widths.iter().map(|dims| tensor(dims)).collect();
+            assert_eq!(row_bytes(&tensors, 8), wanted, "{widths:?}");
+        };
+        check(&[&[4_096], &[4_096, 14_336], &[14_336, 4_096]], 112 << 20);
+        // Of many experts a row sees some.
+        check(&[&[4_096, 1_024, 256]], 64 << 20);
+        check(&[&[4_096, 1_024, 4]], 32 << 20);
+        check(&[&[32, u64::MAX]], u64::MAX);
+        check(&[], 8 << 10);
     }
 
     #[test]

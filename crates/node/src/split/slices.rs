@@ -1,6 +1,8 @@
 //! Slices of models: cut from the files on this machine's disk, or fetched from members, and kept.
 
+mod made_up;
 mod trial;
+mod whole;
 
 use std::fs::File;
 use std::io::{self, BufWriter, Write};
@@ -27,6 +29,7 @@ use tokio::sync::watch;
 use tokio::time::sleep;
 
 use self::trial::Tries;
+pub(crate) use self::whole::{Need, WholeFile};
 use super::runner::Runner;
 use super::speeds::Speeds;
 use super::weights::MemberDial;
@@ -58,7 +61,7 @@ pub(crate) struct Slices {
     mesh: Mesh,
     runtime: Handle,
     speeds: Arc<Speeds>,
-    /// What was fetched to measure this machine.
+    /// What this machine was lately measured with.
     tries: Tries,
 }
 
@@ -147,13 +150,8 @@ impl Slices {
         }
     }
 
-    /// Who could have the weights, the nearest first; the hub behind all others, where it may be asked.
-    async fn suppliers(
-        &self,
-        host: NodeId,
-        model: Fingerprint,
-        with_hub: bool,
-    ) -> Suppliers<MemberDial> {
+    /// Who could have the weights, the nearest first; the hub behind all others.
+    async fn suppliers(&self, host: NodeId, model: Fingerprint) -> Suppliers<MemberDial> {
         let name = model.to_string();
         let view = self.mesh.view().borrow().clone();
         let me = self.mesh.node_id();
@@ -170,9 +168,9 @@ impl Slices {
         });
         let (peers, own) = (peers.collect(), self.find(&name));
         let hub = match own {
-            None if with_hub => self.hub(host, model).await,
+            None => self.hub(host, model).await,
             // With an own file nothing will be fetched.
-            _ => None,
+            Some(_) => None,
         };
         Suppliers {
             own,
@@ -199,7 +197,6 @@ impl Slices {
         &self,
         host: NodeId,
         key: &SliceKey,
-        with_hub: bool,
         progress: &mut dyn FnMut(Loading) -> bool,
     ) -> Result<CachedSlice, String> {
         let free_bytes = |folder: &Path| {
@@ -208,9 +205,9 @@ impl Slices {
         let (sender, receiver) = watch::channel(Progress::default());
         let obtained = async {
             loop {
-                let suppliers = self.suppliers(host, key.model, with_hub).await;
+                let suppliers = self.suppliers(host, key.model).await;
                 match obtain(key, suppliers, &self.cache, &free_bytes, &sender).await {
-                    // A fetch for a trial that is about to end, or another process.
+                    // Somebody else makes it, another process maybe.
                     Err(error) if error.is_busy() => sleep(BUSY_PAUSE).await,
                     slice => return slice.map_err(|error| error.to_string()),
                 }
@@ -253,8 +250,7 @@ impl LayerSource for Slices {
             layers: spec.layers.clone(),
             role: SliceRole::Stage,
         };
-        let slice = self.obtain(host, &key, true, progress)?;
-        self.forget_trials(&key);
+        let slice = self.obtain(host, &key, progress)?;
         // Whether anybody still wants it is asked again when it is loaded.
         progress(Loading::of(Phase::Opening, 0, 1));
         let options = StageOptions {

@@ -222,7 +222,11 @@ impl Stages for RemoteStages {
 
     /// Without a ring nothing is in flight any more.
     fn receive(&mut self, hidden: &mut Vec<f32>) -> Result<(), StageError> {
-        self.with(async |ring| ring.receive(hidden).await)?;
+        let seat = self.ring.as_ref().map(Ring::seat);
+        let waiting = seat.as_ref().map(|seat| seat.wait());
+        let received = self.with(async |ring| ring.receive(hidden).await);
+        drop(waiting);
+        received?;
         self.lost = 0;
         Ok(())
     }

@@ -37,6 +37,8 @@ struct Machine {
     info: NodeInfo,
     successor: Successor,
     own: Option<Hosting>,
+    /// It began in place of a host that was lost.
+    follows: bool,
     willing: bool,
     /// What the machine itself sees of others otherwise than the rest.
     sees: BTreeMap<NodeId, Liveness>,
@@ -55,6 +57,7 @@ impl World {
             },
             successor: Successor::default(),
             own: None,
+            follows: false,
             willing: true,
             sees: BTreeMap::new(),
         });
@@ -142,9 +145,10 @@ impl World {
         };
         for step in machine.successor.decide(&scene) {
             match (step, &mut machine.own) {
-                (Step::Begin { term, .. }, Some(own)) => {
+                (Step::Begin { term, follows, .. }, Some(own)) => {
                     if own.term.is_none() {
                         own.stage = SplitStage::Coming;
+                        machine.follows = follows;
                     }
                     own.term = Some(term);
                 }
@@ -253,6 +257,63 @@ fn a_host_that_was_started_anew_waits_for_its_turn() {
     machine.own = Some(hosting(true));
     world.run(60 * SECOND, SECOND);
     assert_eq!(world.hosts(), heirs);
+}
+
+#[test]
+fn streams_wait_for_whoever_follows_a_lost_host_and_not_for_whoever_begins_anew() {
+    let mut world = hosted(3);
+    assert!(!world.at(1).follows);
+    // Its owner drops it and wants it again.
+    world.at(1).own = None;
+    world.run(2 * SECOND, SECOND);
+    world.ask(1);
+    world.run(10 * SECOND, SECOND);
+    assert_eq!(world.hosts(), [1]);
+    let term = world.at(1).own.as_ref().and_then(|own| own.term);
+    assert_eq!(term, Some(2), "others have seen the first one");
+    assert!(!world.at(1).follows);
+    world.at(1).liveness = Liveness::Dead;
+    world.run(20 * SECOND, SECOND);
+    let heirs = world.hosts();
+    assert_eq!(heirs.len(), 1, "what came back has heirs as before");
+    assert!(world.at(heirs[0]).follows);
+    // The heir's owner does the same while the lost host is still known.
+    let now_ms = world.now_ms;
+    world.at(heirs[0]).own = None;
+    world.at(heirs[0]).successor.dropped("big", now_ms);
+    world.run(2 * SECOND, SECOND);
+    assert!(world.hosts().is_empty());
+    world.ask(heirs[0]);
+    world.run(10 * SECOND, SECOND);
+    assert_eq!(world.hosts(), heirs);
+    assert!(!world.at(heirs[0]).follows);
+}
+
+#[test]
+fn who_was_asked_for_a_model_follows_its_host_once_that_is_lost() {
+    let mut world = hosted(2);
+    world.ask(2);
+    world.run(5 * SECOND, SECOND);
+    assert_eq!(world.hosts(), [1]);
+    world.at(1).liveness = Liveness::Dead;
+    world.run(20 * SECOND, SECOND);
+    assert_eq!(world.hosts(), [2]);
+    assert!(world.at(2).follows);
+}
+
+#[test]
+fn streams_wait_for_nobody_in_place_of_a_host_that_ran_nothing() {
+    let mut world = hosted(2);
+    world.ask(2);
+    world.run(5 * SECOND, SECOND);
+    if let Some(own) = &mut world.at(1).own {
+        own.stage = SplitStage::Waiting;
+    }
+    world.run(SECOND, SECOND);
+    world.at(1).liveness = Liveness::Dead;
+    world.run(20 * SECOND, SECOND);
+    assert_eq!(world.hosts(), [2]);
+    assert!(!world.at(2).follows);
 }
 
 #[test]

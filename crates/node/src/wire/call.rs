@@ -49,7 +49,7 @@ pub(crate) enum Call {
     TakeUp(TakeUp),
 }
 
-/// A model that a node asks another one to serve whole, from a file of its own.
+/// A model that a node asks another one to serve whole, from a file of its own or one that it gets first.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct TakeUp {
     /// Under which name.
@@ -60,6 +60,9 @@ pub(crate) struct TakeUp {
     pub(crate) context_tokens: u32,
     /// Requests that are to run at once, if the other node's owner allows so many; 0: as many as that one wants.
     pub(crate) slots: u32,
+    /// Where it lacks the file it is to get it from members or its hub first. Whoever asks takes in
+    /// [`Reply::Fetching`](super::Reply::Fetching).
+    pub(crate) fetch: bool,
 }
 
 #[derive(Debug, Serialize, Deserialize)]
@@ -90,6 +93,8 @@ enum CallWire {
         context_tokens: u32,
         #[serde(default)]
         slots: u32,
+        #[serde(default)]
+        fetch: bool,
     },
 }
 
@@ -160,6 +165,7 @@ pub(crate) fn call_bytes(call: &Call) -> Vec<u8> {
             fingerprint: wanted.fingerprint.clone(),
             context_tokens: wanted.context_tokens,
             slots: wanted.slots,
+            fetch: wanted.fetch,
         },
     };
     codec::encode(&wire)
@@ -200,6 +206,7 @@ pub(crate) fn read_call(bytes: &[u8]) -> Result<Call, WireError> {
             fingerprint,
             context_tokens,
             slots,
+            fetch,
         } => {
             let is_odd = model.chars().any(char::is_control);
             if model.is_empty() || model.len() > MODEL_NAME_BYTES_MAX || is_odd {
@@ -213,6 +220,7 @@ pub(crate) fn read_call(bytes: &[u8]) -> Result<Call, WireError> {
                 fingerprint,
                 context_tokens,
                 slots,
+                fetch,
             })
         }
     })

@@ -37,6 +37,8 @@ pub(crate) enum Reply {
     Bytes(Vec<Vec<u8>>),
     /// A rendered conversation.
     Text(String),
+    /// So many hundredths of the file are there that the host gets to serve a model; said each time that they are more.
+    Fetching(u8),
 }
 
 /// Short names where there is one for every token.
@@ -65,6 +67,7 @@ enum ReplyWire {
     Tokens(Vec<TokenId>),
     Bytes(Vec<Blob>),
     Text(String),
+    Fetching(u8),
 }
 
 #[derive(Debug, Default, Serialize, Deserialize)]
@@ -121,6 +124,7 @@ pub(crate) fn reply_bytes(reply: &Reply) -> Vec<u8> {
         Reply::Tokens(tokens) => ReplyWire::Tokens(tokens.clone()),
         Reply::Bytes(bytes) => ReplyWire::Bytes(bytes.iter().cloned().map(Blob).collect()),
         Reply::Text(text) => ReplyWire::Text(text.clone()),
+        Reply::Fetching(percent) => ReplyWire::Fetching(*percent),
     })
 }
 
@@ -152,6 +156,8 @@ pub(crate) fn read_reply(bytes: &[u8]) -> Result<Reply, WireError> {
         ReplyWire::Tokens(tokens) => Reply::Tokens(tokens),
         ReplyWire::Bytes(bytes) => Reply::Bytes(bytes.into_iter().map(|blob| blob.0).collect()),
         ReplyWire::Text(text) => Reply::Text(text),
+        ReplyWire::Fetching(percent @ 0..=100) => Reply::Fetching(percent),
+        ReplyWire::Fetching(_) => return Err(WireError::Range("a share of a file")),
     })
 }
 

@@ -65,6 +65,7 @@ fn names_that_no_model_has_are_not_taken_up() {
             fingerprint: fingerprint.into(),
             context_tokens: u32::MAX,
             slots: 0,
+            fetch: false,
         })))
     };
     assert!(read("m", "f").is_ok());
@@ -75,6 +76,15 @@ fn names_that_no_model_has_are_not_taken_up() {
         let read = read(model, fingerprint);
         assert!(matches!(read, Err(WireError::Range(_))), "{read:?}");
     }
+}
+
+#[test]
+fn no_more_of_a_file_is_there_than_all_of_it() {
+    let read = |percent| read_reply(&reply_bytes(&Reply::Fetching(percent)));
+    for percent in [0, 100] {
+        assert_eq!(read(percent), Ok(Reply::Fetching(percent)));
+    }
+    assert!(matches!(read(101), Err(WireError::Range(_))));
 }
 
 #[test]

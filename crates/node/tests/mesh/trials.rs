@@ -41,10 +41,11 @@ impl Machine {
         }
     }
 
-    /// One that splits the model in its file.
-    async fn host() -> Self {
+    /// One that splits the model in its file. `keeps_weights`: it gives none to others.
+    async fn host(keeps_weights: bool) -> Self {
         Self::start("host", |settings, disk| {
             std::fs::copy(STARTER, disk.join("six.gguf")).unwrap();
+            settings.keeps_weights = keeps_weights;
             settings.models = vec![ModelSource::Named("six".into())];
             settings.split = SplitModels::Always;
         })
@@ -55,16 +56,18 @@ impl Machine {
         self.node.snapshot().mesh.as_ref().unwrap().me.to_string()
     }
 
-    /// What it has written down of how fast machines are with the model: their ids.
-    fn measured(&self) -> Vec<String> {
+    /// What it has written down of how fast machines are with the model: their ids, and bytes that they decode a second.
+    fn measured(&self) -> Vec<(String, f64)> {
         let file = std::fs::read(self.home.path().join("speeds.json")).unwrap_or_default();
         let entries: BTreeMap<String, serde_json::Value> =
             serde_json::from_slice(&file).unwrap_or_default();
         let model = gguf::Model::open(STARTER).unwrap().fingerprint();
         let prefix = format!("model/{model}/");
-        let keys = entries.keys().filter_map(|key| key.strip_prefix(&prefix));
-        keys.filter_map(|rest| Some(rest.split_once('/')?.0.to_owned()))
-            .collect()
+        let measured = entries.iter().filter_map(|(key, entry)| {
+            let (node, _) = key.strip_prefix(&prefix)?.split_once('/')?;
+            Some((node.to_owned(), entry["decode"].as_f64()?))
+        });
+        measured.collect()
     }
 
     /// Files of complete slices that it keeps.
@@ -75,25 +78,51 @@ impl Machine {
         let names = files.map(|file| file.unwrap().file_name().into_string().unwrap());
         names.filter(|name| name.ends_with(".gguf")).count()
     }
+
+    /// Files that are there for trials.
+    fn trials(&self) -> usize {
+        let files = std::fs::read_dir(self.home.path().join("trials"));
+        files.map_or(0, Iterator::count)
+    }
 }
 
-/// Waits until a machine has written down that another one was measured.
-async fn knows(machine: &Machine, of: &str) {
+/// Waits until a machine has written down that another one was measured, and returns how fast it is.
+async fn knows(machine: &Machine, of: &str) -> f64 {
     within(async {
-        while !machine.measured().iter().any(|node| node == of) {
+        loop {
+            let measured = machine.measured();
+            if let Some((_, decode)) = measured.iter().find(|(node, _)| node == of) {
+                return *decode;
+            }
             sleep(Duration::from_millis(50)).await;
         }
     })
-    .await;
+    .await
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn a_machine_without_the_file_is_measured_with_layers_that_it_fetches() {
-    let host = Machine::host().await;
+/// A host, and a machine that lacks the model's file.
+async fn pair(keeps_weights: bool) -> (Machine, Machine) {
+    let host = Machine::host(keeps_weights).await;
     within(host.node.open_mesh(None)).await.unwrap();
     let other = Machine::start("other", |_, _| {}).await;
     let ticket = within(host.node.invite(Invite::default())).await.unwrap();
     within(other.node.join(&ticket)).await.unwrap();
+    (host, other)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn no_weights_travel_to_measure_a_machine_without_the_file() {
+    // Who gets headers and hashes alone can't run layers, and is measured all the same.
+    let (host, other) = pair(true).await;
+    let id = other.id();
+    let (own, told) = (knows(&other, &id).await, knows(&host, &id).await);
+    assert!((own - told).abs() < 2.0, "{own} {told}");
+    assert_eq!((other.slices(), other.trials()), (0, 0));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_machine_without_the_file_is_measured_before_it_runs_layers() {
+    let (host, other) = pair(false).await;
     until(&host.node, |snapshot| {
         let mut models = snapshot.models.iter();
         models.any(|model| model.state == ModelState::Ready)
@@ -103,6 +132,6 @@ async fn a_machine_without_the_file_is_measured_with_layers_that_it_fetches() {
     let id = other.id();
     knows(&other, &id).await;
     knows(&host, &id).await;
-    // Of what was fetched only the layers stay that it runs.
-    assert_eq!(other.slices(), 1);
+    // Only the layers that it runs are there.
+    assert_eq!((other.slices(), other.trials()), (1, 0));
 }

@@ -1,5 +1,6 @@
 //! Models that do not fit where they are asked for, and do on another machine. The engine is the real one.
 
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex, mpsc};
 use std::time::Duration;
 
@@ -83,6 +84,17 @@ impl Machine {
         within(self.node.join(&ticket)).await.unwrap();
     }
 
+    /// Files of whole models that were fetched.
+    fn fetched(&self) -> Vec<PathBuf> {
+        let Ok(files) = std::fs::read_dir(self._folders[0].path().join("slices")) else {
+            return Vec::new();
+        };
+        let paths = files.map(|file| file.unwrap().path());
+        paths
+            .filter(|path| path.to_str().unwrap().ends_with("-whole.gguf"))
+            .collect()
+    }
+
     /// What the model says here, and where it runs if not here.
     async fn asks(&self) -> (String, Option<String>) {
         let mut asked = request("six");
@@ -142,12 +154,51 @@ async fn a_model_runs_whole_where_it_fits_and_in_a_ring_once_that_machine_is_los
     assert_eq!(there.name, "six");
     assert_eq!(there.state, ModelState::Ready);
     assert_eq!(there.layout, None);
-    // One that lacks the file lends layers only.
-    let c = Machine::roomy("c", None).await;
+    // One that lacks the file, and whose owner wants no models there, lends layers only.
+    let never = |settings: &mut Settings| settings.split = SplitModels::Never;
+    let c = Machine::start("c", None, None, never).await;
     c.join(&a).await;
     drop(b);
     until(&a.node, |snapshot| ring(snapshot) == ["c", "a"]).await;
     assert_eq!(a.asks().await, (expected, None));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_machine_that_lacks_the_file_fetches_it_and_runs_the_model_whole() {
+    let expected = said().await;
+    let a = Machine::small("a").await;
+    let b = Machine::roomy("b", None).await;
+    b.join(&a).await;
+    until(&a.node, |snapshot| is_elsewhere(snapshot, "b")).await;
+    knows(&a.node, "six", 1).await;
+    assert_eq!(a.asks().await, (expected, Some("b".into())));
+    let snapshot = b.node.snapshot();
+    let there = &snapshot.models[0];
+    assert_eq!(there.name, "six");
+    assert_eq!(there.state, ModelState::Ready);
+    assert_eq!(there.layout, None);
+    // It is the model, and nothing that was cut out of it.
+    let [file] = &b.fetched()[..] else {
+        panic!("{:?}", b.fetched());
+    };
+    assert!(std::fs::read(file).unwrap() == std::fs::read(STARTER).unwrap());
+    // Dropped there it is not fetched again, and the machine lends layers.
+    within(b.node.drop_model("six")).await.unwrap();
+    until(&a.node, |snapshot| ring(snapshot) == ["b", "a"]).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_model_is_split_when_the_machine_that_fetched_it_can_not_load_it() {
+    let full = Arc::new(Full::default());
+    let loader = Arc::clone(&full) as Arc<dyn Loader>;
+    let b = Machine::start("b", None, Some(loader), |_| {}).await;
+    let a = Machine::small("a").await;
+    b.join(&a).await;
+    until(&a.node, |snapshot| ring(snapshot) == ["b", "a"]).await;
+    assert!(full.asked.lock().unwrap().contains(&"six".to_owned()));
+    assert!(b.node.snapshot().models.is_empty());
+    // The file is not at fault, and stays.
+    assert_eq!(b.fetched().len(), 1, "{:?}", b.fetched());
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -30,6 +30,7 @@ pub(super) fn explain<I: Copy + Ord + Debug + Display>(
             architecture: model.parts().architecture.clone(),
             needed_bytes,
             largest_bytes,
+            is_asked: request.force_split,
         };
     }
     if available_bytes < needed_bytes {
@@ -43,7 +44,9 @@ pub(super) fn explain<I: Copy + Ord + Debug + Display>(
         return refusal;
     }
     if memory.len() == 1 {
-        return Refusal::Alone;
+        return Refusal::Alone {
+            is_asked: request.force_split,
+        };
     }
     if let Some(refusal) = distance(pool, needed_bytes) {
         return refusal;

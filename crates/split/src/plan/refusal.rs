@@ -53,14 +53,18 @@ pub enum Refusal<I: Debug + Display> {
     },
     /// A split is wanted, but there is one machine.
     #[error(
-        "a split takes two machines, and there is one; hint: add another, or leave --split out"
+        "a split takes two machines, and there is one; hint: add another, or {}",
+        if *.is_asked { "leave --split out" } else { "take a smaller quantisation or context" }
     )]
-    Alone,
+    Alone {
+        /// A user asked for it, and may leave that out.
+        is_asked: bool,
+    },
     /// It fits on no single machine, and can't be split.
     #[error(
         "{architecture} models can't be split; whole it needs {}, and the largest machine has {}; hint: {}",
         ByteSize(*.needed_bytes), ByteSize(*.largest_bytes),
-        if .needed_bytes <= .largest_bytes { "leave --split out" } else { "use a larger machine or a smaller quantisation" }
+        if *.is_asked && .needed_bytes <= .largest_bytes { "leave --split out" } else { "use a larger machine or a smaller quantisation" }
     )]
     Unsplittable {
         /// The architecture.
@@ -69,6 +73,8 @@ pub enum Refusal<I: Debug + Display> {
         needed_bytes: u64,
         /// Memory of the largest machine.
         largest_bytes: u64,
+        /// As with [`Refusal::Alone`].
+        is_asked: bool,
     },
     /// There is memory enough, but too far away.
     #[error(
@@ -124,4 +130,16 @@ pub enum Refusal<I: Debug + Display> {
         /// The largest piece between two cuts.
         piece_bytes: u64,
     },
+}
+
+impl<I: Debug + Display> Refusal<I> {
+    /// The same where no user asked for a split, but the model was found to fit on no machine: leaving `--split` out
+    /// would change nothing.
+    #[must_use]
+    pub fn unasked(mut self) -> Self {
+        if let Self::Alone { is_asked } | Self::Unsplittable { is_asked, .. } = &mut self {
+            *is_asked = false;
+        }
+        self
+    }
 }

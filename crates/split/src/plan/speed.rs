@@ -3,8 +3,6 @@
 
 use thiserror::Error;
 
-use super::shape::Layer;
-
 /// The unit of all times in the planner: whole numbers, so that equal plans compare as equal.
 pub(super) const ATTOSECONDS_PER_SECOND: f64 = 1e18;
 
@@ -39,23 +37,11 @@ pub enum SpeedError {
 }
 
 impl Speed {
-    /// From a run on one layer: seconds for one decoded token, and for one row of a prompt.
-    ///
-    /// # Errors
-    /// [`SpeedError`] when a time is not a positive number, or the layer reads nothing.
-    pub fn from_layer(
-        layer: &Layer,
-        decode_s: f64,
-        prefill_row_s: f64,
-    ) -> Result<Self, SpeedError> {
-        Self::from_times(layer.active_bytes, decode_s, prefill_row_s)
-    }
-
-    /// From layers that read so many bytes for a token: seconds for one decoded token, and for one row
+    /// From a run on layers that read so many bytes for a token: seconds for one decoded token, and for one row
     /// of a prompt.
     ///
     /// # Errors
-    /// As [`from_layer`](Self::from_layer).
+    /// [`SpeedError`] when a time is not a positive number, or the layers read nothing.
     pub fn from_times(
         active_bytes: u64,
         decode_s: f64,
@@ -154,29 +140,16 @@ mod tests {
         for value in [0.0, -1.0, f64::NAN, f64::INFINITY, f64::NEG_INFINITY, 1e-9] {
             assert!(Speed::from_bandwidth(value).is_err(), "{value}");
         }
-        let layer = Layer {
-            weight_bytes: 100,
-            active_bytes: 100,
-            kv_token_bytes: 0,
-            kv_tokens_max: None,
-            state_bytes: 0,
-        };
         for (decode, prefill) in [
             (0.0, 1.0),
             (1.0, f64::NAN),
             (f64::INFINITY, 1.0),
             (1e9, 1.0),
         ] {
-            assert!(Speed::from_layer(&layer, decode, prefill).is_err());
+            assert!(Speed::from_times(100, decode, prefill).is_err());
         }
-        let empty = Layer {
-            active_bytes: 0,
-            ..layer
-        };
-        assert_eq!(
-            Speed::from_layer(&empty, 1.0, 1.0),
-            Err(SpeedError::NothingRead)
-        );
+        let read_nothing = Speed::from_times(0, 1.0, 1.0);
+        assert_eq!(read_nothing, Err(SpeedError::NothingRead));
     }
 
     #[test]
@@ -194,14 +167,7 @@ mod tests {
 
     #[test]
     fn a_measured_layer_and_its_bandwidth_say_the_same() {
-        let layer = Layer {
-            weight_bytes: 400_000_000,
-            active_bytes: 100_000_000,
-            kv_token_bytes: 0,
-            kv_tokens_max: None,
-            state_bytes: 0,
-        };
-        let measured = Speed::from_layer(&layer, 0.001, 0.00025).unwrap();
+        let measured = Speed::from_times(100_000_000, 0.001, 0.00025).unwrap();
         assert_eq!(measured, Speed::from_bandwidth(100e9).unwrap());
     }
 }

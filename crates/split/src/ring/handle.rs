@@ -13,6 +13,7 @@ use super::control::Counters;
 use super::ledger::Ledger;
 use super::pump::Outgoing;
 use crate::fault::Loss;
+use crate::handover::{self, ROWS_MAX, Seat};
 use crate::layers::Rows;
 use crate::pace::{Steps, Work};
 use crate::trail::{Trail, TrailRoom};
@@ -128,6 +129,7 @@ pub(crate) struct Opened {
     pub(super) frames_max: usize,
     pub(super) outgoing: mpsc::Sender<Outgoing>,
     pub(super) returned: mpsc::Receiver<Frame>,
+    pub(super) seat: Arc<Seat>,
     pub(super) lost: watch::Receiver<Option<Loss>>,
     pub(super) release: CancellationToken,
 }
@@ -143,6 +145,9 @@ pub struct Ring {
     watch: RingWatch,
     outgoing: mpsc::Sender<Outgoing>,
     returned: mpsc::Receiver<Frame>,
+    seat: Arc<Seat>,
+    /// Frames sent one after the other with nothing else in flight.
+    alone: u32,
     /// What happens to the KV caches before the next rows.
     ops: Vec<CacheOp>,
     /// What the stages hold.
@@ -186,6 +191,8 @@ impl Ring {
             watch,
             outgoing: opened.outgoing,
             returned: opened.returned,
+            seat: opened.seat,
+            alone: 0,
             ops: remembers.then_some(CacheOp::Clear).into_iter().collect(),
             ledger: Ledger::new(sequences, opened.is_recurrent),
             trail: Trail::new(opened.trails, width, sequences),
@@ -220,6 +227,13 @@ impl Ring {
     #[must_use]
     pub fn depth(&self) -> usize {
         self.frames_max.saturating_sub(1).max(1)
+    }
+
+    /// Where the thread sits that waits for [`receive`](Self::receive): frames of a single stream are handed to it on
+    /// the core that has read them.
+    #[must_use]
+    pub fn seat(&self) -> Arc<Seat> {
+        Arc::clone(&self.seat)
     }
 
     /// How the ring fares, for others to see.
@@ -447,6 +461,14 @@ impl Ring {
             replays,
             bytes,
         };
+        self.alone = match self.in_flight.is_empty() {
+            true => self.alone.saturating_add(1),
+            false => 0,
+        };
+        // Of a single stream: this thread has nothing to do until it is back.
+        if self.alone > 1 && rows as usize <= ROWS_MAX {
+            handover::call_runtime();
+        }
         if self.outgoing.send(outgoing).await.is_err() {
             return Err(self.loss().await);
         }

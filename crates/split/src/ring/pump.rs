@@ -9,6 +9,7 @@ use tokio::time::{Duration, Instant, timeout, timeout_at};
 use super::patience::Patience;
 use super::steps::StepClock;
 use super::verdict::Evidence;
+use crate::handover::{ROWS_MAX, Seat};
 use crate::pace::Steps;
 use crate::transport::{Duplex, Reading, Writing};
 use crate::wire::{Frame, FrameFormat, FrameStreamError, Outcome, read_frame};
@@ -51,6 +52,8 @@ pub(super) struct Pump {
     /// The number of the frame that is waited for.
     pub(super) awaited: watch::Sender<u64>,
     pub(super) steps: Arc<Mutex<Steps>>,
+    /// Where the thread sits that waits for frames.
+    pub(super) seat: Arc<Seat>,
 }
 
 impl Pump {
@@ -71,6 +74,7 @@ impl Pump {
             awaited: self.awaited,
             patience: Patience::default(),
             clock: StepClock::new(self.steps),
+            seat: self.seat,
         };
         let ended = tokio::select! {
             ended = write => ended,
@@ -112,6 +116,7 @@ struct Reader {
     awaited: watch::Sender<u64>,
     patience: Patience,
     clock: StepClock,
+    seat: Arc<Seat>,
 }
 
 impl Reader {
@@ -142,6 +147,9 @@ impl Reader {
                 return Some(Evidence::BadFrame(text));
             }
             self.clock.observe(&frame, flight.sent, before);
+            if flying.is_empty() && flight.rows as usize <= ROWS_MAX {
+                self.seat.call();
+            }
             self.returned.send(frame).await.ok()?;
         }
         None

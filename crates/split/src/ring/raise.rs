@@ -16,6 +16,7 @@ use super::verdict::{Evidence, judge, stuck_at};
 use super::{Opened, RaiseError, Ring, RingPlan};
 use crate::dock::{self, Berth, Dock};
 use crate::fault::Loss;
+use crate::handover::Seat;
 use crate::layers::Loading;
 use crate::lease::{LEASE_MAX, LEASE_MIN};
 use crate::pace::Steps;
@@ -250,6 +251,7 @@ impl Workers {
             rows_max: self.plan.rows_max,
         };
         let steps = Arc::new(Mutex::new(Steps::default()));
+        let seat = Arc::new(Seat::default());
         let pump = Pump {
             steps: Arc::clone(&steps),
             last: self.nodes[self.nodes.len() - 1],
@@ -261,6 +263,7 @@ impl Workers {
             outgoing: out,
             returned,
             awaited,
+            seat: Arc::clone(&seat),
         };
         let ring = Ring::new(Opened {
             plan: self.plan.clone(),
@@ -273,6 +276,7 @@ impl Workers {
             frames_max,
             outgoing,
             returned: back,
+            seat,
             lost: watch,
             release: self.release.clone(),
         });

@@ -1,7 +1,10 @@
 //! Owns the folder of slices: complete ones, and what has come of others. It removes what was not
 //! used for longest when room is short, and never a file that any process has in use.
 //!
-//! Use is told by locks on the files themselves, so that several processes can share a folder.
+//! Use is told by locks on the files themselves, so that several processes can share a folder. Headers of whole
+//! models lie beside the slices, within bounds of their own.
+
+mod headers;
 
 use std::fs::{self, File, TryLockError};
 use std::io;
@@ -12,7 +15,6 @@ use gguf::{Fingerprint, Model};
 
 use super::chunk::{SliceJob, SliceKey};
 use super::file_name::Kind;
-use super::headers::{HEADERS_BYTES_MAX, Headers, HeadersError};
 use super::holding::Holding;
 use super::partial::Partial;
 
@@ -206,14 +208,6 @@ impl Cache {
         Ok(partial)
     }
 
-    /// Bytes that still fit before anything is removed.
-    ///
-    /// # Errors
-    /// When the folder cannot be read.
-    pub fn room_bytes(&self) -> Result<u64, CacheError> {
-        Ok(self.bytes_max.saturating_sub(self.held_bytes()?))
-    }
-
     fn held_bytes(&self) -> Result<u64, CacheError> {
         let entries = self.entries()?;
         let sum = entries.iter().map(|e| e.bytes);
@@ -255,6 +249,13 @@ impl Cache {
         is_gone
     }
 
+    /// Bytes that what has come of a slice takes on disk, while it is not complete.
+    #[must_use]
+    pub fn partial_bytes(&self, key: &SliceKey) -> u64 {
+        let meta = fs::metadata(self.path(key, Kind::Partial));
+        meta.map_or(0, |meta| allocated_bytes(&meta))
+    }
+
     /// Removes a file unless it is in use.
     fn remove(&self, key: &SliceKey, kind: Kind) -> bool {
         let path = self.path(key, kind);
@@ -292,49 +293,6 @@ impl Cache {
             });
         }
         Ok(out)
-    }
-
-    /// Keeps the headers of a whole model, so that slices of it can be planned and given to peers.
-    ///
-    /// # Errors
-    /// When they cannot be written.
-    pub fn save_headers(&self, model: Fingerprint, headers: &Headers) -> Result<(), CacheError> {
-        let path = self.headers_path(model);
-        let new = path.with_extension(format!("headers-{}", std::process::id()));
-        fs::write(&new, headers.to_bytes()).map_err(CacheError::io(&new))?;
-        fs::rename(&new, &path).map_err(CacheError::io(&path))
-    }
-
-    /// The headers of a model, if they are here and whole.
-    #[must_use]
-    pub fn headers(&self, model: Fingerprint) -> Option<(Headers, Model)> {
-        let path = self.headers_path(model);
-        let len = fs::metadata(&path).ok()?.len();
-        if len > HEADERS_BYTES_MAX {
-            return None;
-        }
-        let headers = Headers::from_bytes(&fs::read(&path).ok()?);
-        let read = headers.and_then(|h: Headers| Ok::<_, HeadersError>((h.model(model)?, h)));
-        match read {
-            Ok((model, headers)) => Some((headers, model)),
-            Err(error) => {
-                tracing::warn!(path = %path.display(), %error, "headers in the cache are damaged");
-                None
-            }
-        }
-    }
-
-    /// Removes the headers of a model of which there is no slice, complete or not.
-    pub fn forget_headers(&self, model: Fingerprint) {
-        let is_of_model = |e: &Entry| e.key.model == model;
-        if self.entries().is_ok_and(|all| !all.iter().any(is_of_model)) {
-            // They may not be there.
-            let _ = fs::remove_file(self.headers_path(model));
-        }
-    }
-
-    fn headers_path(&self, model: Fingerprint) -> PathBuf {
-        self.folder.join(format!("{model}.headers"))
     }
 }
 

@@ -52,6 +52,7 @@ impl SliceKey {
         let role = match fields.next()? {
             "stage" => SliceRole::Stage,
             "tail" => SliceRole::Tail,
+            "whole" => SliceRole::Whole,
             _ => return None,
         };
         let key = Self {
@@ -75,9 +76,15 @@ mod tests {
             layers: 3..17,
             role: SliceRole::Stage,
         };
-        for kind in [Kind::Slice, Kind::Partial, Kind::Journal] {
-            let name = key.file_name(kind);
-            assert_eq!(SliceKey::of_file_name(&name), Some((key.clone(), kind)));
+        for role in [SliceRole::Stage, SliceRole::Tail, SliceRole::Whole] {
+            let key = SliceKey {
+                role,
+                ..key.clone()
+            };
+            for kind in [Kind::Slice, Kind::Partial, Kind::Journal] {
+                let name = key.file_name(kind);
+                assert_eq!(SliceKey::of_file_name(&name), Some((key.clone(), kind)));
+            }
         }
         let good = key.file_name(Kind::Slice);
         for bad in [

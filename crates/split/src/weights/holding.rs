@@ -70,12 +70,16 @@ impl Holding {
         })
     }
 
-    /// A slice of a model at this path. `model` are the headers of the whole one.
+    /// A slice of a model at this path, or all of it. `model` are the headers of the whole one.
     ///
     /// # Errors
     /// When the file cannot be read, or is no slice of this model.
     pub fn slice(model: &Model, path: &Path) -> Result<Self, HoldingError> {
         let slice = Model::open(path)?;
+        if slice.fingerprint() == model.fingerprint() {
+            // All of it, as some members keep it.
+            return Ok(Self::whole(&slice)?);
+        }
         let other = || HoldingError::Other {
             path: path.to_owned(),
         };

@@ -191,7 +191,10 @@ async fn headers<D: Dial>(
         }
     };
     let own = cache.clone();
-    spawn_blocking(move || own.save_headers(wanted, &headers)).await??;
+    let kept = spawn_blocking(move || own.save_headers(wanted, &headers)).await?;
+    if let Err(error) = kept {
+        tracing::debug!(%error, "headers of a model are not kept");
+    }
     Ok(model)
 }
 

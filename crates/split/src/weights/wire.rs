@@ -122,7 +122,11 @@ impl Ask {
             Self::Manifest(key) => {
                 out.extend_from_slice(&key.layers.start.to_le_bytes());
                 out.extend_from_slice(&key.layers.end.to_le_bytes());
-                out.push(u8::from(key.role == SliceRole::Tail));
+                out.push(match key.role {
+                    SliceRole::Stage => 0,
+                    SliceRole::Tail => 1,
+                    SliceRole::Whole => 2,
+                });
             }
             Self::Chunks(_, ids) => {
                 for id in ids {
@@ -174,6 +178,7 @@ fn read_slice(bytes: &[u8]) -> Result<(Range<u32>, SliceRole), Garbled> {
     match role {
         0 => Ok((layers, SliceRole::Stage)),
         1 => Ok((layers, SliceRole::Tail)),
+        2 => Ok((layers, SliceRole::Whole)),
         _ => Err(Garbled("the slice has no known role")),
     }
 }

@@ -7,7 +7,8 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use tokio::io::AsyncWriteExt;
-use tokio::sync::mpsc;
+use tokio::runtime::{Handle, RuntimeFlavor};
+use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 
@@ -15,6 +16,7 @@ use super::Body;
 use super::gaps::Gaps;
 use super::stage::Counters;
 use crate::fault::Fault;
+use crate::handover::{self, Seat};
 use crate::layers::{LayersError, Rows};
 use crate::spec::{Precision, RingId};
 use crate::transport::{Duplex, Reading, Writing};
@@ -74,22 +76,27 @@ impl Flow {
         let flow = Arc::new(self);
         tasks.spawn(Arc::clone(&flow).read(from, arrived));
         tasks.spawn(Arc::clone(&flow).write(to, departing));
+        let computing = Computing::start(&flow);
         let mut over = std::pin::pin!(over);
         loop {
-            let mut frame = tokio::select! {
+            let frame = tokio::select! {
                 () = &mut over => return (Some(body), None),
                 Some(ended) = tasks.join_next() => return (Some(body), Some(breach(ended))),
                 Some(frame) = queue.recv() => frame,
             };
             let began = Instant::now();
-            let flow_here = Arc::clone(&flow);
-            let computed = tokio::task::spawn_blocking(move || {
-                let computed = flow_here.compute(&mut body, &mut gaps, &mut frame);
-                (body, gaps, computed)
+            let is_alone = queue.is_empty() && frame.positions.len() <= handover::ROWS_MAX;
+            let (done, computed) = oneshot::channel();
+            computing.give(Job {
+                body,
+                gaps,
+                frame,
+                is_alone,
+                done,
             });
-            let (back, gaps_back, computed) = match computed.await {
-                Ok(computed) => computed,
-                Err(error) => return (None, Some((Fault::Own, error.to_string()))),
+            let Ok((back, gaps_back, computed)) = computed.await else {
+                let text = "the computation ended without a result".to_owned();
+                return (None, Some((Fault::Own, text)));
             };
             (body, gaps) = (back, gaps_back);
             let bytes = match computed {
@@ -171,6 +178,24 @@ impl Flow {
             true => None,
             false => Some("the previous stage sent values that are no numbers".to_owned()),
         }
+    }
+
+    /// Does a job on the thread that computes.
+    fn work(&self, job: Job) {
+        // The sender comes first, so that it goes last: behind a panic the layers are gone before others hear of it.
+        let Job {
+            done,
+            mut body,
+            mut gaps,
+            mut frame,
+            is_alone,
+        } = job;
+        let computed = self.compute(&mut body, &mut gaps, &mut frame);
+        if is_alone {
+            handover::call_runtime();
+        }
+        // Whoever gave it waits until it is done.
+        let _ = done.send((body, gaps, computed));
     }
 
     /// Applies operations, evaluates rows, and gives the bytes of the frame for the next stage with the number
@@ -262,6 +287,68 @@ impl Flow {
             };
         }
         (Fault::Own, "the stage has ended".to_owned())
+    }
+}
+
+/// What is given to the thread that computes, and where the rest of it comes back.
+struct Job {
+    body: Body,
+    gaps: Gaps,
+    frame: Frame,
+    /// A short one, and none waits behind it.
+    is_alone: bool,
+    done: oneshot::Sender<Done>,
+}
+
+/// What comes back, with the bytes for the next stage and the number of rows that were evaluated.
+type Done = (Body, Gaps, Result<(Vec<u8>, usize), Breach>);
+
+/// Who computes. What was given to somebody who panics is lost, and so is the sender for what came of it.
+enum Computing {
+    /// One of the runtime's threads for blocking work, as long as this lives: whoever waits there can be called.
+    Thread {
+        jobs: std::sync::mpsc::Sender<Job>,
+        seat: Arc<Seat>,
+    },
+    /// A runtime with one thread, whose clock may be one that stands still only while blocking work goes on.
+    Blocking(Arc<Flow>),
+}
+
+impl Computing {
+    fn start(flow: &Arc<Flow>) -> Self {
+        let flow = Arc::clone(flow);
+        if Handle::current().runtime_flavor() == RuntimeFlavor::CurrentThread {
+            return Self::Blocking(flow);
+        }
+        let (jobs, given) = std::sync::mpsc::channel::<Job>();
+        let seat = Arc::new(Seat::default());
+        let own_seat = Arc::clone(&seat);
+        tokio::task::spawn_blocking(move || {
+            let next = || {
+                let _waiting = own_seat.wait();
+                given.recv()
+            };
+            while let Ok(job) = next() {
+                flow.work(job);
+            }
+        });
+        Self::Thread { jobs, seat }
+    }
+
+    fn give(&self, job: Job) {
+        match self {
+            Self::Thread { jobs, seat } => {
+                if job.is_alone {
+                    seat.call();
+                }
+                // Fails only behind a panic.
+                let _ = jobs.send(job);
+            }
+            Self::Blocking(flow) => {
+                let flow = Arc::clone(flow);
+                tokio::task::spawn_blocking(move || flow.work(job));
+            }
+        }
     }
 }
 

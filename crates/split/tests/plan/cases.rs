@@ -131,6 +131,30 @@ fn a_prompt_flows_through_all_stages_at_once() {
 }
 
 #[test]
+fn only_who_asked_for_a_split_is_told_to_leave_that_out() {
+    let request = Request {
+        force_split: true,
+        ..request()
+    };
+    let whole = model(vec![layer(80, 80, 0)], vec![]);
+    for (model, pool, helps) in [
+        (even(8, 10), apart(&[(100, 100)], 1), "add another"),
+        (
+            whole,
+            apart(&[(99, 100), (99, 100)], 1),
+            "use a larger machine",
+        ),
+    ] {
+        let refusal = make(&model, &pool, &request).unwrap_err();
+        let asked = refusal.to_string();
+        assert!(asked.contains("leave --split out"), "{asked}");
+        let unasked = refusal.unasked().to_string();
+        assert!(!unasked.contains("--split"), "{unasked}");
+        assert!(unasked.contains(helps), "{unasked}");
+    }
+}
+
+#[test]
 fn refusals_tell_numbers_and_what_helps() {
     let two = [(60, 100), (30, 100)];
     let tight = model(vec![layer(40, 40, 0), layer(40, 40, 0)], vec![1]);

@@ -214,7 +214,7 @@ proptest! {
         let layer = parts.layers.first().copied();
         let Ok(model) = ModelShape::new(parts) else { return Ok(()) };
         let speed = layer
-            .and_then(|layer| Speed::from_layer(&layer, speed.0, speed.1).ok())
+            .and_then(|layer| Speed::from_times(layer.active_bytes, speed.0, speed.1).ok())
             .or(Speed::from_bandwidth(speed.0).ok())
             .unwrap_or(Speed::from_bandwidth(1e9).unwrap());
         let candidates = (0..).zip(&memory).map(|(id, &memory_bytes)| Candidate {

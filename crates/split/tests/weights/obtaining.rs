@@ -111,6 +111,30 @@ async fn layers_of_another_slice_in_the_cache_are_not_fetched_again() {
     assert_eq!(holding.model(), world.model.fingerprint());
 }
 
+#[tokio::test]
+async fn all_of_a_model_is_a_file_of_it_and_stays_while_it_is_in_use() {
+    let world = World::of(0..4, SliceRole::Whole);
+    let cache = world.cache("cache");
+    let way = Arc::new(world.member().way());
+    let suppliers = Suppliers {
+        host: Arc::clone(&way),
+        peers: vec![("host".to_owned(), way)],
+        ..nobody()
+    };
+    let (bytes, _) = get(&world, &cache, suppliers).await;
+    assert!(bytes.unwrap() == world.file);
+    // Every tensor can be given on.
+    let (holding, in_use) = cache.holding(&world.model).unwrap();
+    assert!(holding.unwrap().tensors().all(|has| has));
+    let kept = || cache.lookup(world.job.key()).unwrap();
+    // Somebody has it in use.
+    assert!(!cache.forget(world.job.key()));
+    assert!(kept().is_some());
+    drop(in_use);
+    assert!(cache.forget(world.job.key()));
+    assert!(kept().is_none());
+}
+
 #[tokio::test(start_paused = true)]
 async fn without_the_host_nothing_is_believed() {
     let world = World::new();

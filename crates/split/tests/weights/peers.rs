@@ -11,7 +11,11 @@ use crate::world::{Member, Way, World};
 
 #[tokio::test]
 async fn a_slice_from_several_members_is_the_one_cut_from_the_file() {
-    for (layers, role) in [(1..3, SliceRole::Stage), (2..4, SliceRole::Tail)] {
+    for (layers, role) in [
+        (1..3, SliceRole::Stage),
+        (2..4, SliceRole::Tail),
+        (0..4, SliceRole::Whole),
+    ] {
         let world = World::of(layers, role);
         let member = world.member();
         let sources = ["a", "b", "c"].map(|name| world.source(name, member.way()));

@@ -1,7 +1,7 @@
 //! Which models a node takes up because a member asks, and why it refuses the others. Pure.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use mesh::NodeId;
 use mesh::announcement::NodeInfo;
@@ -21,6 +21,12 @@ const RETRY_MS: u64 = 5 * 60_000;
 /// Requests that run at once for others at most, where the owner of this node names no number: as many as the engine
 /// runs where nobody does.
 const SLOTS_MAX: u32 = 8;
+
+/// Files that are fetched for members in an hour at most, so that nobody makes this node download one after the other.
+const FETCHES_MAX: usize = 4;
+
+/// How long a fetch counts for that, ms.
+const FETCHES_MS: u64 = 3_600_000;
 
 /// A context of fewer tokens is of little use to the mesh, and would keep a longer one from the name. No more is asked of
 /// models that were trained for less.
@@ -59,6 +65,10 @@ pub(super) struct Scene {
     pub(super) has_failed: bool,
     /// Whether a model is being loaded because a member asked.
     pub(super) is_loading: bool,
+    /// Whether this node could get the file of a model from members at all.
+    pub(super) could_fetch: bool,
+    /// Files that were fetched for members in the last hour, or tried to be.
+    pub(super) fetches: usize,
     /// Models that are here for whoever asks.
     pub(super) kept: usize,
     /// The most tokens of context that the model gets here; `None`: no file on the disk has its content.
@@ -73,6 +83,8 @@ pub(super) struct Scene {
 pub(super) enum Begin {
     /// Load it.
     Load,
+    /// Get its file, and load it.
+    Fetch,
     /// It is loaded, or answers already.
     Wait,
 }
@@ -110,6 +122,16 @@ pub(super) enum Refusal {
     LittleContext,
     #[error("it has no file of the model")]
     NoFile,
+    #[error("it fetches no file of the model")]
+    NoFetch,
+    #[error("it has fetched enough files for now")]
+    Fetched,
+    #[cfg(feature = "solo")]
+    #[error("its disk has too little room for the model")]
+    NoDisk,
+    #[cfg(feature = "solo")]
+    #[error("it could not get the file of the model")]
+    NotFetched,
     #[error("it has no memory for the model")]
     NoRoom,
     #[error("the model could not be loaded there")]
@@ -166,22 +188,38 @@ pub(super) fn decide(wanted: &TakeUp, scene: &Scene) -> Result<Begin, Refusal> {
     if let Some(begin) = find(wanted, &scene.known)? {
         return Ok(begin);
     }
-    let context_max = scene.context_max.unwrap_or(u32::MAX);
-    // With 0 this node's own is meant.
-    let context_min = CONTEXT_MIN.min(scene.context_trained);
-    let is_little = (1..context_min).contains(&wanted.context_tokens);
+    let lacks = scene.context_max.is_none();
     check([
         (!scene.is_willing, Refusal::Unwilling),
         (scene.is_name_taken, Refusal::NameTaken),
         (scene.was_dropped, Refusal::Dropped),
-        (scene.context_max.is_none(), Refusal::NoFile),
-        (wanted.context_tokens > context_max, Refusal::Context),
-        (is_little, Refusal::LittleContext),
+        (lacks && !wanted.fetch, Refusal::NoFile),
+        (lacks && !scene.could_fetch, Refusal::NoFetch),
+    ])?;
+    if let Some(context_max) = scene.context_max {
+        check_context(wanted.context_tokens, context_max, scene.context_trained)?;
+    }
+    check([
         (scene.has_failed, Refusal::Failed),
         (scene.kept >= KEPT_MAX, Refusal::Enough),
         (scene.is_loading, Refusal::Busy),
+        (lacks && scene.fetches >= FETCHES_MAX, Refusal::Fetched),
     ])?;
-    Ok(Begin::Load)
+    Ok(match lacks {
+        // Its context is looked at once its headers are here.
+        true => Begin::Fetch,
+        false => Begin::Load,
+    })
+}
+
+/// Whether a model gets so many tokens of context here, if it may have `max` and was trained for `trained`.
+pub(super) fn check_context(tokens: u32, max: u32, trained: u32) -> Result<(), Refusal> {
+    // With 0 this node's own is meant.
+    let is_little = (1..CONTEXT_MIN.min(trained)).contains(&tokens);
+    check([
+        (tokens > max, Refusal::Context),
+        (is_little, Refusal::LittleContext),
+    ])
 }
 
 /// What to do where the table has the model, or another one of that name; `None`: neither.
@@ -229,6 +267,23 @@ struct Kept {
     fingerprint: String,
 }
 
+/// When files were fetched for members, ms. Copies are of the same list: whether a file must be fetched shows on another
+/// thread.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Fetches(Arc<Mutex<Vec<u64>>>);
+
+impl Fetches {
+    fn times_ms(&self) -> MutexGuard<'_, Vec<u64>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A file is about to be fetched. It is forgotten in an hour, and there are no more than rules allow.
+    #[cfg(any(test, feature = "solo"))]
+    pub(super) fn note(&self, now_ms: u64) {
+        self.times_ms().push(now_ms);
+    }
+}
+
 /// What this node has taken up because members asked, and what it could not.
 #[derive(Debug)]
 pub(crate) struct Taken {
@@ -237,6 +292,7 @@ pub(crate) struct Taken {
     kept: Vec<Kept>,
     /// When models could not be loaded, by fingerprint.
     failed_ms: BTreeMap<String, u64>,
+    fetched: Fetches,
 }
 
 impl Default for Taken {
@@ -245,6 +301,7 @@ impl Default for Taken {
             loads: Arc::new(Semaphore::new(1)),
             kept: Vec::new(),
             failed_ms: BTreeMap::new(),
+            fetched: Fetches::default(),
         }
     }
 }
@@ -253,6 +310,9 @@ impl Taken {
     /// Forgets what is not in the table any more, and old failures.
     pub(super) fn forget(&mut self, known: &[Known], now_ms: u64) {
         self.failed_ms.retain(|_, at| now_ms < *at + RETRY_MS);
+        let mut fetched_ms = self.fetched.times_ms();
+        fetched_ms.retain(|at| now_ms < *at + FETCHES_MS);
+        drop(fetched_ms);
         if self.is_loading() {
             // It may be about to come into the table.
             return;
@@ -295,6 +355,18 @@ impl Taken {
     pub(super) fn fingerprint(&self, model: &str) -> Option<String> {
         let kept = self.kept.iter().find(|kept| kept.model == model);
         kept.map(|kept| kept.fingerprint.clone())
+    }
+
+    /// Where files are noted that are fetched.
+    #[cfg(any(test, feature = "solo"))]
+    pub(super) fn fetched(&self) -> Fetches {
+        self.fetched.clone()
+    }
+
+    /// Files that were fetched in the last hour, or tried to be.
+    pub(super) fn fetches(&self, now_ms: u64) -> usize {
+        let is_recent = |at: &&u64| now_ms < **at + FETCHES_MS;
+        self.fetched.times_ms().iter().filter(is_recent).count()
     }
 
     /// A model could not be loaded.

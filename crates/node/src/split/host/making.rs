@@ -153,12 +153,16 @@ impl Subject {
         }
     }
 
-    /// Where the part of this machine begins and what it takes, if the mesh has room for the rest.
-    pub(super) fn first_plan(&self, scene: &Scene<'_>) -> Result<HostPart, String> {
+    /// Where the part of this machine begins and what it takes, if the mesh has room for the rest. `forced`: the owner
+    /// asked for a split.
+    pub(super) fn first_plan(&self, scene: &Scene<'_>, forced: bool) -> Result<HostPart, String> {
         let machines = scene.pool().ok_or(NO_POOL)?;
         let request = self.request(Some(scene.own.node), true);
         let plan = plan::make(&self.shape, &machines, &request);
-        let plan = plan.map_err(|refusal| refusal.to_string())?;
+        let plan = plan.map_err(|refusal| match forced {
+            true => refusal.to_string(),
+            false => refusal.unasked().to_string(),
+        })?;
         let last = plan.stages.last().map(|stage| HostPart {
             start: stage.layers.start,
             bytes: stage.needed_bytes,
@@ -292,6 +296,14 @@ impl Subject {
             false => 0,
         };
         self.shape.active_bytes(layers) + head
+    }
+
+    /// Bytes of the weights of layers.
+    pub(super) fn weight_bytes(&self, layers: std::ops::Range<u32>) -> u64 {
+        let range = layers.start as usize..layers.end as usize;
+        let layers = self.shape.parts().layers.get(range).unwrap_or_default();
+        let bytes = layers.iter().map(|layer| layer.weight_bytes);
+        bytes.fold(0, u64::saturating_add)
     }
 
     pub(super) fn layer_count(&self) -> u32 {

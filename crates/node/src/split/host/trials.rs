@@ -3,12 +3,10 @@
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Weak};
-use std::time::Duration;
 
 use futures::future::join_all;
 use gguf::Fingerprint;
 use mesh::NodeId;
-use mesh::proto::View;
 use split::plan::Speed;
 use split::station::Station;
 use split::wire::Pace;
@@ -24,31 +22,17 @@ use super::with_all;
 use crate::membership::Membership;
 use crate::node::Shared;
 
-/// What is left at least of the time that a plan waits, for machines to begin to fetch a layer: with less the ring would
-/// be there before they are done, and they would throw away what they have.
-const FETCH_WAIT_MIN: Duration = Duration::from_secs(4);
-
-/// Machines that are asked for such a trial. A ring has fewer.
+/// Machines that are asked for such a trial. A ring has fewer. Those without the model's file ask for its headers first,
+/// some 20 MiB at most, and make the weights up.
 const ASKED_MAX: usize = 16;
-
-/// Those of them that fetch a layer for it at a time. Each may take 256 MiB, of which most come from here.
-const FETCHERS_MAX: usize = 8;
 
 /// Trials of members that are under way. Those that nobody waits for any more go on: what they say is noted when it
 /// comes, and leads to a move where it makes another plan better.
 #[derive(Debug, Default)]
 pub(super) struct Trials {
-    asked: BTreeMap<NodeId, UnderWay>,
+    asked: BTreeMap<NodeId, AbortOnDropHandle<()>>,
     /// The one of this machine, which can't be broken off.
     here: Option<JoinHandle<()>>,
-}
-
-/// A trial of a member.
-#[derive(Debug)]
-struct UnderWay {
-    task: AbortOnDropHandle<()>,
-    /// It lacks the model's file.
-    fetches: bool,
 }
 
 /// What a trial needs to be asked for, and noted.
@@ -75,16 +59,10 @@ impl Trials {
         };
         let Self { asked, here } = self;
         let deadline = Instant::now() + present.settings.mesh.trial_wait_max;
-        asked.retain(|_, trial| !trial.task.is_finished());
+        asked.retain(|_, trial| !trial.is_finished());
         let unmeasured = with_all(&present, subject, membership, |scene| scene.unmeasured());
-        let (view, name) = (membership.view(), subject.fingerprint.to_string());
-        let (having, mut lacking): (Vec<_>, Vec<_>) = unmeasured
-            .into_iter()
-            .take(ASKED_MAX)
-            .filter(|node| !asked.contains_key(node))
-            .partition(|node| has_file(&view, *node, &name));
-        let fetching = asked.values().filter(|trial| trial.fetches).count();
-        lacking.truncate(FETCHERS_MAX.saturating_sub(fetching));
+        let nodes = unmeasured.into_iter().take(ASKED_MAX);
+        let nodes: Vec<NodeId> = nodes.filter(|node| !asked.contains_key(node)).collect();
         let asking = Asking {
             shared,
             membership,
@@ -94,23 +72,16 @@ impl Trials {
         };
         let me = membership.mesh().node_id();
         tokio::join!(
-            ask(asked, &having, false, &asking),
+            ask(asked, &nodes, &asking),
             measure_here(here, &present, subject, me, deadline)
         );
-        drop(present);
-        if deadline.saturating_duration_since(Instant::now()) < FETCH_WAIT_MIN {
-            return;
-        }
-        // They fetch from those that were being measured until now, which takes these some work.
-        ask(asked, &lacking, true, &asking).await;
     }
 }
 
 /// Asks machines, all at once, and adds them to those that are `asked`.
 async fn ask(
-    asked: &mut BTreeMap<NodeId, UnderWay>,
+    asked: &mut BTreeMap<NodeId, AbortOnDropHandle<()>>,
     nodes: &[NodeId],
-    fetches: bool,
     asking: &Asking<'_>,
 ) {
     for node in nodes {
@@ -121,11 +92,10 @@ async fn ask(
             *node,
             asking.model,
         );
-        let task = AbortOnDropHandle::new(tokio::spawn(trial));
-        asked.insert(*node, UnderWay { task, fetches });
+        asked.insert(*node, AbortOnDropHandle::new(tokio::spawn(trial)));
     }
     let asked = asked.iter_mut().filter(|(node, _)| nodes.contains(node));
-    let answers = join_all(asked.map(|(_, trial)| &mut trial.task));
+    let answers = join_all(asked.map(|(_, trial)| trial));
     // Who takes longer is guessed for now.
     let _ = timeout_at(asking.deadline, answers).await;
 }
@@ -160,15 +130,6 @@ async fn trial(
     shared.speeds.note_model(&name, node, threads, speed);
     // What can't be written is measured again.
     let _ = tokio::task::spawn_blocking(move || shared.speeds.save()).await;
-}
-
-/// Whether a member says that it has the model's file.
-fn has_file(view: &View, node: NodeId, fingerprint: &str) -> bool {
-    let member = view.member(node);
-    member.is_some_and(|member| {
-        let local = &member.announcement().info.local;
-        local.iter().any(|local| local.fingerprint == fingerprint)
-    })
 }
 
 /// Measures this machine, once at a time, and waits for it until the deadline.

@@ -1,24 +1,25 @@
-//! A model that fits whole on another machine that has its file: that one is asked to serve it, as the plan says,
+//! A model that fits whole on another machine: that one is asked to serve it, as the plan says,
 //! and requests go there like any others. This node looks on, and splits the model if that machine will not, or does not
 //! any more.
 //!
-//! Machines that lack the file are not asked: layers can be fetched from members, whole models can't yet. When the
-//! model is dropped here, or this node leaves, the other machine goes on serving it as anything that a node takes up for
-//! the mesh; it is dropped there.
+//! A machine that lacks the file is asked to fetch it where that takes little more than the layers of a ring would
+//! (`fetching`). When the model is dropped here, or this node leaves, the other machine goes on serving it as anything
+//! that a node takes up for the mesh; it is dropped there.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use engine::ModelInfo;
-use mesh::NodeId;
 use mesh::announcement::{Model, NodeInfo};
 use mesh::proto::{Liveness, Member, View};
-use tokio::time::{Instant, sleep, timeout};
+use mesh::{NodeId, Role};
+use tokio::time::{Instant, sleep, timeout, timeout_at};
 
 use super::super::pool::Scene;
+use super::fetching::{Headway, TOO_SLOW, Transfer, has_file};
 use super::making::{Subject, name_of};
-use super::{is_wanted, with_all};
+use super::{LOOK_SOONEST, is_wanted, with_all};
 use crate::loader::Plan;
 use crate::membership::Membership;
 use crate::models::Models;
@@ -30,6 +31,9 @@ use crate::wire::{Call, Reply, TakeUp};
 /// A machine that has refused a model, or lost it, is not asked for all of it again for so long. It may still run
 /// layers.
 const SHUNNED_FOR: Duration = Duration::from_secs(60);
+
+/// Who has come says within so long what is on its disk.
+pub(super) const KNOWN_AFTER: Duration = Duration::from_secs(10);
 
 /// How long the mesh may take to tell that a machine serves what it says it does.
 const TOLD_MAX: Duration = Duration::from_secs(10);
@@ -45,14 +49,30 @@ const LOOK_INTERVAL: Duration = Duration::from_secs(1);
 pub(super) struct Shunned(BTreeMap<NodeId, Instant>);
 
 impl Shunned {
-    fn note(&mut self, node: NodeId, now: Instant) {
+    fn note(&mut self, nodes: &BTreeSet<NodeId>, now: Instant) {
         self.0.retain(|_, until| now < *until);
-        self.0.insert(node, now + SHUNNED_FOR);
+        let until = now + SHUNNED_FOR;
+        self.0.extend(nodes.iter().map(|node| (*node, until)));
     }
 
     fn nodes(&self, now: Instant) -> BTreeSet<NodeId> {
         let shunned = self.0.iter().filter(|(_, until)| now < **until);
         shunned.map(|(node, _)| *node).collect()
+    }
+}
+
+/// Members that may run models, and since when they are known. As many as a mesh has.
+#[derive(Debug, Default)]
+pub(super) struct Acquainted(BTreeMap<NodeId, Instant>);
+
+impl Acquainted {
+    /// Whether all that are here now are known for long enough, so that it is known who has which file.
+    fn knows_all(&mut self, members: &BTreeSet<NodeId>, now: Instant) -> bool {
+        self.0.retain(|node, _| members.contains(node));
+        for node in members {
+            self.0.entry(*node).or_insert(now);
+        }
+        self.0.values().all(|since| now >= *since + KNOWN_AFTER)
     }
 }
 
@@ -145,6 +165,8 @@ pub(super) struct Target {
     node: NodeId,
     /// Whether it does so already.
     serves: bool,
+    /// It lacks the file, and is to fetch it.
+    fetch: Option<Transfer>,
 }
 
 /// Why another machine does not run the model.
@@ -165,16 +187,22 @@ pub(super) struct Whole<'a> {
     pub(super) forced: bool,
     pub(super) membership: &'a Arc<Membership>,
     pub(super) shunned: &'a mut Shunned,
+    /// Machines that lack the file are asked only once it is known who has it.
+    pub(super) acquainted: &'a mut Acquainted,
 }
 
 impl Subject {
-    /// The other machine with the model's file that has room for all of it; the fastest of several. Not one that answers
-    /// for it in another way, by another name or with less context: it would refuse.
-    fn whole(&self, scene: &Scene<'_>, shunned: &BTreeSet<NodeId>) -> Option<NodeId> {
+    /// The other machine that has room for all of the model, and its file if it must not lack that; the fastest of
+    /// several. Not one that answers for it in another way, by another name or with less context: it would refuse.
+    fn whole(
+        &self,
+        scene: &Scene<'_>,
+        shunned: &BTreeSet<NodeId>,
+        may_lack: bool,
+    ) -> Option<NodeId> {
         let refuses = |member: &&Member| {
             let info = &member.announcement().info;
-            let mut local = info.local.iter();
-            let lacks = !local.any(|model| model.fingerprint == scene.fingerprint);
+            let lacks = !may_lack && !has_file(scene, member.node);
             lacks || served(info, scene.fingerprint).next().is_some()
         };
         let refusing = scene.view.alive().filter(refuses).map(|member| member.node);
@@ -213,14 +241,44 @@ impl Whole<'_> {
             fingerprint: facts.fingerprint,
             context_tokens: context_tokens(asked, planned, trained),
             slots: self.plan.slots.unwrap_or(0),
+            fetch: false,
         }
     }
 
     /// The machine that is to run all of the model by the plan; one that does so already comes first. Only for what
-    /// this node's owner asked for: what it takes up for the mesh would have been taken up there. A node that is not the
-    /// model's first host asks nobody: streams wait for it, and loading all of a model takes longer than workers keep the
+    /// this node's owner asked for: what it takes up for the mesh would have been taken up there. A node that
+    /// follows a lost host asks nobody: streams wait for it, and loading all of a model takes longer than workers keep the
     /// layers that they have.
-    pub(super) fn target(&self) -> Option<Target> {
+    pub(super) fn target(&mut self) -> Option<Target> {
+        let is_known = self.is_known();
+        let candidate = self.candidate();
+        candidate.filter(|target| is_known || target.fetch.is_none())
+    }
+
+    /// Waits until it is known who has the file, if a machine might be asked to fetch it.
+    pub(super) async fn acquaint(&mut self) {
+        while is_wanted(self.shared, self.id, self.membership)
+            && self
+                .candidate()
+                .is_some_and(|target| target.fetch.is_some())
+            && !self.is_known()
+        {
+            sleep(LOOK_SOONEST).await;
+        }
+    }
+
+    fn is_known(&mut self) -> bool {
+        let view = self.membership.view();
+        let others = view.alive().filter(|member| {
+            let may_serve = member.role() == Role::Serve;
+            member.node != view.me && may_serve
+        });
+        let others: BTreeSet<NodeId> = others.map(|member| member.node).collect();
+        self.acquainted.knows_all(&others, Instant::now())
+    }
+
+    /// [`Whole::target`], although it may not be known yet who has the file.
+    fn candidate(&self) -> Option<Target> {
         let shared = self.shared.upgrade()?;
         if self.forced || !shared.models.is_split_asked(self.id) {
             return None;
@@ -236,24 +294,37 @@ impl Whole<'_> {
             return Some(Target {
                 node: member.node,
                 serves: true,
+                fetch: None,
             });
         }
-        if shared.models.split_term(self.id) > Some(1) {
+        if shared.models.split_follows(self.id) {
             return None;
         }
-        let node = with_all(&shared, self.subject, self.membership, |scene| {
-            self.subject.whole(scene, &shunned)
-        });
-        node.map(|node| Target {
+        with_all(&shared, self.subject, self.membership, |scene| {
+            self.asked(scene, &shunned)
+        })
+    }
+
+    /// The machine that is to be asked to run all of the model: one with the file, else one that can have it before long.
+    fn asked(&self, scene: &Scene<'_>, shunned: &BTreeSet<NodeId>) -> Option<Target> {
+        let target = |node: NodeId, fetch: Option<Transfer>| Target {
             node,
             serves: false,
-        })
+            fetch,
+        };
+        if let Some(node) = self.subject.whole(scene, shunned, false) {
+            return Some(target(node, None));
+        }
+        let node = self.subject.whole(scene, shunned, true)?;
+        let transfer = self.subject.transfer(scene);
+        let is_worth_it = transfer.is_worth_it();
+        is_worth_it.then(|| target(node, Some(transfer)))
     }
 
     /// Has another machine run all of the model, as long as the plan says so and one does. True: nobody wants it here
     /// any more; false: it is to be split.
     pub(super) async fn run(&mut self) -> bool {
-        // Each machine is asked once in a while.
+        let mut tried = BTreeSet::new();
         while let Some(target) = self.target() {
             let view = self.membership.view();
             let name = name_of(&view, target.node);
@@ -263,7 +334,9 @@ impl Whole<'_> {
                 Ended::Lost(reason) => {
                     let model = &self.subject.name;
                     tracing::warn!(model, node = name, reason, "a model does not run whole");
-                    self.shunned.note(target.node, Instant::now());
+                    tried.insert(target.node);
+                    // All of them: this one may have taken longer than others are shunned, and none comes twice.
+                    self.shunned.note(&tried, Instant::now());
                     self.note(Models::split_begins_anew);
                 }
             }
@@ -276,7 +349,7 @@ impl Whole<'_> {
         if !target.serves {
             self.note(|models, id| models.split_asks(id, name.to_owned()));
             tokio::select! {
-                asked = self.ask(target.node) => {
+                asked = self.ask(target) => {
                     if let Err(reason) = asked {
                         return Ended::Lost(reason);
                     }
@@ -306,15 +379,33 @@ impl Whole<'_> {
     }
 
     /// Asks a machine to load the model, and waits until it answers there.
-    async fn ask(&self, node: NodeId) -> Result<(), String> {
-        let wanted = self.wanted();
+    async fn ask(&self, target: Target) -> Result<(), String> {
+        let wanted = TakeUp {
+            fetch: target.fetch.is_some(),
+            ..self.wanted()
+        };
         let call = Call::TakeUp(wanted.clone());
-        let replies = peer::call(self.membership.mesh(), node, &call).await;
+        let mut headway = target
+            .fetch
+            .map(|transfer| Headway::new(transfer, Instant::now()));
+        let replies = peer::call(self.membership.mesh(), target.node, &call).await;
         let mut replies = replies.map_err(|error| error.to_string())?;
-        match replies.next().await {
-            Ok(Reply::Model(info)) => is_as_wanted(&info, &wanted),
-            Ok(_) => Err("it does not say what it serves".to_owned()),
-            Err(error) => Err(error.to_string()),
+        loop {
+            let reply = match headway.as_ref().and_then(Headway::until) {
+                Some(until) => timeout_at(until, replies.next())
+                    .await
+                    .map_err(|_| TOO_SLOW)?,
+                None => replies.next().await,
+            };
+            match (reply, &mut headway) {
+                (Ok(Reply::Model(info)), _) => return is_as_wanted(&info, &wanted),
+                (Ok(Reply::Fetching(percent)), Some(headway)) => {
+                    headway.observe(percent, Instant::now())?;
+                    self.note(|models, id| models.split_fetches(id, percent));
+                }
+                (Ok(_), _) => return Err("it does not say what it serves".to_owned()),
+                (Err(error), _) => return Err(error.to_string()),
+            }
         }
     }
 
@@ -378,6 +469,7 @@ mod tests {
             fingerprint: "f".into(),
             context_tokens: 4_096,
             slots: 0,
+            fetch: false,
         };
         let model = |name: &str, fingerprint: &str, context_length: u32| Model {
             name: name.into(),
@@ -423,12 +515,40 @@ mod tests {
         let (mut shunned, start) = (Shunned::default(), Instant::now());
         let node = |number| NodeId::from_bytes([number; 32]);
         let (one, other) = (node(1), node(2));
+        let (only_one, only_other) = (BTreeSet::from([one]), BTreeSet::from([other]));
         assert!(shunned.nodes(start).is_empty());
-        shunned.note(one, start);
-        shunned.note(other, at(30, start));
+        shunned.note(&only_one, start);
+        shunned.note(&only_other, at(30, start));
         assert_eq!(shunned.nodes(at(59, start)), BTreeSet::from([one, other]));
         assert_eq!(shunned.nodes(at(60, start)), BTreeSet::from([other]));
-        shunned.note(one, at(90, start));
+        shunned.note(&only_one, at(90, start));
         assert_eq!(shunned.0.len(), 1, "what is over is forgotten");
+        // Others of the same round are shunned as long as the last one.
+        let both = BTreeSet::from([one, other]);
+        shunned.note(&both, at(700, start));
+        assert_eq!(shunned.nodes(at(759, start)), both);
+        assert!(shunned.nodes(at(760, start)).is_empty());
+    }
+
+    #[test]
+    fn who_has_the_file_is_known_once_all_are_here_for_a_while() {
+        let (mut acquainted, start) = (Acquainted::default(), Instant::now());
+        let node = |number| NodeId::from_bytes([number; 32]);
+        let one = BTreeSet::from([node(1)]);
+        let both = BTreeSet::from([node(1), node(2)]);
+        let mut check = |members: &BTreeSet<NodeId>, second: u64, expected: bool| {
+            let is_known = acquainted.knows_all(members, at(second, start));
+            assert_eq!(is_known, expected, "{second}");
+        };
+        check(&one, 0, false);
+        check(&one, 9, false);
+        check(&one, 10, true);
+        check(&both, 11, false);
+        check(&both, 20, false);
+        check(&both, 21, true);
+        // One that comes back begins anew.
+        check(&one, 22, true);
+        check(&both, 23, false);
+        check(&both, 33, true);
     }
 }

@@ -8,16 +8,12 @@ fn asks() -> impl Strategy<Value = Ask> {
     let model = any::<[u8; 32]>().prop_map(Fingerprint);
     let id = (any::<u32>(), any::<u32>()).prop_map(|(tensor, number)| ChunkId { tensor, number });
     let ids = prop::collection::vec(id, 1..=CHUNKS_PER_ASK);
-    let slice = (0u32..500, 1u32..500, any::<bool>());
+    let roles = vec![SliceRole::Stage, SliceRole::Tail, SliceRole::Whole];
+    let slice = (0u32..500, 1u32..500, prop::sample::select(roles));
     prop_oneof![
         model.clone().prop_map(Ask::Headers),
         model.clone().prop_map(Ask::Holdings),
-        (model.clone(), slice).prop_map(|(model, (first, len, tail))| {
-            let role = if tail {
-                SliceRole::Tail
-            } else {
-                SliceRole::Stage
-            };
+        (model.clone(), slice).prop_map(|(model, (first, len, role))| {
             let layers = first..first + len;
             Ask::Manifest(SliceKey {
                 model,

@@ -8,6 +8,7 @@ fn wanted() -> TakeUp {
         fingerprint: "f".into(),
         context_tokens: 4_096,
         slots: 0,
+        fetch: false,
     }
 }
 
@@ -33,6 +34,8 @@ fn scene() -> Scene {
         was_dropped: false,
         has_failed: false,
         is_loading: false,
+        could_fetch: true,
+        fetches: FETCHES_MAX - 1,
         kept: KEPT_MAX - 1,
         context_max: Some(8_192),
         context_trained: 8_192,
@@ -157,6 +160,49 @@ fn a_model_gets_no_less_context_than_is_of_use() {
     check(512, 512, Ok(Begin::Load));
     // Nobody knows how many it was trained for.
     check(1, 0, Ok(Begin::Load));
+}
+
+#[test]
+fn a_file_that_is_missing_is_fetched_if_that_is_asked_for_and_not_too_often() {
+    let check = |fetch: bool, change: fn(&mut Scene), expected: Result<Begin, Refusal>| {
+        let wanted = TakeUp { fetch, ..wanted() };
+        let mut scene = Scene {
+            context_max: None,
+            context_trained: 0,
+            ..scene()
+        };
+        change(&mut scene);
+        assert_eq!(decide(&wanted, &scene), expected, "{scene:?}");
+    };
+    check(true, |_| {}, Ok(Begin::Fetch));
+    check(false, |_| {}, Err(Refusal::NoFile));
+    // What is here is not fetched.
+    check(
+        true,
+        |scene| scene.context_max = Some(8_192),
+        Ok(Begin::Load),
+    );
+    let refused = |change: fn(&mut Scene), refusal| check(true, change, Err(refusal));
+    refused(|scene| scene.could_fetch = false, Refusal::NoFetch);
+    refused(|scene| scene.fetches = FETCHES_MAX, Refusal::Fetched);
+    refused(|scene| scene.is_willing = false, Refusal::Unwilling);
+    refused(|scene| scene.is_claimed = false, Refusal::Unclaimed);
+    refused(|scene| scene.was_dropped = true, Refusal::Dropped);
+    refused(|scene| scene.is_loading = true, Refusal::Busy);
+    refused(|scene| scene.kept = KEPT_MAX, Refusal::Enough);
+    refused(|scene| scene.has_failed = true, Refusal::Failed);
+}
+
+#[test]
+fn fetches_count_for_an_hour() {
+    let mut taken = Taken::default();
+    assert_eq!(taken.fetches(0), 0);
+    taken.fetched().note(1_000);
+    taken.fetched().note(2_000);
+    assert_eq!(taken.fetches(2_000), 2);
+    assert_eq!(taken.fetches(1_000 + FETCHES_MS), 1);
+    taken.forget(&[], 1_000 + FETCHES_MS);
+    assert_eq!(*taken.fetched.times_ms(), [2_000]);
 }
 
 #[test]
