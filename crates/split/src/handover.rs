@@ -3,8 +3,8 @@
 //! The token of a single stream passes through some threads, of which only one has anything to do at a time: the
 //! runtime's reads a frame, the next computes, the runtime's sends what came of it. Linux wakes a sleeping thread on a
 //! core that idles. Such a core must be interrupted, wakes slowly (in a virtual machine, through the hypervisor) and
-//! has other things in its caches, while the giver's goes idle at the same time: a quarter of a millisecond for each of
-//! the four times per hop, where the same core would need a switch. So who is about to sleep lets the taker run on its own core,
+//! has other things in its caches, while the giver's goes idle at the same time: a quarter of a millisecond, twice a hop,
+//! where the same core would need a switch. So who is about to sleep lets the taker run on its own core,
 //! and the taker is free again as soon as it runs.
 //!
 //! Nothing depends on it: where the system can't do this, or cores are of several kinds, nothing happens.

@@ -2,17 +2,20 @@
 //! asserted of time does not depend on this machine's.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Condvar, Mutex};
 use std::time::Duration;
 
 use engine::stage::{EmbeddingTable, LocalStages, StageBatch, StageError, Stages, Trip};
 use engine::{
-    Backend, Draft, Engine, Event, FinishReason, Input, LoadOptions, ModelSource, Request, TokenId,
+    Backend, Draft, Engine, Event, EventStream, FinishReason, Input, LoadOptions, ModelSource,
+    Request, TokenId,
 };
 use futures::StreamExt;
 
 use crate::generation;
 
+/// Longer than anything here takes.
+const HANG: Duration = Duration::from_secs(60);
 /// Slots of the engine.
 const SLOTS: u32 = 4;
 /// Tokens of an answer.
@@ -101,6 +104,29 @@ struct Relay {
     free: Vec<f64>,
     trip: Trip,
     seen: Arc<Mutex<Seen>>,
+    gate: Arc<Gate>,
+}
+
+/// Holds steps up while it is closed: the clock does not go on before all who ask at once have asked.
+#[derive(Default)]
+struct Gate {
+    is_closed: Mutex<bool>,
+    opened: Condvar,
+}
+
+impl Gate {
+    fn set(&self, is_closed: bool) {
+        *self.is_closed.lock().unwrap() = is_closed;
+        self.opened.notify_all();
+    }
+
+    fn pass(&self) {
+        let is_closed = self.is_closed.lock().unwrap();
+        let wait = self
+            .opened
+            .wait_timeout_while(is_closed, HANG, |closed| *closed);
+        assert!(!wait.unwrap().1.timed_out(), "nobody opens the gate");
+    }
 }
 
 fn duration(ms: f64) -> Duration {
@@ -117,6 +143,7 @@ impl Stages for Relay {
     }
 
     fn submit(&mut self, batch: &StageBatch<'_>) -> Result<(), StageError> {
+        self.gate.pass();
         let mut seen = self.seen.lock().unwrap();
         seen.steps += 1;
         let trouble = self.troubles.get(&seen.steps).copied();
@@ -216,6 +243,7 @@ impl Stages for Relay {
 struct Split {
     engine: Engine,
     seen: Arc<Mutex<Seen>>,
+    gate: Arc<Gate>,
     _folder: tempfile::TempDir,
 }
 
@@ -236,6 +264,7 @@ impl Split {
             ..LoadOptions::new(ModelSource::Path(tail.clone()))
         };
         let seen = Arc::<Mutex<Seen>>::default();
+        let gate = Arc::<Gate>::default();
         let relay = Relay {
             stages: generation::stages(parts, &options),
             times,
@@ -246,12 +275,14 @@ impl Split {
             free: vec![0.0; times.parts - 1],
             trip: Trip::default(),
             seen: Arc::clone(&seen),
+            gate: Arc::clone(&gate),
         };
         let embedding = EmbeddingTable::open(&slices.whole).unwrap();
         let engine = Engine::load_split(&options, embedding, Box::new(relay)).unwrap();
         Self {
             engine,
             seen,
+            gate,
             _folder: folder,
         }
     }
@@ -266,23 +297,33 @@ impl Split {
 
     /// Several answers at a time.
     async fn crowd(&self, prompts: &[Vec<TokenId>]) -> Vec<Vec<TokenId>> {
-        let answers = prompts.iter().map(|prompt| self.answer(prompt, TOKENS));
-        futures::future::join_all(answers).await
+        self.gate.set(true);
+        let mut asked = Vec::new();
+        for prompt in prompts {
+            asked.push(self.engine.generate(request(prompt, TOKENS)).await.unwrap());
+        }
+        self.gate.set(false);
+        futures::future::join_all(asked.into_iter().map(|events| heard(events, TOKENS))).await
     }
 
     async fn answer(&self, prompt: &[TokenId], tokens: u32) -> Vec<TokenId> {
-        let mut events = self.engine.generate(request(prompt, tokens)).await.unwrap();
-        let mut answer = Vec::new();
-        while let Some(event) = events.next().await {
-            match event.unwrap() {
-                Event::Delta { delta, .. } => answer.extend(delta.tokens),
-                Event::Finished { reason, .. } => assert_eq!(reason, FinishReason::Length),
-                _ => {}
-            }
-        }
-        assert_eq!(answer.len(), tokens as usize);
-        answer
+        let events = self.engine.generate(request(prompt, tokens)).await.unwrap();
+        heard(events, tokens).await
     }
+}
+
+/// All tokens of an answer.
+async fn heard(mut events: EventStream, tokens: u32) -> Vec<TokenId> {
+    let mut answer = Vec::new();
+    while let Some(event) = events.next().await {
+        match event.unwrap() {
+            Event::Delta { delta, .. } => answer.extend(delta.tokens),
+            Event::Finished { reason, .. } => assert_eq!(reason, FinishReason::Length),
+            _ => {}
+        }
+    }
+    assert_eq!(answer.len(), tokens as usize);
+    answer
 }
 
 fn request(prompt: &[TokenId], tokens: u32) -> Request {
@@ -335,18 +376,14 @@ async fn several_streams_keep_all_parts_at_work() {
     }
     assert_eq!(split.seen(|seen| seen.in_flight_most), 1);
     let one_by_one = split.now();
-    let mut together = f64::INFINITY;
-    // The clock of steps goes on while the system has not yet woken all who ask, so that some may come late in it.
-    for _ in 0..3 {
-        let crowd = Split::new(Times::SPLIT, &[]);
-        // It knows what steps cost.
-        crowd.answer(&prompts[0], TOKENS).await;
-        let began = crowd.now();
-        let answers = crowd.crowd(&prompts).await;
-        together = together.min(crowd.now() - began);
-        assert_eq!(answers, alone);
-        assert!(crowd.seen(|seen| seen.in_flight_most) > 2);
-    }
+    let crowd = Split::new(Times::SPLIT, &[]);
+    // It knows what steps cost.
+    crowd.answer(&prompts[0], TOKENS).await;
+    let began = crowd.now();
+    let answers = crowd.crowd(&prompts).await;
+    let together = crowd.now() - began;
+    assert_eq!(answers, alone);
+    assert!(crowd.seen(|seen| seen.in_flight_most) > 2);
     // In one step for all it would be 0.7.
     assert!(
         together < 0.5 * one_by_one,
