@@ -29,8 +29,8 @@ pub use event::{
 };
 #[cfg(feature = "solo")]
 pub use local::{
-    Draft, Engine, LoadOptions, ModelSource, Placement, gpu_bytes_free, gpus, memory_needed,
-    native_kernels, place, stage_options, threads_default,
+    Draft, Engine, LoadOptions, ModelSource, Placement, Vacancy, gpu_bytes_free, gpus,
+    memory_needed, native_kernels, place, stage_options, threads_default,
 };
 pub use request::{
     Chat, EmbedInput, EmbedRequest, Format, Input, Limits, Message, Mirostat, Request, Resumed,

@@ -22,13 +22,16 @@ pub trait Loader: Send + Sync + 'static {
     /// [`Error::Load`] if the file is no model that can be loaded.
     fn memory_needed(&self, plan: &Plan) -> Result<u64, Error>;
 
-    /// Whether the model's layers would find room where they are to go: GPUs and main memory may have enough
-    /// together, and neither enough of its own. Reads headers only. Blocks on file reads.
+    /// Whether the layers of models that are loaded in this order would find room where they are to go, each beside
+    /// all before it: GPUs and main memory may have enough together, and neither enough of its own. For each model
+    /// the layers that go to GPUs, `None` if the engine decides that when it loads. One that is refused takes nothing
+    /// from those behind it. All are for the same device. Reads headers only. Blocks on file reads.
     ///
     /// # Errors
-    /// [`StartError::Memory`] where other memory would help, [`StartError::Load`] where only other settings would.
-    fn check_place(&self, _plan: &Plan) -> Result<(), StartError> {
-        Ok(())
+    /// For each model [`StartError::Memory`] where other memory would help, [`StartError::Load`] where only other
+    /// settings would.
+    fn check_places(&self, plans: &[&Plan]) -> Vec<Result<Option<u32>, StartError>> {
+        vec![Ok(None); plans.len()]
     }
 
     /// Loads the model. Blocks until it can answer requests.
@@ -63,6 +66,9 @@ pub struct Plan {
     pub slots: Option<u32>,
     /// See [`crate::Settings::gpu_layers`].
     pub gpu_layers: Option<u32>,
+    /// Where those are not set, no more layers go to GPUs, as long as main memory has room for the others: models
+    /// that are loaded later were promised the rest. `None` if there are none.
+    pub gpu_layers_max: Option<u32>,
     /// See [`crate::Settings::device`].
     pub device: Option<String>,
     /// See [`crate::Settings::threads`].

@@ -184,7 +184,7 @@ impl Models {
         let planner = self.loader.clone().ok_or(StartError::NoEngine)?;
         let (plan, needed_bytes, placed) = blocking("planning", move || {
             let needed_bytes = crate::plan::needed(&plan, planner.as_ref())?;
-            let placed = planner.check_place(&plan);
+            let placed: Result<Vec<_>, _> = planner.check_places(&[&plan]).into_iter().collect();
             Ok::<_, StartError>((plan, needed_bytes, placed))
         })
         .await??;

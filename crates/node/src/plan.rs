@@ -70,11 +70,7 @@ pub(crate) fn plan(settings: &Settings, loader: &dyn Loader) -> Result<Plans, St
     let mut fits = check_fits(&needs, budget.free_bytes());
     while fits.is_err() && settings.split == SplitModels::IfNeeded {
         // The largest first: most of the others may fit without it.
-        let sizes = plans
-            .iter()
-            .enumerate()
-            .filter(|(_, (plan, _))| can_split(plan));
-        let Some((largest, _)) = sizes.max_by_key(|(_, (_, bytes))| *bytes) else {
+        let Some(largest) = largest(&plans) else {
             break;
         };
         split.push(plans.remove(largest).0);
@@ -85,20 +81,66 @@ pub(crate) fn plan(settings: &Settings, loader: &dyn Loader) -> Result<Plans, St
         fits = check_fits(&needs, budget.free_bytes());
     }
     fits?;
-    let mut whole = Vec::with_capacity(plans.len());
-    for (plan, needed_bytes) in plans {
-        match loader.check_place(&plan) {
-            Ok(()) => whole.push((plan, needed_bytes)),
-            // As with a model that is too large for all memory together.
-            Err(StartError::Memory { .. })
-                if settings.split == SplitModels::IfNeeded && can_split(&plan) =>
-            {
-                split.push(plan);
+    let may_split = settings.split == SplitModels::IfNeeded;
+    find_places(&mut plans, &mut split, may_split, loader)?;
+    Ok(Plans {
+        whole: plans,
+        split,
+    })
+}
+
+/// Gives all models their places, each beside those before it. `may_split`: where one has none, it or an earlier one goes
+/// to `split`.
+fn find_places(
+    plans: &mut Vec<(Plan, u64)>,
+    split: &mut Vec<Plan>,
+    may_split: bool,
+    loader: &dyn Loader,
+) -> Result<(), StartError> {
+    // Ends: each round but the last one takes a plan out.
+    loop {
+        let all: Vec<&Plan> = plans.iter().map(|(plan, _)| plan).collect();
+        let places = loader.check_places(&all);
+        debug_assert_eq!(places.len(), all.len(), "each model has one result");
+        let mut results = plans.iter().zip(&places).enumerate();
+        let refused =
+            results.find_map(|(index, (_, place))| Some((index, place.as_ref().err()?.clone())));
+        let Some((index, error)) = refused else {
+            // The last one may have all that is free when it is loaded.
+            let others = plans.len().saturating_sub(1);
+            for ((plan, _), place) in plans.iter_mut().zip(places).take(others) {
+                plan.gpu_layers_max = place.ok().flatten();
             }
-            Err(error) => return Err(error),
+            return Ok(());
+        };
+        if !may_split || !matches!(error, StartError::Memory { .. }) {
+            return Err(error);
         }
+        let Some(index) = gives_way(&plans[..=index], loader) else {
+            return Err(error);
+        };
+        split.push(plans.remove(index).0);
     }
-    Ok(Plans { whole, split })
+}
+
+/// Which model is split because the last of `plans` has no place beside the others: that one if it has none by itself
+/// either, else the largest, as with those that are too large for all memory together.
+fn gives_way(plans: &[(Plan, u64)], loader: &dyn Loader) -> Option<usize> {
+    let ((last, _), others) = plans.split_last()?;
+    if loader.check_places(&[last]).iter().all(Result::is_ok) {
+        return largest(plans);
+    }
+    can_split(last).then_some(others.len())
+}
+
+/// The largest model that could run on several machines. Reads no more headers than it must.
+fn largest(plans: &[(Plan, u64)]) -> Option<usize> {
+    let mut sizes: Vec<_> = plans.iter().enumerate().collect();
+    sizes.sort_by_key(|(_, (_, bytes))| *bytes);
+    let mut largest_first = sizes.into_iter().rev();
+    largest_first
+        .find(|(_, (plan, _))| can_split(plan))
+        .map(|(index, _)| index)
 }
 
 /// Whether a model gives embeddings instead of text. Those run whole: they are small, and a split one has nothing that
@@ -156,6 +198,7 @@ pub(crate) fn plan_one(source: &ModelSource, settings: &Settings) -> Result<Plan
         context_tokens: settings.context_tokens,
         slots: settings.slots,
         gpu_layers: settings.gpu_layers,
+        gpu_layers_max: None,
         device: settings.device.clone(),
         threads: settings.threads,
         queue_max: settings.queue_max,
@@ -245,9 +288,109 @@ mod tests {
             100
         }
 
-        fn check_place(&self, _: &Plan) -> Result<(), StartError> {
-            Err(self.0.clone())
+        fn check_places(&self, plans: &[&Plan]) -> Vec<Result<Option<u32>, StartError>> {
+            vec![Err(self.0.clone()); plans.len()]
         }
+    }
+
+    /// Has 100 bytes for all models together, but only 10 in one place. `NEEDED-TAKES` is the name of a model that takes
+    /// so many of those.
+    struct Narrow;
+
+    fn number(plan: &Plan, index: usize) -> u32 {
+        let part = plan.name.split('-').nth(index).unwrap();
+        part.parse().unwrap()
+    }
+
+    impl Loader for Narrow {
+        fn memory_needed(&self, plan: &Plan) -> Result<u64, Error> {
+            Ok(number(plan, 0).into())
+        }
+
+        fn load(&self, _: Plan, _: Progress) -> Result<Arc<dyn Backend>, Error> {
+            Err(Error::ShuttingDown)
+        }
+
+        fn memory_available(&self) -> u64 {
+            100
+        }
+
+        fn check_places(&self, plans: &[&Plan]) -> Vec<Result<Option<u32>, StartError>> {
+            let mut free = 10;
+            let mut places = Vec::new();
+            for plan in plans {
+                let takes = number(plan, 1);
+                places.push(if takes <= free {
+                    free -= takes;
+                    Ok(Some(takes))
+                } else {
+                    Err(StartError::Memory {
+                        models: vec![plan.name.clone()],
+                        needed_bytes: takes.into(),
+                        free_bytes: free.into(),
+                        hint: String::new(),
+                    })
+                });
+            }
+            places
+        }
+    }
+
+    #[test]
+    fn models_are_placed_beside_earlier_ones() {
+        let starter = concat!(env!("CARGO_MANIFEST_DIR"), "/../../assets/starter.gguf");
+        let folder = tempfile::tempdir().unwrap();
+        let path = |name: &str| folder.path().join(format!("{name}.gguf"));
+        for name in ["6-6", "7-6", "8-8", "1-11"] {
+            std::fs::copy(starter, path(name)).unwrap();
+        }
+        // An empty file can't be split.
+        std::fs::write(path("9-4"), b"").unwrap();
+        let check = |split, names: &[&str], whole: &[&str], parted: &[&str]| {
+            let models = names.iter().map(|name| ModelSource::Path(path(name)));
+            let settings = Settings {
+                models: models.collect(),
+                split,
+                ..Settings::default()
+            };
+            let plans = plan(&settings, &Narrow).unwrap();
+            let found: Vec<&str> = plans.whole.iter().map(|(p, _)| p.name.as_str()).collect();
+            assert_eq!(found, whole, "{names:?}");
+            let found: Vec<&str> = plans.split.iter().map(|p| p.name.as_str()).collect();
+            assert_eq!(found, parted, "{names:?}");
+            // What is promised to those behind is kept for them, and nobody is behind the last one.
+            let ((last, _), others) = plans.whole.split_last().unwrap();
+            assert_eq!(last.gpu_layers_max, None);
+            for (plan, _) in others {
+                assert_eq!(plan.gpu_layers_max, Some(number(plan, 1)));
+            }
+            assert!(plans.split.iter().all(|p| p.gpu_layers_max.is_none()));
+        };
+        check(SplitModels::Never, &["6-6", "9-4"], &["6-6", "9-4"], &[]);
+        let check = |names: &[&str], whole: &[&str], parted: &[&str]| {
+            check(SplitModels::IfNeeded, names, whole, parted);
+        };
+        // The largest that can gives way, wherever it stands.
+        check(&["7-6", "6-6"], &["6-6"], &["7-6"]);
+        check(&["6-6", "7-6"], &["6-6"], &["7-6"]);
+        check(&["8-8", "9-4", "6-6"], &["9-4", "6-6"], &["8-8"]);
+        check(&["6-6", "8-8", "7-6"], &["6-6"], &["8-8", "7-6"]);
+        // But no other one for what has no place at all.
+        check(&["8-8", "1-11"], &["8-8"], &["1-11"]);
+        // Without splitting it is refused before anything is loaded.
+        let settings = Settings {
+            models: ["8-8", "9-4"]
+                .map(|name| ModelSource::Path(path(name)))
+                .into(),
+            ..Settings::default()
+        };
+        let Err(StartError::Memory {
+            models, free_bytes, ..
+        }) = plan(&settings, &Narrow)
+        else {
+            panic!("both have a place");
+        };
+        assert_eq!((models, free_bytes), (vec!["9-4".to_owned()], 2));
     }
 
     #[test]

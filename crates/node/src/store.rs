@@ -138,6 +138,7 @@ pub(crate) fn plan(name: String, source: Source, settings: &Settings) -> Plan {
         context_tokens: settings.context_tokens,
         slots: settings.slots,
         gpu_layers: settings.gpu_layers,
+        gpu_layers_max: None,
         device: settings.device.clone(),
         threads: settings.threads,
         queue_max: settings.queue_max,

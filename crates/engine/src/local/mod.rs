@@ -23,6 +23,7 @@ mod sampler;
 mod shared;
 mod step;
 mod tokens;
+mod vacancy;
 
 pub use device::{gpu_bytes_free, gpus};
 pub(crate) use forward::{Forward, ForwardError};
@@ -30,6 +31,7 @@ pub use handle::Engine;
 pub use load::{Draft, LoadOptions, ModelSource, memory_needed, stage_options, threads_default};
 pub use offload::Placement;
 pub use placement::place;
+pub use vacancy::Vacancy;
 
 /// Checks that this build uses what the CPU has.
 ///

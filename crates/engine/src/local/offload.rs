@@ -5,6 +5,8 @@
 //! proportion to free memory, in order. The KV cache of a layer lies where its weights are. Token rows stay in
 //! main memory; an output that is made of them is a second copy where it is on a GPU.
 
+use super::vacancy::Vacancy;
+
 /// Most that is left free on a GPU, bytes: for buffers of drivers and libraries, for gaps between allocations and
 /// for other programs, which nobody can tell beforehand. llama.cpp's own command line tools leave as much.
 const MARGIN_BYTES_MAX: u64 = 1 << 30;
@@ -24,6 +26,8 @@ pub enum Placement {
     },
     /// A GPU lacks room for as many layers as were asked for.
     GpuShort {
+        /// Layers in all.
+        layers: u32,
         /// What they take at least of the GPU that lacks most, bytes.
         needed_bytes: u64,
         /// What is free there, bytes.
@@ -100,8 +104,28 @@ impl Sizes {
 }
 
 impl Demand {
-    /// What the last `layers` layers take of each GPU, bytes. `gpus_free`: what is free on each, bytes.
+    /// What each GPU must have free for the last `layers` layers, bytes: what they take, and what is left free beside
+    /// it. `gpus_free`: what is free on each, bytes.
     fn gpu_bytes(&self, layers: u32, gpus_free: &[u64]) -> Vec<u64> {
+        let mut bytes = self.taken(layers, gpus_free);
+        if self.has_margin {
+            // llama.cpp looks at the free memory itself, a little later: a layer at the border may then be the
+            // neighbour's.
+            let border = match gpus_free.len() {
+                0 | 1 => 0,
+                _ => self.model.layers.iter().copied().max().unwrap_or(0),
+            };
+            let used = bytes.iter_mut().zip(gpus_free).filter(|(sum, _)| **sum > 0);
+            used.for_each(|(sum, &free)| {
+                let margin = (free / MARGIN_PART).min(MARGIN_BYTES_MAX);
+                *sum = sum.saturating_add(margin).saturating_add(border);
+            });
+        }
+        bytes
+    }
+
+    /// What the last `layers` layers take of each GPU, bytes. `gpus_free`: what is free on each, bytes.
+    pub(super) fn taken(&self, layers: u32, gpus_free: &[u64]) -> Vec<u64> {
         let mut taken = vec![0_u64; gpus_free.len()];
         let layers = layers.min(self.model.count());
         if layers == 0 {
@@ -119,15 +143,15 @@ impl Demand {
         for (sum, &free) in taken.iter_mut().zip(gpus_free) {
             let draft = share(drafting, free, gpus_free);
             if *sum > 0 || draft > 0 {
-                let parts = [draft, self.beside(layers, free, gpus_free.len())];
+                let parts = [draft, self.beside(layers)];
                 *sum = parts.into_iter().fold(*sum, u64::saturating_add);
             }
         }
         taken
     }
 
-    /// What a GPU with layers must have free beside them, bytes. `free`: what is free there, bytes.
-    fn beside(&self, layers: u32, free: u64, gpus: usize) -> u64 {
+    /// What is taken of a GPU with layers beside them, bytes.
+    fn beside(&self, layers: u32) -> u64 {
         let mut bytes = self.model.buffers;
         if let Some(draft) = &self.draft {
             bytes = bytes.saturating_add(draft.buffers);
@@ -135,19 +159,11 @@ impl Demand {
         if layers < self.model.count() {
             bytes = bytes.saturating_add(self.model.tensor_max);
         }
-        if self.has_margin {
-            bytes = bytes.saturating_add((free / MARGIN_PART).min(MARGIN_BYTES_MAX));
-            if gpus > 1 {
-                // llama.cpp looks at the free memory itself, a little later: a layer at the border may then be
-                // the neighbour's.
-                bytes = bytes.saturating_add(self.model.layers.iter().copied().max().unwrap_or(0));
-            }
-        }
         bytes
     }
 
     /// What is left to main memory with the last `layers` layers on GPUs, bytes.
-    fn host_bytes(&self, layers: u32) -> u64 {
+    pub(super) fn host_bytes(&self, layers: u32) -> u64 {
         let draft = self
             .draft
             .as_ref()
@@ -164,10 +180,10 @@ impl Demand {
             .all(|(bytes, free)| bytes <= free)
     }
 
-    /// The most layers that fit on the GPUs.
-    fn most(&self, gpus_free: &[u64]) -> u32 {
+    /// The most layers that fit on the GPUs, `layers_max` at most.
+    fn most(&self, layers_max: u32, gpus_free: &[u64]) -> u32 {
         // One GPU may have more to bear with fewer layers, because they are shared out anew: so no bisection.
-        let mut numbers = (0..=self.model.count()).rev();
+        let mut numbers = (0..=self.model.count().min(layers_max)).rev();
         numbers
             .find(|&layers| self.fits(layers, gpus_free))
             .unwrap_or(0)
@@ -200,47 +216,55 @@ fn total(gpus_free: &[u64]) -> u128 {
     gpus_free.iter().map(|&free| u128::from(free)).sum()
 }
 
-/// Where the layers go. `asked`: the user's own number. `ample` is what the load may take, with a margin: by it a
-/// number is chosen, because llama.cpp fails where too many layers are put on a GPU. `least` is what it takes for
-/// certain: the user's number is refused only if not even that fits, since what is known too little of may turn
-/// out well. `gpus_free`: what is free on each GPU, in llama.cpp's order, bytes. `host_free`: in main memory, bytes.
+/// Where the layers go. `asked`: the user's own number; without one no more than `layers_max` go to GPUs, unless the
+/// rest then lacks room. `ample` is what the load may take, with a margin: by it a number is chosen, of what is free
+/// for certain, because llama.cpp fails where too many layers are put on a GPU. `least` is what it takes for
+/// certain: a model is refused only if not even that fits the GPUs with what may be free there, since what is known
+/// too little of may turn out well. Loading looks again.
 pub(super) fn place(
     asked: Option<u32>,
+    layers_max: Option<u32>,
     ample: &Demand,
     least: &Demand,
-    gpus_free: &[u64],
-    host_free: u64,
+    vacancy: &Vacancy,
 ) -> Placement {
     let layers = ample.model.count();
-    let most = ample.most(gpus_free);
-    let (gpu_layers, needed_bytes, fitting) = match asked {
+    let (certain, possible) = (&vacancy.certain, &vacancy.possible);
+    let (gpu_layers, needed_bytes, free_bytes, fitting) = match asked {
         Some(asked) => {
             let asked = asked.min(layers);
-            let fitting = (ample.host_bytes(most) <= host_free).then_some(most);
-            if let Some((needed_bytes, free_bytes)) = shortage(asked, least, gpus_free) {
+            let most = ample.most(layers, &certain.gpus);
+            let fitting = (ample.host_bytes(most) <= certain.host).then_some(most);
+            if let Some((needed_bytes, free_bytes)) = shortage(asked, least, &possible.gpus) {
                 return Placement::GpuShort {
+                    layers,
                     needed_bytes,
                     free_bytes,
                     fitting,
                 };
             }
-            (asked, least.host_bytes(asked), fitting)
+            (asked, least.host_bytes(asked), possible.host, fitting)
         }
-        None if ample.host_bytes(most) <= host_free => (most, ample.host_bytes(most), None),
-        // Better without a margin than not at all.
         None => {
-            let most = least.most(gpus_free);
-            (most, ample.host_bytes(most), None)
+            let numbers = [layers_max.unwrap_or(layers), layers].into_iter();
+            let mut numbers = numbers.map(|max| ample.most(max, &certain.gpus));
+            let most = numbers.find(|&most| ample.host_bytes(most) <= certain.host);
+            if let Some(gpu_layers) = most {
+                return Placement::Fits { gpu_layers, layers };
+            }
+            // Better without a margin, and beside models that take no more than they must, than not at all.
+            let most = least.most(layers, &possible.gpus);
+            (most, ample.host_bytes(most), possible.host, None)
         }
     };
-    if needed_bytes <= host_free {
+    if needed_bytes <= free_bytes {
         return Placement::Fits { gpu_layers, layers };
     }
     Placement::HostShort {
         gpu_layers,
         layers,
         needed_bytes,
-        free_bytes: host_free,
+        free_bytes,
         fitting,
     }
 }
@@ -294,8 +318,9 @@ mod tests {
 
     /// Places with sizes in MiB, and gives those of the result in MiB.
     fn placed(asked: Option<u32>, gpus: &[u64], host: u64) -> Placement {
-        let gpus: Vec<u64> = gpus.iter().map(|free| free * MIB).collect();
-        let mut placement = place(asked, &ample(), &least(), &gpus, host * MIB);
+        let gpus = gpus.iter().map(|free| free * MIB).collect();
+        let vacancy = Vacancy::new(gpus, host * MIB);
+        let mut placement = place(asked, None, &ample(), &least(), &vacancy);
         match &mut placement {
             Placement::Fits { .. } => {}
             Placement::GpuShort {
@@ -398,6 +423,7 @@ mod tests {
     #[test]
     fn a_number_that_is_too_high_is_refused_with_one_that_fits() {
         let short = |needed_bytes, free_bytes, fitting| Placement::GpuShort {
+            layers: 5,
             needed_bytes,
             free_bytes,
             fitting,
@@ -420,6 +446,24 @@ mod tests {
             placed(Some(5), &[2400, 2400], 100_000),
             short(3010, 2400, Some(1))
         );
+    }
+
+    #[test]
+    fn what_was_planned_for_models_behind_is_left_to_them() {
+        let placed = |layers_max, host| {
+            let vacancy = Vacancy::new(vec![100_000 * MIB], host * MIB);
+            place(None, Some(layers_max), &ample(), &least(), &vacancy)
+        };
+        for (layers_max, gpu_layers) in [(0, 0), (3, 3), (5, 5), (9, 5)] {
+            assert_eq!(placed(layers_max, 100_000), fits(gpu_layers));
+        }
+        // Unless the rest does not fit so.
+        assert_eq!(placed(3, 2300), fits(3));
+        assert_eq!(placed(3, 2299), fits(5));
+        // The user's own number counts.
+        let vacancy = Vacancy::new(vec![100_000 * MIB], 100_000 * MIB);
+        let placement = place(Some(4), Some(3), &ample(), &least(), &vacancy);
+        assert_eq!(placement, fits(4));
     }
 
     #[test]
@@ -455,7 +499,7 @@ mod tests {
         let alone = ample();
         for (free, with, without) in [(8000, 5, 5), (5400, 4, 5), (0, 0, 0)] {
             let gpus = [free * MIB];
-            assert_eq!((both.most(&gpus), alone.most(&gpus)), (with, without));
+            assert_eq!((both.most(9, &gpus), alone.most(9, &gpus)), (with, without));
         }
         // All of its three layers are among the last four.
         assert_eq!(both.host_bytes(4), 1350 * MIB);
@@ -485,7 +529,7 @@ mod tests {
             has_margin: true,
         };
         let gpus = [u64::MAX - 1, u64::MAX - 1];
-        assert_eq!(absurd.most(&gpus), 0);
+        assert_eq!(absurd.most(u32::MAX, &gpus), 0);
         assert_eq!(absurd.host_bytes(2), u64::MAX);
     }
 }

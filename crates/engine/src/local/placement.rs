@@ -6,6 +6,7 @@ use gguf::{LayerPeriod, Metadata, SplitArchitecture};
 use super::device;
 use super::load::{Header, LoadOptions, OVERHEAD_BYTES};
 use super::offload::{self, Demand, Placement, Sizes};
+use super::vacancy::Vacancy;
 use crate::Error;
 
 /// Matrix of token rows, and of the output too where there is no other.
@@ -28,16 +29,56 @@ const KV_TOKENS_STEP: u64 = 256;
 /// Bytes of the attention mask for one row and one token of the KV cache: a float, and its half for the kernels.
 const MASK_BYTES: u64 = 4 + 2;
 
-/// Where the layers of a model would go now. `host_bytes_free`: what is free in main memory, bytes. `None` where only
-/// llama.cpp can tell: without a GPU that has memory of its own and tells it, or where the header does not say
+/// Where the layers of a model would go now. `layers_max`: no more go to GPUs where the user does not say how many,
+/// as long as main memory has room for the others. `host_bytes_free`: what is free in main memory, bytes. `None` where
+/// only llama.cpp can tell: without a GPU that has memory of its own and tells it, or where the header does not say
 /// enough. Reads headers and asks the GPUs' drivers.
 ///
 /// # Errors
 /// As [`memory_needed`](super::memory_needed).
-pub fn place(options: &LoadOptions, host_bytes_free: u64) -> Result<Option<Placement>, Error> {
-    let Some(gpus_free) = device::free_of_each(options.device.as_deref()) else {
-        return Ok(None);
-    };
+pub fn place(
+    options: &LoadOptions,
+    layers_max: Option<u32>,
+    host_bytes_free: u64,
+) -> Result<Option<Placement>, Error> {
+    match Vacancy::now(options.device.as_deref(), host_bytes_free) {
+        None => Ok(None),
+        Some(mut vacancy) => vacancy.place(options, layers_max),
+    }
+}
+
+impl Vacancy {
+    /// What is free now on all GPUs, or on the one called `device`. `host_bytes_free`: in main memory, bytes. `None`
+    /// without a GPU that has memory of its own and tells it. Asks the GPUs' drivers.
+    #[must_use]
+    pub fn now(device: Option<&str>, host_bytes_free: u64) -> Option<Self> {
+        let gpus_free = device::free_of_each(device)?;
+        Some(Self::new(gpus_free, host_bytes_free))
+    }
+
+    /// Where the layers of the next model go. What it takes is no longer free then; nothing is if it does not fit.
+    /// The device of `options` is not looked at. `layers_max` and `None` as with [`place`]. Reads headers.
+    ///
+    /// # Errors
+    /// As [`memory_needed`](super::memory_needed).
+    pub fn place(
+        &mut self,
+        options: &LoadOptions,
+        layers_max: Option<u32>,
+    ) -> Result<Option<Placement>, Error> {
+        let Some((ample, least)) = demands(options)? else {
+            return Ok(None);
+        };
+        let placement = offload::place(options.gpu_layers, layers_max, &ample, &least, self);
+        if let Placement::Fits { gpu_layers, .. } = placement {
+            self.take(gpu_layers, &ample, &least);
+        }
+        Ok(Some(placement))
+    }
+}
+
+/// What is to be loaded, with what it may take and with what it takes for certain; `None` if a header does not say.
+fn demands(options: &LoadOptions) -> Result<Option<(Demand, Demand)>, Error> {
     let header = Header::read(options)?;
     let draft = match header.draft(options)? {
         None => None,
@@ -61,13 +102,7 @@ pub fn place(options: &LoadOptions, host_bytes_free: u64) -> Result<Option<Place
         draft: least_draft.filter(|_| knows_cache(&header)),
         has_margin: false,
     };
-    Ok(Some(offload::place(
-        options.gpu_layers,
-        &ample,
-        &least,
-        &gpus_free,
-        host_bytes_free,
-    )))
+    Ok(Some((ample, least)))
 }
 
 /// What a model may take, and what it takes for certain; `None` if the header does not say.
@@ -238,9 +273,13 @@ mod tests {
     /// KV cache of a layer of [`ModelSpec::tiny`]: 2 heads, keys and values of 16 halves, 512 tokens.
     const KV_BYTES: u64 = 2 * (16 + 16) * 2 * 512;
 
-    fn header(spec: &ModelSpec) -> Header {
+    fn options(spec: &ModelSpec) -> LoadOptions {
         let bytes: &'static [u8] = Box::leak(spec.to_bytes().unwrap().into_boxed_slice());
-        Header::read(&LoadOptions::new(ModelSource::Bytes(bytes))).unwrap()
+        LoadOptions::new(ModelSource::Bytes(bytes))
+    }
+
+    fn header(spec: &ModelSpec) -> Header {
+        Header::read(&options(spec)).unwrap()
     }
 
     #[test]
@@ -291,8 +330,44 @@ mod tests {
     }
 
     #[test]
+    fn two_models_share_the_memory_of_a_gpu() {
+        let mut first = options(&ModelSpec::tiny(Architecture::Qwen3));
+        let mut second = options(&ModelSpec::tiny(Architecture::Llama));
+        let (ample, least) = demands(&first).unwrap().unwrap();
+        let layers = 5;
+        let one = ample.taken(layers, &[0]).into_iter().sum::<u64>();
+        let host = u64::MAX;
+        let placed = |gpu, first: &LoadOptions, second: &LoadOptions| {
+            let mut vacancy = Vacancy::new(vec![gpu], host);
+            [first, second].map(|options| vacancy.place(options, None).unwrap().unwrap())
+        };
+        let fits = |gpu_layers| Placement::Fits { gpu_layers, layers };
+        // Twice as much is plenty for one, but not for two with a margin; thrice as much is enough.
+        assert_eq!(placed(one * 2, &first, &second), [fits(5), fits(0)]);
+        assert_eq!(placed(one * 3, &first, &second), [fits(5), fits(5)]);
+        // Those that are refused for the user's number leave all to the next one.
+        first.gpu_layers = Some(5);
+        second.gpu_layers = Some(5);
+        let certain = least.taken(layers, &[0]).into_iter().sum::<u64>();
+        let [_, short] = placed(certain, &first, &second);
+        assert!(
+            matches!(short, Placement::GpuShort { free_bytes: 0, .. }),
+            "{short:?}"
+        );
+        let [short, other] = placed(certain - 1, &first, &second);
+        let expected = Placement::GpuShort {
+            layers,
+            needed_bytes: certain,
+            free_bytes: certain - 1,
+            fitting: Some(0),
+        };
+        assert_eq!((short, other), (expected, fits(5)));
+    }
+
+    #[test]
     fn where_no_gpu_tells_its_memory_llama_cpp_decides() {
-        let placed = place(&LoadOptions::new(ModelSource::Bytes(b"no model")), 0);
+        let no_model = LoadOptions::new(ModelSource::Bytes(b"no model"));
+        let placed = place(&no_model, None, 0);
         match device::free_of_each(None) {
             None => assert_eq!(placed, Ok(None)),
             Some(_) => assert!(placed.is_err()),
