@@ -183,6 +183,7 @@ pub(crate) fn calls() -> Vec<Call> {
             context_tokens: 4_096,
             slots: 2,
             fetch: true,
+            tell_context: true,
         }),
     ]
 }
@@ -250,6 +251,7 @@ pub(crate) fn replies() -> Vec<Reply> {
         Reply::Bytes(vec![vec![1], vec![]]),
         Reply::Text("t".into()),
         Reply::Fetching(42),
+        Reply::ContextMax(8_192),
         Reply::Model(Box::new(model())),
     ];
     let errors = errors.into_iter().map(Reply::Failed);

@@ -23,7 +23,9 @@ use tokio::time::{MissedTickBehavior, interval, sleep, timeout};
 use tokio_util::task::AbortOnDropHandle;
 
 use self::announce::info;
-use self::taking::{ASKS_MAX, Ask, Taken};
+#[cfg(feature = "solo")]
+use self::taking::Fetched;
+use self::taking::{ASKS_MAX, Ask, Taken, Unplaced};
 #[cfg(feature = "solo")]
 use crate::Machine;
 use crate::ModelSource;
@@ -133,6 +135,11 @@ enum Done {
     Load,
     /// A member asked for a model of this fingerprint, and it could not be loaded.
     NotTaken(String),
+    /// Memory has no room for a model that a member asks for.
+    Unplaced(Box<Unplaced>),
+    /// The file of a model came that a member asks for.
+    #[cfg(feature = "solo")]
+    Fetched(Box<Fetched>),
 }
 
 /// Why the keeper ends.
@@ -473,6 +480,9 @@ impl Keeper {
             }
             Ok(Done::Load) => self.loads = self.loads.saturating_sub(1),
             Ok(Done::NotTaken(fingerprint)) => self.note_not_taken(fingerprint),
+            Ok(Done::Unplaced(unplaced)) => self.refuse_unplaced(*unplaced),
+            #[cfg(feature = "solo")]
+            Ok(Done::Fetched(fetched)) => self.load_fetched(*fetched),
             Ok(Done::Call) => {}
             #[cfg(feature = "solo")]
             Ok(Done::Measured) => return true,

@@ -7,7 +7,7 @@ mod caller;
 mod host;
 
 pub(crate) use caller::{CallError, Replies, call};
-pub(crate) use host::{Calls, Hosting, TakingUp, answer};
+pub(crate) use host::{Calls, Hosting, Refused, TakingUp, answer};
 
 use std::time::Duration;
 

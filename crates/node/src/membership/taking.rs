@@ -7,6 +7,7 @@
 
 #[cfg(feature = "solo")]
 mod fetching;
+mod room;
 mod rules;
 
 use std::path::Path;
@@ -19,6 +20,9 @@ use mesh::{NodeId, Role};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::timeout;
 
+#[cfg(feature = "solo")]
+pub(super) use self::fetching::Fetched;
+use self::room::{ContextMax, measured};
 pub(super) use self::rules::Taken;
 use self::rules::{Begin, Known, Refusal, Scene, claims, decide, is_claimed_otherwise, slots};
 use super::inheritance::plan_as;
@@ -27,6 +31,7 @@ use crate::library::Volume;
 use crate::loader::Plan;
 use crate::models::{Dropped, Outcome, Table};
 use crate::node::Shared;
+use crate::peer::Refused;
 #[cfg(feature = "solo")]
 use crate::split::Part;
 use crate::wire::TakeUp;
@@ -46,9 +51,29 @@ const STALLED_MAX: Duration = Duration::from_secs(600);
 pub(super) struct Ask {
     peer: NodeId,
     wanted: TakeUp,
-    answer: oneshot::Sender<Result<Arc<ModelInfo>, Error>>,
+    answer: oneshot::Sender<Result<Arc<ModelInfo>, Refused>>,
     /// Takes the hundredths of the model's file that are here, where it is fetched first.
     told: watch::Sender<u8>,
+}
+
+impl Ask {
+    /// Tells whoever asks why the model is not taken up.
+    fn refuse(self, refusal: Refusal) {
+        tracing::info!(
+            model = self.wanted.model,
+            peer = self.peer.short(),
+            %refusal,
+            "a model is refused"
+        );
+        // Fails only when nobody waits any more.
+        let _ = self.answer.send(Err(refusal.into()));
+    }
+}
+
+/// A model that a member asks for and that memory has no room for.
+pub(super) struct Unplaced {
+    ask: Ask,
+    plan: Plan,
 }
 
 /// Asks the keeper for a model, and waits until it answers requests. `fetched` takes the hundredths of the model's file
@@ -59,7 +84,7 @@ pub(super) async fn ask(
     peer: NodeId,
     wanted: TakeUp,
     fetched: watch::Sender<u8>,
-) -> Result<Arc<ModelInfo>, Error> {
+) -> Result<Arc<ModelInfo>, Refused> {
     let told = view.wait_for(|view| {
         let member = view.member(peer);
         member.is_some_and(|member| claims(&member.announcement().info, &wanted))
@@ -76,20 +101,30 @@ pub(super) async fn ask(
     if asks.try_send(ask).is_err() {
         return Err(Refusal::TooMany.into());
     }
-    answered.await.unwrap_or(Err(Error::ShuttingDown))
+    answered
+        .await
+        .unwrap_or_else(|_| Err(Error::ShuttingDown.into()))
 }
 
-/// What peers are told says nothing of this machine: details are in its log.
-impl From<Refusal> for Error {
+/// What peers are told says nothing of this machine but how much context would have room: details are in its log.
+impl From<Refusal> for Refused {
     fn from(refusal: Refusal) -> Self {
-        Self::Unsupported(refusal.to_string())
+        let context = match refusal {
+            Refusal::Context(most) | Refusal::NoRoom(most) => most.0,
+            Refusal::LessContext(tokens) => tokens,
+            _ => 0,
+        };
+        Self {
+            error: Error::Unsupported(refusal.to_string()),
+            context_tokens_max: context,
+        }
     }
 }
 
 impl From<&StartError> for Refusal {
     fn from(error: &StartError) -> Self {
         match error {
-            StartError::Memory { .. } => Self::NoRoom,
+            StartError::Memory { .. } => Self::NoRoom(ContextMax::default()),
             StartError::ShutDown => Self::Closing,
             _ => Self::Failed,
         }
@@ -143,60 +178,120 @@ impl Keeper {
             // Nobody waits any more.
             return;
         }
-        let (peer, wanted) = (ask.peer, ask.wanted.clone());
-        let now_ms = shared.ingress.now_ms();
         let mut volumes = self.library.iter();
-        let volume = volumes.find(|volume| volume.fingerprint == wanted.fingerprint);
-        let known = known(&shared.models.table(), &self.library);
-        self.taken.forget(&known, now_ms);
-        let scene = self.scene_of(&shared, peer, &wanted, volume, known);
-        let plan = match decide(&wanted, &scene) {
-            Ok(Begin::Load) => volume.map(|volume| {
-                let settings = &shared.settings;
-                let tokens = wanted.context_tokens;
-                let slots = slots(wanted.slots, settings.slots);
-                plan_as(&wanted.model, &volume.path, tokens, slots, settings)
-            }),
+        let volume = volumes.find(|volume| volume.fingerprint == ask.wanted.fingerprint);
+        let volume = volume.cloned();
+        let trained = volume.as_ref().map(|volume| volume.context_tokens);
+        let plan = || {
+            let volume = volume.as_ref()?;
+            Some(plan_for(&ask.wanted, &volume.path, &shared))
+        };
+        let plan = match self.judge(&shared, &ask, trained) {
+            Ok(Begin::Load) => plan(),
             Ok(Begin::Fetch) => return self.fetch_and_load(&shared, ask),
             Ok(Begin::Wait) => None,
             Err(refusal) => {
-                let model = &wanted.model;
-                tracing::info!(model, peer = peer.short(), %refusal, "a model is refused");
-                // Fails only when nobody waits any more.
-                let _ = ask.answer.send(Err(refusal.into()));
-                return;
+                let plan = plan();
+                return self.refuse(&shared, ask, refusal, plan);
             }
         };
-        if wanted.fetch {
+        if ask.wanted.fetch {
             // The file is here after all: whoever asks is not to wait for it with a deadline.
             ask.told.send_replace(100);
         }
-        let mut answer = ask.answer;
+        self.bring(shared, ask, plan, ());
+    }
+
+    /// What the rules say at this moment. `file`: a file of the model is here, which was trained for so many tokens; 0:
+    /// unknown.
+    fn judge(&mut self, shared: &Shared, ask: &Ask, file: Option<u32>) -> Result<Begin, Refusal> {
+        let known = known(&shared.models.table(), &self.library);
+        self.taken.forget(&known, shared.ingress.now_ms());
+        let scene = self.scene_of(shared, ask.peer, &ask.wanted, file, known);
+        decide(&ask.wanted, &scene)
+    }
+
+    /// Refuses a model. Where it might have room with less context, it is looked first with how much. `plan`: how it would
+    /// be loaded, if its file is here.
+    fn refuse(&mut self, shared: &Shared, ask: Ask, refusal: Refusal, plan: Option<Plan>) {
+        let asked = ask.wanted.context_tokens;
+        let most = match refusal {
+            // The owner would allow so much; the memory may not have room for it.
+            Refusal::Context(most) => most.0,
+            Refusal::NoRoom(_) => asked,
+            _ => 0,
+        };
+        let is_told = most > 0 && ask.wanted.tell_context;
+        let now_ms = shared.ingress.now_ms();
+        let look = plan
+            .filter(|_| is_told)
+            .and_then(|plan| Some((plan, self.taken.look(ask.peer, now_ms)?)));
+        let Some((plan, permit)) = look else {
+            return ask.refuse(refusal.with(ContextMax::default()));
+        };
+        let (models, bytes_max) = (Arc::clone(&shared.models), shared.settings.memory_bytes_max);
+        self.tasks.spawn_blocking(move || {
+            let is_awaited = || !ask.answer.is_closed();
+            let found = measured(&models, bytes_max, &plan, most, is_awaited);
+            // As many were refused: where there is room for them now, memory has become free since then.
+            let less = Some(found).filter(|found| found.0 < asked);
+            ask.refuse(refusal.with(less.unwrap_or_default()));
+            drop(permit);
+            Done::Call
+        });
+    }
+
+    /// Memory has no room for a model that a member asks for.
+    pub(super) fn refuse_unplaced(&mut self, unplaced: Unplaced) {
+        let Unplaced { ask, plan } = unplaced;
+        // Else dropping what was asked answers it.
+        if let Some(shared) = self.shared.upgrade() {
+            let refusal = Refusal::NoRoom(ContextMax::default());
+            self.refuse(&shared, ask, refusal, Some(plan));
+        }
+    }
+
+    /// Brings a model up that a member asks for, by a plan, or waits for one that is loaded already. `held` is dropped
+    /// once that is over.
+    fn bring(
+        &mut self,
+        shared: Arc<Shared>,
+        mut ask: Ask,
+        plan: Option<Plan>,
+        held: impl Send + 'static,
+    ) {
         let TakeUp {
             model, fingerprint, ..
-        } = wanted;
+        } = ask.wanted.clone();
         tracing::info!(
             model,
-            peer = peer.short(),
+            peer = ask.peer.short(),
             "taking up a model that a member asks for"
         );
         let permit = match &plan {
-            Some(_) => self.taken.begin(peer, &model, &fingerprint),
+            Some(_) => self.taken.begin(ask.peer, &model, &fingerprint),
             None => None,
         };
         self.tasks.spawn(async move {
             let _permit = permit;
             let is_own = plan.is_some();
-            let bringing = bring_up(shared, &model, plan);
-            let Some(brought) = while_asked(bringing, is_own, &mut answer).await else {
-                return Done::Call;
+            let bringing = bring_up(shared, &model, plan.clone());
+            let brought = while_asked(bringing, is_own, &mut ask.answer).await;
+            drop(held);
+            let brought = match (brought, plan) {
+                (None, _) => return Done::Call,
+                (Some(Err(Refusal::NoRoom(_))), Some(plan)) => {
+                    // Others may load while it is looked with how much context it would have room.
+                    return Done::Unplaced(Box::new(Unplaced { ask, plan }));
+                }
+                (Some(brought), _) => brought,
             };
             if let Err(refusal) = &brought {
                 tracing::warn!(model, %refusal, "a model could not be taken up");
             }
             let has_failed = is_own && matches!(brought, Err(Refusal::Failed));
-            // Fails only when nobody waits any more.
-            let _ = answer.send(brought.map_err(Error::from));
+            // The file stays: it need not be at fault. Sending fails only when nobody waits any more.
+            let _ = ask.answer.send(brought.map_err(Refused::from));
             match has_failed {
                 true => Done::NotTaken(fingerprint),
                 false => Done::Call,
@@ -204,13 +299,13 @@ impl Keeper {
         });
     }
 
-    /// What decides whether a model is taken up.
+    /// What decides whether a model is taken up. `file`: as with [`judge`](Self::judge).
     fn scene_of(
         &self,
         shared: &Shared,
         peer: NodeId,
         wanted: &TakeUp,
-        volume: Option<&Volume>,
+        file: Option<u32>,
         known: Vec<Known>,
     ) -> Scene {
         let now_ms = shared.ingress.now_ms();
@@ -237,8 +332,8 @@ impl Keeper {
             could_fetch: self.could_fetch(),
             fetches: self.taken.fetches(now_ms),
             kept: self.taken.kept_for(peer),
-            context_max: volume.map(|volume| volume.context_tokens.max(own_tokens)),
-            context_trained: volume.map_or(0, |volume| volume.context_tokens),
+            context_max: file.map(|trained| trained.max(own_tokens)),
+            context_trained: file.unwrap_or(0),
             known,
         }
     }
@@ -284,6 +379,13 @@ impl Keeper {
             self.taken.fail(fingerprint, shared.ingress.now_ms());
         }
     }
+}
+
+/// How a model is loaded that a member asks for, from its file here.
+fn plan_for(wanted: &TakeUp, path: &Path, shared: &Shared) -> Plan {
+    let settings = &shared.settings;
+    let slots = slots(wanted.slots, settings.slots);
+    plan_as(&wanted.model, path, wanted.context_tokens, slots, settings)
 }
 
 /// Begins to load a model, unless that was done, and waits until it answers.
@@ -366,12 +468,28 @@ mod tests {
         for (error, refusal) in [
             (unreadable, Refusal::Failed),
             (torn, Refusal::Failed),
-            (full, Refusal::NoRoom),
+            (full, Refusal::NoRoom(ContextMax::default())),
             (StartError::ShutDown, Refusal::Closing),
         ] {
             assert_eq!(Refusal::from(&error), refusal);
-            let told = Error::from(refusal).to_string();
+            let told = Refused::from(refusal).error.to_string();
             assert!(!told.contains("secret") && !told.contains("ada"), "{told}");
+        }
+    }
+
+    #[test]
+    fn peers_are_told_how_much_context_would_have_room() {
+        let most = ContextMax(8_192);
+        for (refusal, expected) in [
+            (Refusal::Context(most), 8_192),
+            (Refusal::LessContext(4_096), 4_096),
+            (Refusal::NoRoom(most), 8_192),
+            (Refusal::NoRoom(ContextMax(0)), 0),
+            (Refusal::Busy, 0),
+        ] {
+            let told = Refused::from(refusal);
+            assert_eq!(told.context_tokens_max, expected, "{refusal}");
+            assert_eq!(told.error, Error::Unsupported(refusal.to_string()));
         }
     }
 

@@ -48,9 +48,40 @@ pub(crate) trait Hosting: Send + Sync + 'static {
 /// A model that is brought up because a peer asks for it.
 pub(crate) struct TakingUp {
     /// Gives what the model is once it answers, or why it will not.
-    pub(crate) loading: BoxFuture<'static, Result<Arc<ModelInfo>, Error>>,
+    pub(crate) loading: BoxFuture<'static, Result<Arc<ModelInfo>, Refused>>,
     /// Hundredths of the model's file that are here, where it is fetched first; 100 at most.
     pub(crate) fetched: watch::Receiver<u8>,
+}
+
+/// Why a model is not brought up.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct Refused {
+    /// The reason.
+    pub(crate) error: Error,
+    /// With so many tokens of context at most it would be, or is served already; 0: with none, or context is not the
+    /// reason.
+    pub(crate) context_tokens_max: u32,
+}
+
+impl From<Error> for Refused {
+    fn from(error: Error) -> Self {
+        Self {
+            error,
+            context_tokens_max: 0,
+        }
+    }
+}
+
+impl Refused {
+    /// What the peer is told. `with_context`: it takes in how much context would have room.
+    fn replies(self, with_context: bool) -> Vec<Reply> {
+        let tokens = Some(self.context_tokens_max).filter(|tokens| with_context && *tokens > 0);
+        let context = tokens.map(Reply::ContextMax);
+        context
+            .into_iter()
+            .chain([Reply::Failed(self.error)])
+            .collect()
+    }
 }
 
 /// Counts the calls that run.
@@ -201,7 +232,11 @@ async fn run(
     let call = wire::read_call(&frame).map_err(|error| Cut::Broken(error.to_string()))?;
     drop(frame);
     let call = match call {
-        Call::TakeUp(wanted) => return take_up(send, host.take_up(running.peer, wanted)).await,
+        Call::TakeUp(wanted) => {
+            let tells_context = wanted.tell_context;
+            let taking_up = host.take_up(running.peer, wanted);
+            return take_up(send, taking_up, tells_context).await;
+        }
         call => call,
     };
     let backend = match host.backend(&call) {
@@ -240,7 +275,7 @@ async fn run(
 }
 
 /// Tells a peer once the model answers that it has asked for. Whoever hangs up has asked all the same.
-async fn take_up(send: &mut Back<'_>, taking_up: TakingUp) -> Result<(), Cut> {
+async fn take_up(send: &mut Back<'_>, taking_up: TakingUp, tells_context: bool) -> Result<(), Cut> {
     let TakingUp { loading, fetched } = taking_up;
     say(send, &[Reply::Accepted]).await?;
     let mut told = 0;
@@ -253,11 +288,11 @@ async fn take_up(send: &mut Back<'_>, taking_up: TakingUp) -> Result<(), Cut> {
             false => Reply::Alive,
         }
     };
-    let reply = match waiting_with(send, loading, sign).await? {
-        Ok(info) => Reply::Model(Box::new(info.as_ref().clone())),
-        Err(error) => Reply::Failed(error),
+    let replies = match waiting_with(send, loading, sign).await? {
+        Ok(info) => vec![Reply::Model(Box::new(info.as_ref().clone()))],
+        Err(refused) => refused.replies(tells_context),
     };
-    say(send, &[reply]).await
+    say(send, &replies).await
 }
 
 async fn say_result(send: &mut Back<'_>, result: Result<Reply, Error>) -> Result<(), Cut> {
@@ -340,5 +375,26 @@ async fn say(send: &mut Back<'_>, replies: &[Reply]) -> Result<(), Cut> {
         // The peer stopped the stream or is gone: either way nobody reads.
         Ok(Err(_)) => Err(Cut::Stopped),
         Err(_) => Err(Cut::Stalled),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_who_takes_it_in_is_told_how_much_context_would_have_room() {
+        let failed = || Reply::Failed(Error::Unsupported("no room".into()));
+        let check = |tokens: u32, with_context: bool, expected: Vec<Reply>| {
+            let refused = Refused {
+                error: Error::Unsupported("no room".into()),
+                context_tokens_max: tokens,
+            };
+            assert_eq!(refused.replies(with_context), expected, "{tokens}");
+        };
+        check(8_192, true, vec![Reply::ContextMax(8_192), failed()]);
+        // A member of an earlier version would take it for nonsense.
+        check(8_192, false, vec![failed()]);
+        check(0, true, vec![failed()]);
     }
 }

@@ -5,6 +5,7 @@ mod fetching;
 mod making;
 mod outlook;
 mod pacing;
+mod refusals;
 mod ring;
 mod rooms;
 mod stand_in;
@@ -20,6 +21,7 @@ use split::station::Station;
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 
 use self::making::{HostPart, Made, Subject, make};
+use self::refusals::Offers;
 use self::ring::RingKeeper;
 use self::trials::Trials;
 use self::whole::{Acquainted, KNOWN_AFTER, Shunned, Whole};
@@ -68,6 +70,7 @@ pub(crate) async fn keep(shared: Weak<Shared>, id: u64, plan: Plan, forced: bool
     };
     note(0);
     let mut shunned = Shunned::default();
+    let mut offers = Offers::default();
     let mut acquainted = Acquainted::default();
     let mut trials = Trials::default();
     while let Some((membership, station)) = mesh(&shared, id).await {
@@ -89,6 +92,7 @@ pub(crate) async fn keep(shared: Weak<Shared>, id: u64, plan: Plan, forced: bool
                 forced,
                 membership: &membership,
                 shunned: &mut shunned,
+                offers: &mut offers,
                 acquainted: &mut acquainted,
             };
             if whole.run().await {
@@ -212,7 +216,8 @@ async fn first(whole: &mut Whole<'_>, trials: &mut Trials) -> Option<Made> {
     let start = match planned {
         Ok(start) => start,
         Err(reason) => {
-            let reason = format!("{reason}; {ADD_A_MACHINE}");
+            let told = whole.waits(&reason);
+            let reason = told.unwrap_or_else(|| format!("{reason}; {ADD_A_MACHINE}"));
             present.models.split_waits(id, reason);
             return None;
         }
@@ -224,6 +229,7 @@ async fn first(whole: &mut Whole<'_>, trials: &mut Trials) -> Option<Made> {
         Ok(made) => Some(made),
         Err(reason) => {
             let present = shared.upgrade()?;
+            let reason = whole.waits(&reason).unwrap_or(reason);
             present.models.split_waits(id, reason);
             None
         }

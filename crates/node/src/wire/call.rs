@@ -63,6 +63,9 @@ pub(crate) struct TakeUp {
     /// Where it lacks the file it is to get it from members or its hub first. Whoever asks takes in
     /// [`Reply::Fetching`](super::Reply::Fetching).
     pub(crate) fetch: bool,
+    /// Where it would serve the model with less context, it is to say how much before it refuses. Whoever asks takes in
+    /// [`Reply::ContextMax`](super::Reply::ContextMax).
+    pub(crate) tell_context: bool,
 }
 
 #[derive(Debug, Serialize, Deserialize)]
@@ -95,6 +98,8 @@ enum CallWire {
         slots: u32,
         #[serde(default)]
         fetch: bool,
+        #[serde(default)]
+        tell_context: bool,
     },
 }
 
@@ -166,6 +171,7 @@ pub(crate) fn call_bytes(call: &Call) -> Vec<u8> {
             context_tokens: wanted.context_tokens,
             slots: wanted.slots,
             fetch: wanted.fetch,
+            tell_context: wanted.tell_context,
         },
     };
     codec::encode(&wire)
@@ -207,6 +213,7 @@ pub(crate) fn read_call(bytes: &[u8]) -> Result<Call, WireError> {
             context_tokens,
             slots,
             fetch,
+            tell_context,
         } => {
             let is_odd = model.chars().any(char::is_control);
             if model.is_empty() || model.len() > MODEL_NAME_BYTES_MAX || is_odd {
@@ -221,6 +228,7 @@ pub(crate) fn read_call(bytes: &[u8]) -> Result<Call, WireError> {
                 context_tokens,
                 slots,
                 fetch,
+                tell_context,
             })
         }
     })

@@ -39,6 +39,9 @@ pub(crate) enum Reply {
     Text(String),
     /// So many hundredths of the file are there that the host gets to serve a model; said each time that they are more.
     Fetching(u8),
+    /// With so many tokens of context at most a model would be served, or is, that was asked for with more; said before a
+    /// refusal.
+    ContextMax(u32),
 }
 
 /// Short names where there is one for every token.
@@ -68,6 +71,7 @@ enum ReplyWire {
     Bytes(Vec<Blob>),
     Text(String),
     Fetching(u8),
+    ContextMax(u32),
 }
 
 #[derive(Debug, Default, Serialize, Deserialize)]
@@ -125,6 +129,7 @@ pub(crate) fn reply_bytes(reply: &Reply) -> Vec<u8> {
         Reply::Bytes(bytes) => ReplyWire::Bytes(bytes.iter().cloned().map(Blob).collect()),
         Reply::Text(text) => ReplyWire::Text(text.clone()),
         Reply::Fetching(percent) => ReplyWire::Fetching(*percent),
+        Reply::ContextMax(tokens) => ReplyWire::ContextMax(*tokens),
     })
 }
 
@@ -158,6 +163,7 @@ pub(crate) fn read_reply(bytes: &[u8]) -> Result<Reply, WireError> {
         ReplyWire::Text(text) => Reply::Text(text),
         ReplyWire::Fetching(percent @ 0..=100) => Reply::Fetching(percent),
         ReplyWire::Fetching(_) => return Err(WireError::Range("a share of a file")),
+        ReplyWire::ContextMax(tokens) => Reply::ContextMax(tokens),
     })
 }
 

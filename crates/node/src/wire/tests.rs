@@ -1,5 +1,7 @@
 use engine::{Delta, Event, Mirostat, ModelInfo, Request};
+use mesh::codec;
 use proptest::prelude::*;
+use serde::{Deserialize, Serialize};
 
 use super::*;
 use crate::fuzzing::{self, full_request};
@@ -66,6 +68,7 @@ fn names_that_no_model_has_are_not_taken_up() {
             context_tokens: u32::MAX,
             slots: 0,
             fetch: false,
+            tell_context: false,
         })))
     };
     assert!(read("m", "f").is_ok());
@@ -76,6 +79,37 @@ fn names_that_no_model_has_are_not_taken_up() {
         let read = read(model, fingerprint);
         assert!(matches!(read, Err(WireError::Range(_))), "{read:?}");
     }
+}
+
+/// What programs ask that know nothing of files that are fetched, or of context that would have room.
+#[derive(Debug, PartialEq, Serialize, Deserialize)]
+enum EarlierCall {
+    TakeUp { model: String, fingerprint: String },
+}
+
+#[test]
+fn models_are_asked_for_across_versions() {
+    let earlier = EarlierCall::TakeUp {
+        model: "m".into(),
+        fingerprint: "f".into(),
+    };
+    let wanted = TakeUp {
+        model: "m".into(),
+        fingerprint: "f".into(),
+        context_tokens: 0,
+        slots: 0,
+        fetch: false,
+        tell_context: false,
+    };
+    let read = read_call(&codec::encode(&earlier));
+    assert_eq!(read, Ok(Call::TakeUp(wanted.clone())));
+    let now = Call::TakeUp(TakeUp {
+        fetch: true,
+        tell_context: true,
+        ..wanted
+    });
+    let read = codec::decode::<EarlierCall>(&call_bytes(&now), CALL_BYTES_MAX);
+    assert_eq!(read, Ok(earlier));
 }
 
 #[test]

@@ -252,6 +252,43 @@ async fn a_model_is_split_when_the_machine_that_could_run_it_refuses() {
     assert_eq!(a.asks().await, (expected, None));
 }
 
+/// Has room for 16,384 tokens of context, whatever the model.
+struct Narrow;
+
+impl Loader for Narrow {
+    fn memory_needed(&self, plan: &Plan) -> Result<u64, Error> {
+        match plan.context_tokens {
+            Some(..=16_384) => Ok(1),
+            _ => Ok(u64::MAX),
+        }
+    }
+
+    fn load(&self, _: Plan, _: Progress) -> Result<Arc<dyn Backend>, Error> {
+        Err(Error::Load("nothing is loaded here".into()))
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_owner_is_told_with_how_much_context_another_machine_would_run_a_model() {
+    let b = Machine::start("b", Some("other.gguf"), Some(Arc::new(Narrow)), |_| {}).await;
+    let a = Machine::start("a", Some("six.gguf"), None, |settings| {
+        settings.models = vec![ModelSource::Named("six".into())];
+        // Too little for any part of it.
+        settings.memory_bytes_max = Some(1 << 20);
+    });
+    let a = a.await;
+    within(a.node.open_mesh(None)).await.unwrap();
+    b.join(&a).await;
+    let told =
+        "; b would run all of it with 16384 tokens of context at most; hint: --ctx-size 16384";
+    until(&a.node, |snapshot| {
+        let state = snapshot.models.first().map(|model| &model.state);
+        matches!(state, Some(ModelState::Waiting { reason })
+            if reason.contains(told) && reason.matches("hint: ").count() == 1)
+    })
+    .await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_machine_whose_owner_refuses_is_asked_for_nothing() {
     let never = |settings: &mut Settings| settings.split = SplitModels::Never;

@@ -1,23 +1,24 @@
 //! Files of models that members ask this node to serve and that it lacks: it gets them where it gets layers, from
-//! members and from its own hub, and loads them. Whoever asks says which model, and nothing of where it comes from.
+//! members and from its own hub, and loads them if the rules still allow that. Whoever asks says which model, and nothing
+//! of where it comes from.
 
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Weak};
 
-use engine::Error;
 use gguf::Fingerprint;
 use mesh::NodeId;
-use tokio::sync::{oneshot, watch};
+use tokio::sync::{OwnedSemaphorePermit, oneshot, watch};
 use tokio::task::spawn_blocking;
 
-use super::super::inheritance::plan_as;
 use super::super::{Done, Keeper};
-use super::rules::{Fetches, Refusal, check_context, slots};
-use super::{Ask, bring_up, while_asked};
+use super::room::ContextMax;
+use super::rules::{Begin, Fetches, Refusal, check_context};
+use super::{Ask, plan_for, while_asked};
 use crate::models::Table;
 use crate::node::Shared;
 use crate::split::{Need, Part, WholeFile};
+use crate::wire::TakeUp;
 
 /// What the disk has left at least when a file is there that a member wanted, bytes: its owner is to notice nothing.
 const DISK_LEFT_BYTES: u64 = 2 << 30;
@@ -42,12 +43,23 @@ fn check_need(need: &Need, context_tokens: u32, memory_free_bytes: u64) -> Resul
     let left_bytes = DISK_LEFT_BYTES.max(need.file_bytes / DISK_LEFT_PART);
     let disk_bytes = need.disk_free_bytes.unwrap_or(0);
     if need.weight_bytes.saturating_add(kv_bytes) > memory_free_bytes {
-        return Err(Refusal::NoRoom);
+        // With how much context it would have room can't be told by this: it takes more than that.
+        return Err(Refusal::NoRoom(ContextMax::default()));
     }
     if need.file_bytes > 0 && need.missing_bytes.saturating_add(left_bytes) > disk_bytes {
         return Err(Refusal::NoDisk);
     }
     Ok(())
+}
+
+/// A model that a member asks for and whose file came. Whether it is loaded is decided anew: a fetch may take hours.
+pub(in crate::membership) struct Fetched {
+    ask: Ask,
+    file: WholeFile,
+    /// Tokens that it was trained for; 0: unknown.
+    trained: u32,
+    /// Until then nothing else is fetched or loaded for members.
+    permit: Option<OwnedSemaphorePermit>,
 }
 
 /// A file that is wanted.
@@ -63,8 +75,9 @@ struct Wish {
 }
 
 impl Wish {
-    /// Gets the file. Dropping the future ends that, and what has come is kept.
-    async fn fetch(self) -> Result<WholeFile, Refusal> {
+    /// Gets the file, with the tokens that the model was trained for. Dropping the future ends that, and what has come is
+    /// kept.
+    async fn fetch(self) -> Result<(WholeFile, u32), Refusal> {
         let stop = StopOnDrop::default();
         let stopped = Arc::clone(&stop.0);
         let fetched = spawn_blocking(move || self.run(&stopped)).await;
@@ -73,7 +86,7 @@ impl Wish {
     }
 
     /// The same on a thread that may block.
-    fn run(&self, stopped: &AtomicBool) -> Result<WholeFile, Refusal> {
+    fn run(&self, stopped: &AtomicBool) -> Result<(WholeFile, u32), Refusal> {
         let mut goes_on = || !stopped.load(Ordering::Relaxed);
         let failed = |reason: String| {
             tracing::warn!(reason, "the file of a model can't be fetched");
@@ -92,7 +105,7 @@ impl Wish {
             goes_on()
         };
         let file = slices.fetch_whole(self.peer, self.model, &need, &mut told);
-        file.map_err(failed)
+        Ok((file.map_err(failed)?, need.context_tokens))
     }
 
     /// Whether the model can be served here, as far as its headers tell; notes the fetch if there is one. A fetch that
@@ -102,7 +115,9 @@ impl Wish {
         let settings = &shared.settings;
         let own_tokens = settings.context_tokens.unwrap_or(0);
         let max = need.context_tokens.max(own_tokens);
-        check_context(self.context_tokens, max, need.context_tokens)?;
+        let checked = check_context(self.context_tokens, max, need.context_tokens);
+        // The owner would allow so much; whether memory has room for it shows once the file is here.
+        checked.map_err(|refusal| refusal.with(ContextMax::default()))?;
         let tokens = match self.context_tokens {
             0 => own_tokens,
             asked => asked,
@@ -117,21 +132,16 @@ impl Wish {
 }
 
 impl Keeper {
-    /// Gets the file of a model that a member asks for, loads it, and serves it. Ends when nobody waits for the file any
-    /// more.
-    pub(super) fn fetch_and_load(&mut self, shared: &Arc<Shared>, ask: Ask) {
-        let Ask {
-            peer,
-            wanted,
-            mut answer,
-            told,
-        } = ask;
-        let model = wanted.fingerprint.parse::<Fingerprint>();
-        let (Some(part), Ok(fingerprint)) = (self.part.clone(), model) else {
+    /// Gets the file of a model that a member asks for; [`load_fetched`](Self::load_fetched) goes on with it. Ends when
+    /// nobody waits for the file any more.
+    pub(super) fn fetch_and_load(&mut self, shared: &Arc<Shared>, mut ask: Ask) {
+        let fingerprint = ask.wanted.fingerprint.parse::<Fingerprint>();
+        let (Some(part), Ok(fingerprint)) = (self.part.clone(), fingerprint) else {
             // Fails only when nobody waits any more.
-            let _ = answer.send(Err(Refusal::NoFetch.into()));
+            let _ = ask.answer.send(Err(Refusal::NoFetch.into()));
             return;
         };
+        let (peer, wanted) = (ask.peer, &ask.wanted);
         let model = wanted.model.clone();
         tracing::info!(
             model,
@@ -139,52 +149,70 @@ impl Keeper {
             "fetching a model that a member asks for"
         );
         let permit = self.taken.begin(peer, &model, &wanted.fingerprint);
-        let shared = Arc::downgrade(shared);
         let wish = Wish {
-            shared: shared.clone(),
+            shared: Arc::downgrade(shared),
             part,
             peer,
             model: fingerprint,
             context_tokens: wanted.context_tokens,
             fetches: self.taken.fetched(),
-            told,
+            told: ask.told.clone(),
         };
         self.tasks.spawn(async move {
-            let Some(fetched) = while_asked(wish.fetch(), false, &mut answer).await else {
+            let Some(fetched) = while_asked(wish.fetch(), false, &mut ask.answer).await else {
                 tracing::info!(model, "nobody waits for the file of a model any more");
                 return Done::Call;
             };
-            let file = match fetched {
-                Ok(file) => file,
+            match fetched {
+                Ok((file, trained)) => Done::Fetched(Box::new(Fetched {
+                    ask,
+                    file,
+                    trained,
+                    permit,
+                })),
                 Err(refusal) => {
                     tracing::warn!(model, %refusal, "a model could not be fetched");
-                    let _ = answer.send(Err(refusal.into()));
-                    return Done::Call;
+                    let _ = ask.answer.send(Err(refusal.into()));
+                    Done::Call
                 }
-            };
-            let Some(shared) = shared.upgrade() else {
-                // Dropping what was asked answers it.
-                return Done::Call;
-            };
-            let settings = &shared.settings;
-            let slots = slots(wanted.slots, settings.slots);
-            let plan = plan_as(&model, &file.path, wanted.context_tokens, slots, settings);
-            let loading = hold(file, model.clone(), shared.models.watch());
-            let brought = bring_up(shared, &model, Some(plan)).await;
-            drop(loading);
-            // Another one may be loaded from now on.
-            drop(permit);
-            if let Err(refusal) = &brought {
-                tracing::warn!(model, %refusal, "a model could not be taken up");
-            }
-            // The file stays: it need not be at fault, and goes when room is short.
-            let has_failed = matches!(brought, Err(Refusal::Failed));
-            let _ = answer.send(brought.map_err(Error::from));
-            match has_failed {
-                true => Done::NotTaken(wanted.fingerprint),
-                false => Done::Call,
             }
         });
+    }
+
+    /// Loads a model whose file came, and serves it, if the rules still say so. The file stays in any case, and goes when
+    /// room is short.
+    pub(in crate::membership) fn load_fetched(&mut self, fetched: Fetched) {
+        let Fetched {
+            ask,
+            file,
+            trained,
+            permit,
+        } = fetched;
+        let Some(shared) = self.shared.upgrade() else {
+            // Dropping what was asked answers it.
+            return;
+        };
+        if ask.answer.is_closed() {
+            let model = &ask.wanted.model;
+            tracing::info!(model, "nobody waits for a model any more that was fetched");
+            return;
+        }
+        // It is not to be in its own way. Nothing else begins before this ends.
+        let TakeUp {
+            model, fingerprint, ..
+        } = &ask.wanted;
+        self.taken.release(ask.peer, model, fingerprint);
+        drop(permit);
+        let plan = plan_for(&ask.wanted, &file.path, &shared);
+        match self.judge(&shared, &ask, Some(trained)) {
+            Ok(Begin::Wait) => self.bring(shared, ask, None, ()),
+            // There is nothing to fetch: the file is here.
+            Ok(Begin::Load | Begin::Fetch) => {
+                let loading = hold(file, ask.wanted.model.clone(), shared.models.watch());
+                self.bring(shared, ask, Some(plan), loading);
+            }
+            Err(refusal) => self.refuse(&shared, ask, refusal, Some(plan)),
+        }
     }
 }
 
@@ -227,7 +255,8 @@ mod tests {
         };
         check(8 * GB, Some(10 * GB), 8 * GB, Ok(()));
         check(8 * GB, Some(10 * GB - 1), 8 * GB, Err(Refusal::NoDisk));
-        check(8 * GB, Some(10 * GB), 8 * GB - 1, Err(Refusal::NoRoom));
+        let no_room = Err(Refusal::NoRoom(ContextMax(0)));
+        check(8 * GB, Some(10 * GB), 8 * GB - 1, no_room);
         check(8 * GB, None, 8 * GB, Err(Refusal::NoDisk));
         // Of a large file more is left.
         check(40 * GB, Some(50 * GB), 8 * GB, Ok(()));
@@ -263,8 +292,9 @@ mod tests {
             assert_eq!(check_need(&need, tokens, memory), expected, "{tokens}");
         };
         check(1_024, 9 * GB, Ok(()));
-        check(1_024, 9 * GB - 1, Err(Refusal::NoRoom));
+        let no_room = Err(Refusal::NoRoom(ContextMax(0)));
+        check(1_024, 9 * GB - 1, no_room);
         check(0, 8 * GB, Ok(()));
-        check(u32::MAX, 9 * GB, Err(Refusal::NoRoom));
+        check(u32::MAX, 9 * GB, no_room);
     }
 }

@@ -7,6 +7,7 @@ use mesh::NodeId;
 use mesh::announcement::NodeInfo;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
+use super::room::ContextMax;
 use crate::ModelState;
 use crate::models::{is_auto, is_called};
 use crate::wire::TakeUp;
@@ -25,12 +26,16 @@ const SLOTS_MAX: u32 = 8;
 /// Files that are fetched for members in an hour at most, so that nobody makes this node download one after the other.
 const FETCHES_MAX: usize = 4;
 
+/// For one member it is looked no more often how much context a model could have here, ms: that keeps a core busy for a
+/// moment.
+const LOOK_MS: u64 = 30_000;
+
 /// How long a fetch counts for that, ms.
 const FETCHES_MS: u64 = 3_600_000;
 
 /// A context of fewer tokens is of little use to the mesh, and would keep a longer one from the name. No more is asked of
 /// models that were trained for less.
-const CONTEXT_MIN: u32 = 2_048;
+pub(super) const CONTEXT_MIN: u32 = 2_048;
 
 /// A model of this node's table.
 #[derive(Debug, Clone)]
@@ -43,6 +48,13 @@ pub(super) struct Known {
     /// Tokens that fit into its context, once it answers.
     pub(super) context_tokens: Option<u32>,
     pub(super) is_split: bool,
+}
+
+impl Known {
+    /// What has failed is in nobody's way.
+    fn has_failed(&self) -> bool {
+        matches!(self.state, ModelState::Failed { .. })
+    }
 }
 
 /// What is known at one moment.
@@ -116,8 +128,12 @@ pub(super) enum Refusal {
     Leaving,
     #[error("its owner has dropped the model")]
     Dropped,
-    #[error("it has less context for the model")]
-    Context,
+    /// More context is asked for than the model may have here.
+    #[error("it has less context for the model{0}")]
+    Context(ContextMax),
+    /// It is served with so many tokens.
+    #[error("it serves the model with less context, {0} tokens")]
+    LessContext(u32),
     #[error("it loads no model with so little context")]
     LittleContext,
     #[error("it has no file of the model")]
@@ -132,8 +148,8 @@ pub(super) enum Refusal {
     #[cfg(feature = "solo")]
     #[error("it could not get the file of the model")]
     NotFetched,
-    #[error("it has no memory for the model")]
-    NoRoom,
+    #[error("it has no memory for the model{0}")]
+    NoRoom(ContextMax),
     #[error("the model could not be loaded there")]
     Failed,
     #[error("its load of the model does not get on")]
@@ -142,6 +158,17 @@ pub(super) enum Refusal {
     Busy,
     #[error("it keeps enough models for whoever asks")]
     Enough,
+}
+
+impl Refusal {
+    /// The same where so much context would have room.
+    pub(super) fn with(self, most: ContextMax) -> Self {
+        match self {
+            Self::Context(_) => Self::Context(most),
+            Self::NoRoom(_) => Self::NoRoom(most),
+            refusal => refusal,
+        }
+    }
 }
 
 /// Whether a member tells the mesh that it hosts the model.
@@ -217,7 +244,7 @@ pub(super) fn check_context(tokens: u32, max: u32, trained: u32) -> Result<(), R
     // With 0 this node's own is meant.
     let is_little = (1..CONTEXT_MIN.min(trained)).contains(&tokens);
     check([
-        (tokens > max, Refusal::Context),
+        (tokens > max, Refusal::Context(ContextMax(max))),
         (is_little, Refusal::LittleContext),
     ])
 }
@@ -228,11 +255,7 @@ fn find(wanted: &TakeUp, known: &[Known]) -> Result<Option<Begin>, Refusal> {
         let content = known.fingerprint.as_ref();
         content.map(|fingerprint| *fingerprint == wanted.fingerprint)
     };
-    // What has failed is in nobody's way.
-    let living = || {
-        let known = known.iter();
-        known.filter(|known| !matches!(known.state, ModelState::Failed { .. }))
-    };
+    let living = || known.iter().filter(|known| !known.has_failed());
     let exact = living().find(|known| known.name == wanted.model);
     let similar = || {
         living().find(|known| {
@@ -249,7 +272,7 @@ fn find(wanted: &TakeUp, known: &[Known]) -> Result<Option<Begin>, Refusal> {
         // What it is shows once it is loaded.
         _ if found.name != wanted.model => Err(Refusal::NameTaken),
         (ModelState::Ready, _) => match found.context_tokens {
-            Some(tokens) if tokens < wanted.context_tokens => Err(Refusal::Context),
+            Some(tokens) if tokens < wanted.context_tokens => Err(Refusal::LessContext(tokens)),
             _ => Ok(Some(Begin::Wait)),
         },
         (ModelState::Loading { .. }, Some(true)) => Ok(Some(Begin::Wait)),
@@ -289,6 +312,10 @@ impl Fetches {
 pub(crate) struct Taken {
     /// Of which there is one, for whoever loads.
     loads: Arc<Semaphore>,
+    /// Of which there is one, for whoever looks how much context a model could have: that reads headers.
+    looks: Arc<Semaphore>,
+    /// When it was looked last for a member. As many as a mesh has.
+    looked_ms: BTreeMap<NodeId, u64>,
     kept: Vec<Kept>,
     /// When models could not be loaded, by fingerprint.
     failed_ms: BTreeMap<String, u64>,
@@ -299,6 +326,8 @@ impl Default for Taken {
     fn default() -> Self {
         Self {
             loads: Arc::new(Semaphore::new(1)),
+            looks: Arc::new(Semaphore::new(1)),
+            looked_ms: BTreeMap::new(),
             kept: Vec::new(),
             failed_ms: BTreeMap::new(),
             fetched: Fetches::default(),
@@ -318,7 +347,8 @@ impl Taken {
             return;
         }
         let is_there = |kept: &Kept| {
-            let mut named = known.iter().filter(|known| known.name == kept.model);
+            let living = known.iter().filter(|known| !known.has_failed());
+            let mut named = living.filter(|known| known.name == kept.model);
             named.any(|known| {
                 let content = known.fingerprint.as_ref();
                 content.is_none_or(|fingerprint| *fingerprint == kept.fingerprint)
@@ -335,11 +365,32 @@ impl Taken {
         fingerprint: &str,
     ) -> Option<OwnedSemaphorePermit> {
         let permit = Arc::clone(&self.loads).try_acquire_owned().ok()?;
+        // One that could not be loaded may still be there.
+        self.release(peer, model, fingerprint);
         self.kept.push(Kept {
             peer,
             model: model.to_owned(),
             fingerprint: fingerprint.to_owned(),
         });
+        Some(permit)
+    }
+
+    /// A model counts no more as one that is here for a member.
+    pub(super) fn release(&mut self, peer: NodeId, model: &str, fingerprint: &str) {
+        self.kept.retain(|kept| {
+            kept.peer != peer || kept.model != model || kept.fingerprint != fingerprint
+        });
+    }
+
+    /// It is looked for a member how much context a model could have, until what comes back is dropped. `None`: of another
+    /// one it is, or it was for this member not long ago.
+    pub(super) fn look(&mut self, peer: NodeId, now_ms: u64) -> Option<OwnedSemaphorePermit> {
+        self.looked_ms.retain(|_, at| now_ms < *at + LOOK_MS);
+        if self.looked_ms.contains_key(&peer) {
+            return None;
+        }
+        let permit = Arc::clone(&self.looks).try_acquire_owned().ok()?;
+        self.looked_ms.insert(peer, now_ms);
         Some(permit)
     }
 

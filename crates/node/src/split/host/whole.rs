@@ -19,6 +19,7 @@ use tokio::time::{Instant, sleep, timeout, timeout_at};
 use super::super::pool::Scene;
 use super::fetching::{Headway, TOO_SLOW, Transfer, has_file};
 use super::making::{Subject, name_of};
+use super::refusals::{Loss, Offers};
 use super::{LOOK_SOONEST, is_wanted, with_all};
 use crate::loader::Plan;
 use crate::membership::Membership;
@@ -174,7 +175,7 @@ enum Ended {
     /// Nobody wants it here any more.
     Unwanted,
     /// That machine will not, or does not any more.
-    Lost(String),
+    Lost(Loss),
 }
 
 /// What is needed to have a model run, while nothing of it runs here.
@@ -187,6 +188,8 @@ pub(super) struct Whole<'a> {
     pub(super) forced: bool,
     pub(super) membership: &'a Arc<Membership>,
     pub(super) shunned: &'a mut Shunned,
+    /// What those have said that they would do instead.
+    pub(super) offers: &'a mut Offers,
     /// Machines that lack the file are asked only once it is known who has it.
     pub(super) acquainted: &'a mut Acquainted,
 }
@@ -242,7 +245,18 @@ impl Whole<'_> {
             context_tokens: context_tokens(asked, planned, trained),
             slots: self.plan.slots.unwrap_or(0),
             fetch: false,
+            tell_context: true,
         }
+    }
+
+    /// Why the model waits here, with what its owner could do about that by what other machines have said; `None`: they
+    /// have said nothing that helps.
+    pub(super) fn waits(&mut self, reason: &str) -> Option<String> {
+        let view = self.membership.view();
+        let shunned = self.shunned.nodes(Instant::now());
+        let alive = view.alive().map(|member| member.node);
+        let present: BTreeSet<NodeId> = alive.filter(|node| shunned.contains(node)).collect();
+        self.offers.complete(reason, &present)
     }
 
     /// The machine that is to run all of the model by the plan; one that does so already comes first. Only for what
@@ -331,9 +345,12 @@ impl Whole<'_> {
             let name: String = name.chars().filter(|c| !c.is_control()).collect();
             match self.on(target, &name).await {
                 Ended::Unwanted => return true,
-                Ended::Lost(reason) => {
+                Ended::Lost(loss) => {
                     let model = &self.subject.name;
+                    // As a string: control characters that a machine sends are escaped.
+                    let reason = loss.to_string();
                     tracing::warn!(model, node = name, reason, "a model does not run whole");
+                    self.offers.note(target.node, &name, &loss);
                     tried.insert(target.node);
                     // All of them: this one may have taken longer than others are shunned, and none comes twice.
                     self.shunned.note(&tried, Instant::now());
@@ -350,8 +367,8 @@ impl Whole<'_> {
             self.note(|models, id| models.split_asks(id, name.to_owned()));
             tokio::select! {
                 asked = self.ask(target) => {
-                    if let Err(reason) = asked {
-                        return Ended::Lost(reason);
+                    if let Err(loss) = asked {
+                        return Ended::Lost(loss);
                     }
                 }
                 () = self.unwanted() => return Ended::Unwanted,
@@ -367,7 +384,7 @@ impl Whole<'_> {
             let view: Arc<View> = Arc::clone(&views.borrow_and_update());
             let sight = Sight::of(view.member(target.node), &wanted);
             if let Some(reason) = vigil.observe(sight, Instant::now()) {
-                return Ended::Lost(reason.to_owned());
+                return Ended::Lost(reason.into());
             }
             // News come at any time, and the model may be dropped without any.
             if let Ok(Err(_)) = timeout(LOOK_INTERVAL, views.changed()).await {
@@ -379,7 +396,7 @@ impl Whole<'_> {
     }
 
     /// Asks a machine to load the model, and waits until it answers there.
-    async fn ask(&self, target: Target) -> Result<(), String> {
+    async fn ask(&self, target: Target) -> Result<(), Loss> {
         let wanted = TakeUp {
             fetch: target.fetch.is_some(),
             ..self.wanted()
@@ -390,6 +407,7 @@ impl Whole<'_> {
             .map(|transfer| Headway::new(transfer, Instant::now()));
         let replies = peer::call(self.membership.mesh(), target.node, &call).await;
         let mut replies = replies.map_err(|error| error.to_string())?;
+        let mut said = None;
         loop {
             let reply = match headway.as_ref().and_then(Headway::until) {
                 Some(until) => timeout_at(until, replies.next())
@@ -398,13 +416,19 @@ impl Whole<'_> {
                 None => replies.next().await,
             };
             match (reply, &mut headway) {
-                (Ok(Reply::Model(info)), _) => return is_as_wanted(&info, &wanted),
+                (Ok(Reply::Model(info)), _) => {
+                    return is_as_wanted(&info, &wanted).map_err(Loss::from);
+                }
                 (Ok(Reply::Fetching(percent)), Some(headway)) => {
                     headway.observe(percent, Instant::now())?;
                     self.note(|models, id| models.split_fetches(id, percent));
                 }
-                (Ok(_), _) => return Err("it does not say what it serves".to_owned()),
-                (Err(error), _) => return Err(error.to_string()),
+                (Ok(Reply::ContextMax(tokens)), _) if said.is_none() => said = Some(tokens),
+                (Ok(_), _) => return Err("it does not say what it serves".into()),
+                (Err(error), _) => {
+                    let asked = wanted.context_tokens;
+                    return Err(Loss::refusal(error.to_string(), said, asked));
+                }
             }
         }
     }
@@ -470,6 +494,7 @@ mod tests {
             context_tokens: 4_096,
             slots: 0,
             fetch: false,
+            tell_context: false,
         };
         let model = |name: &str, fingerprint: &str, context_length: u32| Model {
             name: name.into(),

@@ -9,6 +9,7 @@ fn wanted() -> TakeUp {
         context_tokens: 4_096,
         slots: 0,
         fetch: false,
+        tell_context: false,
     }
 }
 
@@ -111,7 +112,10 @@ fn a_node_refuses_what_it_can_or_may_not_serve() {
     check(|scene| scene.was_dropped = true, Refusal::Dropped);
     check(|scene| scene.has_failed = true, Refusal::Failed);
     check(|scene| scene.context_max = None, Refusal::NoFile);
-    check(|scene| scene.context_max = Some(4_095), Refusal::Context);
+    check(
+        |scene| scene.context_max = Some(4_095),
+        Refusal::Context(ContextMax(4_095)),
+    );
     check(|scene| scene.is_loading = true, Refusal::Busy);
     check(|scene| scene.kept = KEPT_MAX, Refusal::Enough);
     check(
@@ -126,7 +130,7 @@ fn a_node_refuses_what_it_can_or_may_not_serve() {
             scene.known = vec![known("m", ModelState::Ready, Some("f"))];
             scene.known[0].context_tokens = Some(4_095);
         },
-        Refusal::Context,
+        Refusal::LessContext(4_095),
     );
     for name in ["auto", "Auto"] {
         let wanted = TakeUp {
@@ -191,6 +195,127 @@ fn a_file_that_is_missing_is_fetched_if_that_is_asked_for_and_not_too_often() {
     refused(|scene| scene.is_loading = true, Refusal::Busy);
     refused(|scene| scene.kept = KEPT_MAX, Refusal::Enough);
     refused(|scene| scene.has_failed = true, Refusal::Failed);
+}
+
+#[test]
+fn what_was_fetched_is_loaded_only_if_all_rules_still_allow_that() {
+    let check = |change: fn(&mut Scene), expected: Result<Begin, Refusal>| {
+        let wanted = TakeUp {
+            fetch: true,
+            ..wanted()
+        };
+        // The file is here, and no more of them are to be fetched.
+        let mut scene = Scene {
+            could_fetch: false,
+            fetches: FETCHES_MAX,
+            ..scene()
+        };
+        change(&mut scene);
+        assert_eq!(decide(&wanted, &scene), expected, "{scene:?}");
+    };
+    check(|_| {}, Ok(Begin::Load));
+    let refused = |change: fn(&mut Scene), refusal| check(change, Err(refusal));
+    refused(|scene| scene.is_willing = false, Refusal::Unwilling);
+    refused(|scene| scene.is_closing = true, Refusal::Closing);
+    refused(|scene| scene.is_claimed = false, Refusal::Unclaimed);
+    refused(|scene| scene.is_name_taken = true, Refusal::NameTaken);
+    refused(|scene| scene.was_dropped = true, Refusal::Dropped);
+    refused(|scene| scene.has_failed = true, Refusal::Failed);
+    refused(|scene| scene.is_loading = true, Refusal::Busy);
+    refused(|scene| scene.kept = KEPT_MAX, Refusal::Enough);
+    // The owner loads another model by that name, or this very one.
+    refused(
+        |scene| scene.known = vec![known("m", ModelState::Ready, Some("another"))],
+        Refusal::NameTaken,
+    );
+    check(
+        |scene| scene.known = vec![known("m", loading(), Some("f"))],
+        Ok(Begin::Wait),
+    );
+}
+
+#[test]
+fn a_model_that_was_fetched_is_not_in_its_own_way() {
+    let peer = NodeId::from_bytes([1; 32]);
+    let mut taken = Taken::default();
+    let failed = ModelState::Failed {
+        reason: "torn".into(),
+    };
+    // The owner has tried it before.
+    let other = [
+        known("n", ModelState::Ready, Some("g")),
+        known("m", failed, None),
+    ];
+    drop(taken.begin(peer, "n", "g").unwrap());
+    let permit = taken.begin(peer, "m", "f").unwrap();
+    taken.forget(&other, 0);
+    assert_eq!((taken.is_loading(), taken.kept_for(peer)), (true, KEPT_MAX));
+    drop(permit);
+    taken.forget(&other, 0);
+    assert!(!taken.is_loading());
+    assert_eq!(taken.kept_for(peer), KEPT_MAX - 1);
+    // It is released before it is known what the table has.
+    let permit = taken.begin(peer, "m", "f").unwrap();
+    taken.release(peer, "m", "f");
+    drop(permit);
+    assert_eq!(taken.kept_for(peer), KEPT_MAX - 1);
+}
+
+#[test]
+fn a_model_that_is_tried_again_counts_once() {
+    let peer = NodeId::from_bytes([1; 32]);
+    let mut taken = Taken::default();
+    for _ in 0..3 {
+        drop(taken.begin(peer, "m", "f").unwrap());
+        assert_eq!(taken.kept_for(peer), 1);
+    }
+    drop(taken.begin(NodeId::from_bytes([2; 32]), "m", "f").unwrap());
+    drop(taken.begin(peer, "n", "f").unwrap());
+    assert_eq!(taken.kept_for(peer), 2);
+}
+
+#[test]
+fn one_at_a_time_looks_how_much_context_has_room_and_for_nobody_all_the_time() {
+    let [one, other] = [1, 2].map(|number| NodeId::from_bytes([number; 32]));
+    let mut taken = Taken::default();
+    let permit = taken.look(one, 1_000);
+    assert!(permit.is_some() && taken.look(other, 1_000).is_none());
+    // It is in the way of no load.
+    assert!(!taken.is_loading());
+    drop(permit);
+    assert!(taken.look(one, 999 + LOOK_MS).is_none());
+    assert!(taken.look(other, 999 + LOOK_MS).is_some());
+    assert!(taken.look(one, 1_000 + LOOK_MS).is_some());
+    assert!(taken.look(one, 5 * LOOK_MS).is_some());
+    assert_eq!(taken.looked_ms.len(), 1, "what is over is forgotten");
+}
+
+#[test]
+fn refusals_say_how_much_context_would_have_room() {
+    let check = |refusal: Refusal, expected: &str| assert_eq!(refusal.to_string(), expected);
+    check(
+        Refusal::NoRoom(ContextMax(8_192)),
+        "it has no memory for the model; 8192 tokens of context at most have room there",
+    );
+    check(
+        Refusal::Context(ContextMax(4_096)),
+        "it has less context for the model; 4096 tokens of context at most have room there",
+    );
+    check(
+        Refusal::LessContext(4_096),
+        "it serves the model with less context, 4096 tokens",
+    );
+    let most = ContextMax(8_192);
+    let context = Refusal::Context(ContextMax(0));
+    assert_eq!(context.with(most), Refusal::Context(most));
+    assert_eq!(Refusal::Busy.with(most), Refusal::Busy);
+    for none in [
+        Refusal::NoRoom(most).with(ContextMax(0)),
+        Refusal::Context(ContextMax(0)),
+    ] {
+        let told = none.to_string();
+        assert!(told.ends_with("for the model"), "{told}");
+    }
 }
 
 #[test]
