@@ -79,7 +79,7 @@ pub enum Refusal<I: Debug + Display> {
     /// There is memory enough, but too far away.
     #[error(
         "needs {}, but machines within {} ms of each other have {}; the next, {from} and {to}, are {} ms apart; hint: use nearer machines or a smaller quantisation",
-        ByteSize(*.needed_bytes), ROUND_TRIP_MAX.as_millis(), ByteSize(*.near_bytes), .round_trip.as_millis()
+        ByteSize(*.needed_bytes), ROUND_TRIP_MAX.as_millis(), ByteSize(*.near_bytes), .round_trip.as_micros().div_ceil(1_000)
     )]
     TooFar {
         /// What the model needs.
