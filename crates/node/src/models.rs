@@ -20,7 +20,9 @@ use tokio_util::task::AbortOnDropHandle;
 use self::jobs::{Job, work};
 pub(crate) use self::outcome::{Dropped, Outcome};
 pub(crate) use self::purpose::{Purpose, is_auto, is_called};
-pub(crate) use self::splitting::{Facts, Hosting, Splitting};
+#[cfg(feature = "solo")]
+pub(crate) use self::splitting::Facts;
+pub(crate) use self::splitting::{Hosting, Splitting};
 use crate::layout::Layout;
 use crate::loader::{Loader, Plan, Source};
 use crate::plan::{plan, plan_one};

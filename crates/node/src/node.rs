@@ -1,6 +1,8 @@
 //! The handle to a running node, and what its parts share.
 
-use std::sync::{Arc, OnceLock, PoisonError};
+#[cfg(feature = "solo")]
+use std::sync::PoisonError;
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use engine::{Backend, EmbedRequest, Embeddings, Error, EventStream, ModelInfo, Request};
@@ -9,6 +11,7 @@ use mesh::announcement::{Compute, MODEL_NAME_BYTES_MAX};
 use mesh::proto::View;
 use mesh::{Mesh, NodeId};
 use tokio::sync::{Mutex, watch};
+#[cfg(feature = "solo")]
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 use tokio_util::task::AbortOnDropHandle;
@@ -62,6 +65,7 @@ pub(crate) struct Shared {
     #[cfg(feature = "solo")]
     pub(crate) speeds: Arc<crate::split::Speeds>,
     /// Tasks that keep models on several machines; they end with the node.
+    #[cfg(feature = "solo")]
     splits: std::sync::Mutex<JoinSet<()>>,
     started_unix_s: u64,
     published: watch::Sender<Arc<Snapshot>>,
@@ -128,6 +132,7 @@ impl Node {
             machine: watch::Sender::new(machine),
             membership: watch::Sender::new(None),
             entering: Mutex::new(()),
+            #[cfg(feature = "solo")]
             splits: std::sync::Mutex::default(),
             started_unix_s,
             published: watch::Sender::new(Arc::new(snapshot)),

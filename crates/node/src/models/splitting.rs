@@ -2,6 +2,7 @@
 //! and whether this node is to host them by `succession`.
 
 use std::collections::BTreeMap;
+#[cfg(feature = "solo")]
 use std::sync::Arc;
 
 use mesh::NodeId;
@@ -12,10 +13,13 @@ use super::PROGRESS_STEP;
 use super::{Model, Models, Stage, Table};
 #[cfg(feature = "solo")]
 use crate::StartError;
-use crate::layout::{Layout, LoadingStage};
+#[cfg(feature = "solo")]
+use crate::layout::Layout;
+use crate::layout::LoadingStage;
 use crate::plan::Budget;
 #[cfg(feature = "solo")]
 use engine::Backend;
+#[cfg(feature = "solo")]
 use split::layers::Loading;
 
 /// What only a model over several machines has.
@@ -115,8 +119,10 @@ impl Table {
 }
 
 /// Rates are told anew when they have changed by this share: they change all the time.
+#[cfg(feature = "solo")]
 const RATE_STEP: f64 = 0.03;
 
+#[cfg(feature = "solo")]
 fn moved(told: f64, now: f64) -> bool {
     (told - now).abs() > told * RATE_STEP
 }
