@@ -280,13 +280,13 @@ fn shortage(layers: u32, demand: &Demand, gpus_free: &[u64]) -> Option<(u64, u64
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
 
-    const MIB: u64 = 1 << 20;
+    pub(in super::super) const MIB: u64 = 1 << 20;
 
-    /// Four layers and an output, with everything that may be taken.
-    fn ample() -> Demand {
+    /// Four layers of 1,000 MiB and an output of 500 MiB, with everything that may be taken.
+    pub(in super::super) fn ample() -> Demand {
         Demand {
             model: Sizes {
                 layers: vec![1000 * MIB; 4],
@@ -302,7 +302,7 @@ mod tests {
     }
 
     /// The same with what is taken for certain.
-    fn least() -> Demand {
+    pub(in super::super) fn least() -> Demand {
         let ample = ample();
         Demand {
             model: Sizes {

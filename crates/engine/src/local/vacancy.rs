@@ -57,43 +57,11 @@ impl Free {
 
 #[cfg(test)]
 mod tests {
-    use super::super::offload::{Placement, Sizes, place};
+    use super::super::offload::tests::{MIB, ample, least};
+    use super::super::offload::{Placement, place};
     use super::*;
 
-    const MIB: u64 = 1 << 20;
-
-    /// Four layers of 1,000 MiB and an output of 500 MiB, with everything that may be taken.
-    fn ample() -> Demand {
-        Demand {
-            model: Sizes {
-                layers: vec![1000 * MIB; 4],
-                output: 500 * MIB,
-                output_host: 500 * MIB,
-                host: 300 * MIB,
-                buffers: 100 * MIB,
-                tensor_max: 50 * MIB,
-            },
-            draft: None,
-            has_margin: true,
-        }
-    }
-
-    /// The same with what is taken for certain.
-    fn least() -> Demand {
-        let ample = ample();
-        Demand {
-            model: Sizes {
-                host: 200 * MIB,
-                buffers: 10 * MIB,
-                tensor_max: 0,
-                ..ample.model
-            },
-            draft: None,
-            has_margin: false,
-        }
-    }
-
-    /// Places such models one after the other, each with the user's own number of layers or none, in so many MiB;
+    /// Places models of five layers one after the other, each with the user's own number of layers or none, in so many MiB;
     /// layers on GPUs of each, or `None` if it is refused.
     fn layers(asked: &[Option<u32>], gpus: &[u64], host: u64) -> Vec<Option<u32>> {
         let gpus = gpus.iter().map(|free| free * MIB).collect();
